@@ -1,0 +1,1 @@
+"""From a prediction and a reference to scores."""

@@ -1,0 +1,129 @@
+"""Scores of one case, and of all cases of two folders."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import find_objects
+
+from ..errors import InputError
+from ..image import LabelMap, geometry_difference, read_label_map
+from ..labels import LabelSet
+from ..parallel import map_cases
+from ..scores import CaseScore, ClassScore, Scores
+from .overlap import dice
+from .pairs import Pair, find_pairs
+from .surface import Box, assd_mm, hd_mm, surface_distances_mm, widen
+
+
+def evaluate_folders(
+    prediction_folder: Path,
+    reference_folder: Path,
+    labels: LabelSet,
+    *,
+    num_processes: int = 1,
+    allow_missing: bool = False,
+) -> Scores:
+    """Score each reference's prediction of the same name, sorted by case name.
+
+    Args:
+        labels: what the ids in both folders' files mean.
+        num_processes: more than one starts processes, so call it under `if __name__ == "__main__"` in a script.
+        allow_missing: leave out references without a prediction, and name them in `Scores.not_predicted`.
+
+    Raises:
+        InputError: lists everything that is wrong with any file, so that all can be put right at once.
+    """
+    pairs, not_predicted = find_pairs(prediction_folder, reference_folder, allow_missing=allow_missing)
+    score = functools.partial(evaluate_pair, labels=labels)
+    outcomes = list(map_cases(score, pairs, num_processes=num_processes, title="evaluate"))
+    problems = sorted(outcome.problem for outcome in outcomes if outcome.problem is not None)
+    if problems:
+        raise InputError(
+            f"{len(problems)} of {len(pairs)} cases cannot be scored, so none was; correct or remove them:\n"
+            + "\n".join(problems)
+        )
+    cases = [outcome.result for outcome in outcomes if outcome.result is not None]
+    return Scores(cases=tuple(sorted(cases, key=lambda case: case.case)), not_predicted=tuple(not_predicted))
+
+
+def evaluate_pair(pair: Pair, labels: LabelSet) -> CaseScore:
+    """Read and score one case.
+
+    Raises:
+        InputError: if a file is damaged, the two do not lie on one grid, or hold an id that is no label.
+    """
+    label_maps, problems = [], []
+    for path in (pair.prediction, pair.reference):
+        try:
+            label_maps.append(read_label_map(path))
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
+    return evaluate_case(pair.case, label_maps[0], label_maps[1], labels)
+
+
+def evaluate_case(case: str, prediction: LabelMap, reference: LabelMap, labels: LabelSet) -> CaseScore:
+    """Dice, ASSD and HD of each foreground class.
+
+    Args:
+        case: the case's name, for messages.
+        prediction: ids on the reference's grid.
+        reference: ids; its spacing counts, where the two differ within the tolerance.
+
+    Raises:
+        InputError: if the grids differ, or a value is no label.
+    """
+    difference = geometry_difference(prediction, reference)
+    if difference:
+        raise InputError(
+            f"{case}: prediction and reference lie on different grids: {difference}; "
+            "compare in the space of the original image"
+        )
+    for name, label_map in (("prediction", prediction), ("reference", reference)):
+        unknown = labels.unknown_ids(label_map.array)
+        if unknown:
+            raise InputError(
+                f"{case}: the {name} holds the values {unknown}, but the labels are {list(labels.ids)}; "
+                "correct the file, or name all its labels with --labels"
+            )
+    boxes = class_boxes(prediction.array, reference.array, labels)
+    classes = {}
+    for name, label_id in zip(labels.foreground_names, labels.ids[1:], strict=True):
+        box = boxes[label_id]
+        prediction_mask, reference_mask = prediction.array[box] == label_id, reference.array[box] == label_id
+        classes[name] = score_class(prediction_mask, reference_mask, reference)
+    return CaseScore(case=case, classes=classes)
+
+
+def score_class(prediction: np.ndarray, reference: np.ndarray, grid: LabelMap) -> ClassScore:
+    """Scores of one class from its bool masks (A0, A1, A2) on the grid, or a box of it."""
+    distances = surface_distances_mm(prediction, reference, grid.spacing_mm)
+    return ClassScore(
+        dice=dice(prediction, reference),
+        assd_mm=assd_mm(distances),
+        hd_mm=hd_mm(distances),
+        num_prediction_voxels=int(np.count_nonzero(prediction)),
+        num_reference_voxels=int(np.count_nonzero(reference)),
+    )
+
+
+def class_boxes(prediction: np.ndarray, reference: np.ndarray, labels: LabelSet) -> dict[int, Box]:
+    """Box around each foreground class in both arrays of ids (A0, A1, A2), by id; no voxels where it is in neither.
+
+    One pass an array finds all: with a hundred classes, searching the volume for each would take most of the time.
+    """
+    found = [find_objects(array, max_label=max(labels.ids)) for array in (prediction, reference)]
+    boxes: dict[int, Box] = {}
+    for label_id in labels.ids[1:]:
+        both = [boxes_found[label_id - 1] for boxes_found in found if boxes_found[label_id - 1] is not None]
+        if both:
+            sides = zip(*both, strict=True)
+            union = tuple(slice(min(s.start for s in side), max(s.stop for s in side)) for side in sides)
+            boxes[label_id] = widen(union)
+        else:
+            boxes[label_id] = (slice(0, 0),) * 3
+    return boxes

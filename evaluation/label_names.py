@@ -1,0 +1,69 @@
+"""Which names the ids in a folder of label maps have."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from ..dataset import DATASET_JSON, DatasetDescription
+from ..errors import InputError
+from ..image import read_label_map
+from ..labels import BACKGROUND, LabelSet
+from ..record import first_problem, read_record
+from .pairs import label_files
+
+LABELS_JSON = "labels.json"
+"""Written by `spadunet_predict` beside its predictions: a LabelSet."""
+
+logger = logging.getLogger(__name__)
+
+
+def labels_for(prediction_folder: Path, reference_folder: Path, description: Path | None = None) -> LabelSet:
+    """The labels to score, from the first of these that there is; logs which.
+
+    `description`, if given; labels.json beside the predictions; dataset.json beside the reference folder, as
+    nnU-Net's raw folders have it; else the ids that the references hold, named by their number.
+
+    Raises:
+        InputError: if the file is damaged, or if there is none and the references hold no label.
+    """
+    beside = (prediction_folder / LABELS_JSON, reference_folder.resolve().parent / DATASET_JSON)
+    path = description or next((path for path in beside if path.is_file()), None)
+    if path is None:
+        logger.warning("neither %s nor %s found: classes are called by their ids in the references", *beside)
+        return labels_in(reference_folder)
+    logger.info("labels from %s", path)
+    return read_labels(path)
+
+
+def read_labels(path: Path) -> LabelSet:
+    """Read a dataset.json, or a LabelSet as `spadunet_predict` writes it."""
+    remedy = "give a dataset.json"
+    try:
+        is_label_set = "names" in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        is_label_set = False  # read_record says what is wrong
+    if is_label_set:
+        return read_record(path, LabelSet, remedy=remedy)
+    try:
+        return read_record(path, DatasetDescription, remedy=remedy).label_set()
+    except ValidationError as error:
+        raise InputError(f"{path}: field 'labels': {first_problem(error)}") from error
+
+
+def labels_in(folder: Path) -> LabelSet:
+    """The ids that a folder's label maps hold, each named by its number."""
+    ids: set[int] = set()
+    for path in label_files(folder).values():
+        found = np.unique(read_label_map(path).array).tolist()
+        if found[0] < 0:
+            raise InputError(f"{path}: holds the label value {found[0]}; labels are 0 (background) and above")
+        ids.update(found)
+    ids.discard(0)
+    if not ids:
+        raise InputError(f"{folder}: no reference holds a label but background (0); name the labels with --labels")
+    return LabelSet(names=(BACKGROUND, *map(str, sorted(ids))), ids=(0, *sorted(ids)))

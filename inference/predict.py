@@ -1,0 +1,87 @@
+"""Image and model to label map, and a folder of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..dataset import RawCase
+from ..errors import InputError
+from ..image import Image, LabelMap, read_image, write_label_map
+from ..model import Model
+from ..network.build import build_backbone, build_task
+from ..network.heads import SegmentationNetwork
+from ..parallel import Outcome, map_cases
+from ..plan import Plan
+from ..preprocessing.preprocess import preprocess
+from ..preprocessing.restore import restore_logits
+from .sliding import predict_logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """A network ready to predict one task, and how to run it."""
+
+    network: nn.Module
+    plan: Plan
+    device: torch.device
+    precision: torch.dtype
+    overlap: float = 0.5
+
+
+def build_network(model: Model, task_name: str) -> SegmentationNetwork:
+    """The network of one task with its weights, in evaluation mode.
+
+    Raises:
+        InputError: if the weights do not fit the preset that the model states.
+    """
+    task = model.tasks[task_name]
+    try:
+        backbone = build_backbone(model.preset)
+        head = build_task(len(task.plan.channel_names), task.plan.labels.num_classes, backbone)
+        backbone.load_state_dict(model.backbone_state)
+        head.load_state_dict(task.state)
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"model {model.backbone} {model.preset}, task {task_name}: weights do not fit ({reason})"
+        ) from error
+    return SegmentationNetwork(backbone, head).eval()
+
+
+def predict_image(image: Image, engine: Engine) -> LabelMap:
+    """Label map of an image on the image's own grid."""
+    case = preprocess("image", image, None, engine.plan)
+    logits = predict_logits(
+        engine.network,
+        torch.from_numpy(case.image).to(engine.device),
+        case.geometry.da,
+        engine.plan.patch_sizes_voxels[case.geometry.da],
+        overlap=engine.overlap,
+        precision=engine.precision,
+    )
+    return restore_logits(logits.cpu().numpy(), case.geometry, engine.plan.labels)
+
+
+def predict_case(case: RawCase, *, engine: Engine, folder: Path) -> Path:
+    """Predict one case and write its label map into a folder."""
+    path = prediction_path(folder, case.name)
+    write_label_map(path, predict_image(read_image(case.image_paths), engine))
+    return path
+
+
+def predict_cases(cases: list[RawCase], engine: Engine, folder: Path) -> Iterator[Outcome[RawCase, Path]]:
+    """Predict one case after the other; a broken one never stops the others."""
+    yield from map_cases(
+        partial(predict_case, engine=engine, folder=folder), cases, num_processes=1, title="Predicting"
+    )
+
+
+def prediction_path(folder: Path, case: str) -> Path:
+    """Where a case's label map goes."""
+    return folder / f"{case}.nii.gz"

@@ -1,0 +1,57 @@
+"""A network over a volume larger than its patch.
+
+Letters: C channels, K classes; D, H, W depth, height, width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from monai.inferers.utils import sliding_window_inference
+from torch import Tensor
+
+from ..spacing import Shape
+
+Network = Callable[[Tensor, int], Tensor]
+GAUSSIAN_SIGMA = 0.125
+"""Of the patch's sides, as nnU-Net weighs a window's voxels (Isensee et al. 2021)."""
+
+
+@torch.inference_mode()
+def predict_logits(
+    network: Network,
+    image: Tensor,
+    da: int,
+    patch_size_voxels: Shape,
+    *,
+    overlap: float = 0.5,
+    batch_size: int = 1,
+    precision: torch.dtype = torch.float32,
+) -> Tensor:
+    """Gaussian-weighted mean of a window's logits, (C, D, H, W) in [-1, 1] to (K, D, H, W) float32 on the same device.
+
+    Windows never exceed the image: networks take any size, so nothing is padded.
+
+    Args:
+        network: `network(x, da)`, (B, C, d, h, w) to (B, K, d, h, w).
+        overlap: share of a window that its neighbour sees again.
+        precision: bfloat16 runs the network under autocast.
+    """
+    depth, height, width = (min(a, b) for a, b in zip(patch_size_voxels, image.shape[1:], strict=True))
+
+    def apply(windows: Tensor) -> Tensor:
+        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+            return network(windows, da).float()
+
+    logits = sliding_window_inference(
+        image[None],
+        roi_size=(depth, height, width),
+        sw_batch_size=batch_size,
+        predictor=apply,
+        overlap=overlap,
+        mode="gaussian",
+        sigma_scale=GAUSSIAN_SIGMA,
+    )
+    assert isinstance(logits, Tensor)
+    return logits[0]

@@ -1,0 +1,1 @@
+"""From data to decisions: fingerprint, target spacing, patch size, plan."""

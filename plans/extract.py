@@ -1,0 +1,98 @@
+"""Fingerprint of a dataset: read every training case once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ..dataset import Dataset, RawCase
+from ..errors import InputError
+from ..files import sha256_of_file
+from ..fingerprint import CaseFacts, Fingerprint, IntensityFacts
+from ..image import Image, LabelMap
+from ..parallel import map_cases
+from ..spacing import Shape, Spacing
+
+VOXELS_PER_CASE = 10_000
+"""Foreground voxels sampled from each case, as nnU-Net does."""
+
+
+class OrientedCase(Protocol):
+    """What orientation and cropping give: array (C, D, H, W), its spacing, and the same for a label array."""
+
+    array: np.ndarray
+    spacing_mm: Spacing
+
+    @property
+    def shape(self) -> Shape: ...
+
+    def follow(self, label_array: np.ndarray) -> np.ndarray: ...
+
+
+ReadCase = Callable[[RawCase], tuple[Image, LabelMap | None]]
+OrientCase = Callable[[Image], OrientedCase]
+
+
+def extract_fingerprint(dataset: Dataset, *, read: ReadCase, orient: OrientCase, num_processes: int) -> Fingerprint:
+    """Facts of all training cases.
+
+    Args:
+        read: reads and checks a raw case.
+        orient: turns an image to depth, height, width and crops it, as preprocessing will.
+
+    Raises:
+        InputError: if a case cannot be used; all problems in one text, a line each.
+    """
+    extract = partial(extract_case, read=read, orient=orient)
+    outcomes = list(map_cases(extract, dataset.cases, num_processes=num_processes, title=f"Reading {dataset.name}"))
+    problems = sorted(outcome.problem for outcome in outcomes if outcome.problem)
+    if problems:
+        raise InputError("\n".join(problems))
+    results = sorted((outcome.result for outcome in outcomes if outcome.result), key=lambda result: result[0].name)
+    samples = np.concatenate([sample for _, sample in results], axis=1)  # (C, N)
+    return Fingerprint(
+        dataset_name=dataset.name,
+        source_digest=digest_of_dataset(dataset),
+        cases=tuple(facts for facts, _ in results),
+        intensities=tuple(summarise(channel) for channel in samples),
+    )
+
+
+def extract_case(case: RawCase, *, read: ReadCase, orient: OrientCase) -> tuple[CaseFacts, np.ndarray]:
+    """Facts of one case and intensities (C, N) of its foreground voxels; of any voxels where it has none."""
+    image, label_map = read(case)
+    oriented = orient(image)
+    facts = CaseFacts(name=case.name, spacing_mm=oriented.spacing_mm, shape=oriented.shape)
+    voxels = oriented.array.reshape(len(oriented.array), -1)  # (C, D*H*W)
+    if label_map is not None:
+        foreground = np.flatnonzero(oriented.follow(label_map.array))
+        if foreground.size:
+            voxels = voxels[:, foreground]
+    step = -(-voxels.shape[1] // VOXELS_PER_CASE)
+    return facts, voxels[:, ::step]
+
+
+def summarise(values: np.ndarray) -> IntensityFacts:
+    """Statistics of one channel's foreground values (N,)."""
+    low, middle, high = np.percentile(values, (0.5, 50, 99.5)).tolist()
+    return IntensityFacts(
+        percentile_00_5=low,
+        percentile_50=middle,
+        percentile_99_5=high,
+        mean=float(values.mean(dtype=np.float64)),
+        std=float(values.std(dtype=np.float64)),
+    )
+
+
+def digest_of_dataset(dataset: Dataset) -> str:
+    """Changes when any training file does."""
+    digest = hashlib.sha256()
+    for case in dataset.cases:
+        paths: list[Path] = [*case.image_paths, *([case.label_path] if case.label_path else [])]
+        digest.update("".join(sha256_of_file(path) for path in paths).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,40 @@
+"""How large a patch the network is trained on."""
+
+from __future__ import annotations
+
+from ..spacing import MAX_DA, Shape
+
+VOXELS_PER_GB = 128**3 / 8
+"""nnU-Net trains 128³ voxels (two a batch) with 8 GB of a GPU; ours needs the same order for its `base` preset."""
+IN_PLANE_MULTIPLE = 8
+"""Whole multiples waste no padding down to the third halving."""
+
+
+def choose_patch(da: int, median_shape: Shape, memory_gb: float) -> Shape:
+    """Patch (depth, height, width) in voxels: isotropic in mm within the memory, no larger than the median image.
+
+    In voxels its depth is 2^da times smaller than its sides; room that a small image leaves along one axis goes to
+    the others. One slice where every depth kernel is pending.
+    """
+    budget = memory_gb * VOXELS_PER_GB
+    multiples = (max(IN_PLANE_MULTIPLE >> da, 1), IN_PLANE_MULTIPLE, IN_PLANE_MULTIPLE)
+    limits = [-(-size // multiple) * multiple for size, multiple in zip(median_shape, multiples, strict=True)]
+    if da == MAX_DA:
+        limits[0] = 1
+    sizes = [float(2**-da), 1.0, 1.0]
+    growing = [0, 1, 2]
+    while growing:
+        volume = sizes[0] * sizes[1] * sizes[2]
+        factor = (budget / volume) ** (1 / len(growing))
+        for axis in growing:
+            sizes[axis] *= factor
+        reached = [axis for axis in growing if sizes[axis] >= limits[axis]]
+        if not reached:
+            break
+        for axis in reached:
+            sizes[axis] = limits[axis]
+        growing = [axis for axis in growing if axis not in reached]
+    depth, height, width = (
+        max(int(size) // multiple * multiple, multiple) for size, multiple in zip(sizes, multiples, strict=True)
+    )
+    return depth, height, width

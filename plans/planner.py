@@ -1,0 +1,95 @@
+"""Fingerprint to plan: spacing metadata only."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from typing import Literal
+
+from ..errors import InputError
+from ..fingerprint import Fingerprint, IntensityFacts
+from ..labels import LabelSet
+from ..plan import IntensityRule, Plan
+from ..spacing import MAX_DA, Shape, Spacing
+from .patch import choose_patch
+
+PERCENTILES = (0.5, 99.5)
+"""Of the foreground (Isensee et al. 2021; Luo et al. 2024, section 5)."""
+
+TargetSpacing = Spacing | Literal["median", "native"]
+Window = tuple[float, float]
+
+
+def make_plan(
+    fingerprint: Fingerprint,
+    channel_names: tuple[str, ...],
+    labels: LabelSet,
+    *,
+    target_spacing: TargetSpacing = "median",
+    window: Window | None = None,
+    memory_gb: float = 12,
+) -> Plan:
+    """Decide spacing, intensities and patch.
+
+    Args:
+        target_spacing: median of the training cases (as Luo et al. 2024, section 5.1), native, or given in mm.
+        window: intensities that become -1 and 1 in CT channels.
+        memory_gb: what training one batch may take with the `base` preset.
+
+    Raises:
+        InputError: if a window is given and no channel is CT.
+    """
+    if window is not None and not any(map(is_ct, channel_names)):
+        raise InputError(
+            f"--window {window[0]:g} {window[1]:g}: none of the channels {list(channel_names)} is CT; "
+            "name the channel CT in dataset.json or leave the window out"
+        )
+    spacing = fingerprint.median_spacing_mm() if isinstance(target_spacing, str) else target_spacing
+    patches = {
+        da: choose_patch(
+            da, median_shape(fingerprint, da, None if target_spacing == "native" else spacing), memory_gb
+        )
+        for da in range(MAX_DA + 1)
+    }
+    return Plan(
+        dataset_name=fingerprint.dataset_name,
+        channel_names=channel_names,
+        intensity=tuple(
+            choose_intensity(name, facts, window)
+            for name, facts in zip(channel_names, fingerprint.intensities, strict=True)
+        ),
+        target_spacing_mm="native" if target_spacing == "native" else spacing,
+        degree_of_anisotropy=fingerprint.da_of(spacing),
+        patch_sizes_voxels=patches,
+        labels=labels,
+        memory_gb=memory_gb,
+        fingerprint_digest=fingerprint.digest(),
+    )
+
+
+def is_ct(channel_name: str) -> bool:
+    """True if a channel's name holds the word CT."""
+    return "ct" in re.split(r"[^a-z0-9]+", channel_name.lower())
+
+
+def choose_intensity(channel_name: str, facts: IntensityFacts, window: Window | None) -> IntensityRule:
+    """CT: the given window, else percentiles over the dataset, since its scale is absolute. Others: per image."""
+    if not is_ct(channel_name):
+        return IntensityRule(kind="percentiles", low=PERCENTILES[0], high=PERCENTILES[1])
+    low, high = window or (facts.percentile_00_5, facts.percentile_99_5)
+    return IntensityRule(kind="window", low=low, high=high)
+
+
+def median_shape(fingerprint: Fingerprint, da: int, spacing_mm: Spacing | None) -> Shape:
+    """Median shape of the cases of this degree of anisotropy (of all volumes if there is none), at a target spacing if given."""
+    cases = [case for case in fingerprint.cases if case.da == da] if spacing_mm is None else []
+    cases = cases or list(fingerprint.volumes())
+    shapes = [
+        [
+            size * old / new
+            for size, old, new in zip(case.shape, case.spacing_mm, spacing_mm or case.spacing_mm, strict=True)
+        ]
+        for case in cases
+    ]
+    depth, height, width = (max(round(statistics.median(sizes)), 1) for sizes in zip(*shapes, strict=True))
+    return depth, height, width

@@ -1,0 +1,1 @@
+"""From a raw image to a case, and back."""

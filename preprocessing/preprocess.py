@@ -1,0 +1,82 @@
+"""Image and plan to case: orient, crop, resample, normalise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..case import Case, Geometry
+from ..image import Image, LabelMap, shape_of
+from ..plan import Plan
+from ..spacing import Shape, Spacing
+from .crop import Box, crop, nonzero_box
+from .normalise import normalise
+from .orient import choose_axes, orient
+from .resample import CUBIC, LINEAR, resample_classes, resample_image, shape_at, spline_orders
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrientedImage:
+    """An image turned to depth, height, width and cropped to what is not zero, on its own spacing."""
+
+    array: np.ndarray
+    """(C, D, H, W)."""
+    spacing_mm: Spacing
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+    box: Box
+
+    @property
+    def shape(self) -> Shape:
+        """(D, H, W)."""
+        return shape_of(self.array)
+
+    def follow(self, label_array: np.ndarray) -> np.ndarray:
+        """Turn and crop a label array (A0, A1, A2) of the same grid alike, to (D, H, W)."""
+        return crop(orient(label_array, self.axes, self.flips), self.box)
+
+
+def orient_and_crop(image: Image) -> OrientedImage:
+    """Turn an image to depth, height, width and crop it to what is not zero."""
+    axes, flips = choose_axes(image.shape, image.affine)
+    array = orient(image.array, axes, flips)  # (C, D, H, W)
+    box = nonzero_box(array)
+    depth, height, width = (image.spacing_mm[axis] for axis in axes)
+    return OrientedImage(array=crop(array, box), spacing_mm=(depth, height, width), axes=axes, flips=flips, box=box)
+
+
+def preprocess(name: str, image: Image, label_map: LabelMap | None, plan: Plan) -> Case:
+    """Bring an image, and its label map where there is one, to what the network sees.
+
+    Args:
+        image: as stored, with as many channels as the plan.
+        label_map: on the same grid, with ids of the plan's labels only.
+    """
+    oriented = orient_and_crop(image)
+    spacing_mm = target_spacing(plan, oriented.spacing_mm, num_slices=oriented.shape[0])
+    shape = shape_at(oriented.shape, oriented.spacing_mm, spacing_mm)
+    geometry = Geometry(
+        stored_shape=image.shape,
+        stored_affine=image.affine.tolist(),
+        axes=oriented.axes,
+        flips=oriented.flips,
+        crop=oriented.box,
+        shape=shape,
+        spacing_mm=spacing_mm,
+    )
+    array = resample_image(oriented.array, shape, spline_orders(oriented.spacing_mm, spacing_mm, CUBIC))
+    classes = None
+    if label_map is not None:
+        classes = oriented.follow(plan.labels.to_classes(label_map.array))
+        classes = resample_classes(classes, shape, spline_orders(oriented.spacing_mm, spacing_mm, LINEAR))
+        classes = np.ascontiguousarray(classes)
+    return Case(name=name, image=normalise(array, plan.intensity), classes=classes, geometry=geometry)
+
+
+def target_spacing(plan: Plan, spacing_mm: Spacing, *, num_slices: int) -> Spacing:
+    """Spacing that an image is brought to: the plan's, its own if native; a single slice keeps its thickness."""
+    if plan.target_spacing_mm == "native":
+        return spacing_mm
+    depth, height, width = plan.target_spacing_mm
+    return (spacing_mm[0] if num_slices == 1 else depth), height, width

@@ -1,0 +1,66 @@
+"""Preprocess a whole dataset: parallel, resumable, each case whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ..dataset import Dataset, RawCase
+from ..errors import InputError
+from ..files import sha256_of_file
+from ..parallel import map_cases
+from ..plan import Plan
+from .integrity import read_checked
+from .preprocess import preprocess
+from .store import open_case, store_case
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a run did."""
+
+    num_made: int
+    num_kept: int
+    problems: tuple[str, ...]
+
+
+def preprocess_dataset(dataset: Dataset, plan: Plan, folder: Path, *, num_processes: int) -> Summary:
+    """Store every training case of a dataset in `folder`; a case that is there already from the same files is kept."""
+    make = partial(preprocess_case, plan=plan, folder=folder)
+    made, kept, problems = 0, 0, []
+    for outcome in map_cases(
+        make, dataset.cases, num_processes=num_processes, title=f"Preprocessing {dataset.name}"
+    ):
+        if outcome.problem:
+            problems.append(outcome.problem)
+        elif outcome.result:
+            made += 1
+        else:
+            kept += 1
+    return Summary(num_made=made, num_kept=kept, problems=tuple(sorted(problems)))
+
+
+def preprocess_case(case: RawCase, *, plan: Plan, folder: Path) -> bool:
+    """Store one case; False if it was there already."""
+    made_from = digest_of_sources(case, plan)
+    with contextlib.suppress(InputError):
+        if open_case(folder, case.name).header.made_from == made_from:
+            return False
+    checked = read_checked(case, labels=plan.labels)
+    assert checked is not None
+    image, label_map = checked
+    (folder / f"{case.name}.json").unlink(missing_ok=True)
+    store_case(folder, preprocess(case.name, image, label_map, plan), made_from)
+    return True
+
+
+def digest_of_sources(case: RawCase, plan: Plan) -> str:
+    """Changes when the plan or one of the case's files does."""
+    paths = [*case.image_paths, *([case.label_path] if case.label_path else [])]
+    digest = hashlib.sha256(plan.digest().encode())
+    for path in paths:
+        digest.update(sha256_of_file(path).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,124 @@
+"""Preprocessed cases on disk: chunked and compressed, so that a patch is read without the volume.
+
+A case is four files: `<name>.b2nd` (image), `<name>.classes.b2nd`, `<name>.foreground.npy` and, written last, `<name>.json`. A
+case without its JSON file does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import blosc2
+import numpy as np
+
+from ..case import Case, Geometry
+from ..files import atomic_path
+from ..record import FORMAT_VERSION, Record, read_record, write_record
+from ..spacing import Shape
+
+MAX_CHUNK_VOXELS = 64
+"""Per axis: a patch touches few chunks, and a chunk fits a processor's cache."""
+MAX_FOREGROUND_VOXELS = 2000
+"""Per class: as many places to centre a patch on as any training run uses."""
+
+
+class CaseHeader(Record):
+    """What is known of a stored case without opening its arrays."""
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    made_from: str
+    """Digest of the plan and of the raw files; a case is made again when it changes."""
+    num_channels: int
+    geometry: Geometry
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredCase:
+    """A case on disk, read piece by piece."""
+
+    folder: Path
+    header: CaseHeader
+
+    @property
+    def name(self) -> str:
+        """The case's name."""
+        return self.header.name
+
+    @property
+    def da(self) -> int:
+        """Degree of anisotropy of the arrays."""
+        return self.header.geometry.da
+
+    def foreground_voxels(self) -> np.ndarray:
+        """(N, 4) int32: class number, depth, height, width of voxels of every foreground class; N may be 0."""
+        return np.load(self.folder / f"{self.name}.foreground.npy")
+
+    def read_patch(self, first: Sequence[int], size: Shape) -> tuple[np.ndarray, np.ndarray]:
+        """Image (C, *size) float32 and classes (*size) of the box at `first`.
+
+        Outside the volume the image is -1, its darkest value, and the class background.
+        """
+        shape = self.header.geometry.shape
+        inside = tuple(
+            slice(min(max(f, 0), n), min(max(f + s, 0), n)) for f, s, n in zip(first, size, shape, strict=True)
+        )
+        target = tuple(slice(part.start - f, part.stop - f) for part, f in zip(inside, first, strict=True))
+        image = np.full((self.header.num_channels, *size), -1, np.float32)
+        classes = np.zeros(size, np.int64)
+        image[(slice(None), *target)] = blosc2.open(str(image_path(self.folder, self.name)), mode="r")[
+            (slice(None), *inside)
+        ]
+        classes[target] = blosc2.open(str(classes_path(self.folder, self.name)), mode="r")[inside]
+        return image, classes
+
+
+def image_path(folder: Path, name: str) -> Path:
+    """Where a case's image lies."""
+    return folder / f"{name}.b2nd"
+
+
+def classes_path(folder: Path, name: str) -> Path:
+    """Where a case's class numbers lie."""
+    return folder / f"{name}.classes.b2nd"
+
+
+def store_case(folder: Path, case: Case, made_from: str) -> None:
+    """Write a labelled case, its JSON header last."""
+    assert case.classes is not None
+    write_array(image_path(folder, case.name), case.image.astype(np.float16))
+    write_array(classes_path(folder, case.name), case.classes)
+    with atomic_path(folder / f"{case.name}.foreground.npy") as partial, partial.open("wb") as file:
+        np.save(file, sample_foreground(case.classes))
+    header = CaseHeader(name=case.name, made_from=made_from, num_channels=len(case.image), geometry=case.geometry)
+    write_record(folder / f"{case.name}.json", header)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write one chunked array, whole or not at all."""
+    chunks = tuple(min(size, MAX_CHUNK_VOXELS) for size in array.shape)
+    with atomic_path(path) as partial:
+        partial.unlink(missing_ok=True)
+        blosc2.asarray(np.ascontiguousarray(array), urlpath=str(partial), chunks=chunks, mode="w")
+
+
+def sample_foreground(classes: np.ndarray) -> np.ndarray:
+    """(N, 4) int32: class number and (depth, height, width) of at most MAX_FOREGROUND_VOXELS a class, evenly taken."""
+    rows = [np.zeros((0, 4), np.int32)]
+    for number in np.unique(classes[classes > 0]).tolist():
+        voxels = np.argwhere(classes == number)
+        voxels = voxels[:: -(-len(voxels) // MAX_FOREGROUND_VOXELS)]
+        rows.append(np.column_stack([np.full(len(voxels), number), voxels]).astype(np.int32))
+    return np.concatenate(rows)
+
+
+def open_case(folder: Path, name: str) -> StoredCase:
+    """Open one case.
+
+    Raises:
+        InputError: if it is not there or its header is damaged.
+    """
+    header = read_record(folder / f"{name}.json", CaseHeader, remedy="run spadunet_preprocess")
+    return StoredCase(folder=folder, header=header)

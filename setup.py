@@ -1,0 +1,131 @@
+"""Build and installation of spadunet.
+
+The four stage folders lie at the top of the repository and are installed as
+`spadunet.<folder>`, because top-level packages of such common names would
+collide with others. The list and the map are literal; tests/test_packaging.py
+compares them with the folders.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).parent
+
+
+def read_version() -> str:
+    """Version in spadunet/__init__.py, read as text: importing it here would need an installed package."""
+    text = (ROOT / "spadunet" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', text, flags=re.MULTILINE)
+    if match is None:
+        raise ValueError('spadunet/__init__.py: expected a line __version__ = "..."')
+    return match.group(1)
+
+
+def read_readme() -> str:
+    """Text of README.md, or nothing where it is left out of the tree, as in a container's first layer."""
+    path = ROOT / "README.md"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+setup(
+    name="spadunet",
+    version=read_version(),
+    description="Medical image segmentation with spatially adaptive networks: one set of weights for every spacing",
+    long_description=read_readme(),
+    long_description_content_type="text/markdown",
+    author="The spadunet developers",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=[
+        "spadunet",
+        "spadunet.cli",
+        "spadunet.demo",
+        "spadunet.network",
+        "spadunet.pretraining",
+        "spadunet.training",
+        "spadunet.plans",
+        "spadunet.preprocessing",
+        "spadunet.inference",
+        "spadunet.evaluation",
+    ],
+    package_dir={
+        "spadunet": "spadunet",
+        "spadunet.plans": "plans",
+        "spadunet.preprocessing": "preprocessing",
+        "spadunet.inference": "inference",
+        "spadunet.evaluation": "evaluation",
+    },
+    package_data={
+        "spadunet": ["py.typed"],
+        "spadunet.demo": [
+            "data/**/*.nii.gz",
+            "data/**/*.json",
+            "data/**/*.txt",
+            "data/**/*.md",
+            "data/**/LICENSE*",
+            "data/**/CITATION*",
+        ],
+    },
+    include_package_data=False,
+    install_requires=[
+        "torch>=2.6,!=2.9.*",  # 3D convolutions are slow in 2.9
+        "monai>=1.4",
+        "SimpleITK>=2.3",
+        "batchgenerators>=0.25",
+        "batchgeneratorsv2>=0.2",
+        "acvl-utils>=0.2",
+        "scipy>=1.10",
+        "numpy>=1.24",
+        "tqdm>=4.64",
+        "safetensors>=0.4",
+        "blosc2>=2.5",
+        "pydantic>=2",
+        "matplotlib>=3.7",
+        "tensorboard>=2.14",
+    ],
+    extras_require={
+        "oracle": ["medpy>=0.5"],  # GPL-3: the tests compare our metrics with it, the package never imports it
+        "dev": [
+            "build>=1.2",
+            "medpy>=0.5",
+            "mypy>=1.11",
+            "pre-commit>=3.5",
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "pytest-xdist>=3.5",
+            "ruff>=0.6",
+            "setuptools>=64",
+            "wheel",
+        ],
+    },
+    entry_points={
+        "console_scripts": [
+            "spadunet_demo = spadunet.cli.demo:main",
+            "spadunet_check = spadunet.cli.check:main",
+            "spadunet_fingerprint = spadunet.cli.fingerprint:main",
+            "spadunet_plan = spadunet.cli.plan:main",
+            "spadunet_preprocess = spadunet.cli.preprocess:main",
+            "spadunet_plan_and_preprocess = spadunet.cli.plan_and_preprocess:main",
+            "spadunet_train = spadunet.cli.train:main",
+            "spadunet_predict = spadunet.cli.predict:main",
+            "spadunet_evaluate = spadunet.cli.evaluate:main",
+            "spadunet_info = spadunet.cli.info:main",
+        ],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Healthcare Industry",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+        "Typing :: Typed",
+    ],
+)

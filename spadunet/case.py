@@ -1,0 +1,74 @@
+"""A preprocessed case: what the network sees, and the way back to the image it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .record import Record
+from .spacing import Shape, Spacing, degree_of_anisotropy
+
+Affine = tuple[
+    tuple[float, float, float, float],
+    tuple[float, float, float, float],
+    tuple[float, float, float, float],
+    tuple[float, float, float, float],
+]
+
+
+class Geometry(Record):
+    """All that was done to a grid, in the order it was done; enough to undo it.
+
+    Storage order → transpose by `axes` → flip the axes in `flips` → crop to `crop` → resample to `shape`.
+    """
+
+    stored_shape: Shape
+    stored_affine: Affine
+    axes: tuple[int, int, int]
+    """Array axes of the storage that become (depth, height, width)."""
+    flips: tuple[bool, bool, bool]
+    """Whether depth, height, width run against the storage."""
+    crop: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    """First and past-the-last voxel kept, by (depth, height, width)."""
+    shape: Shape
+    """Of the preprocessed array."""
+    spacing_mm: Spacing
+    """Of the preprocessed array."""
+
+    @property
+    def cropped_shape(self) -> Shape:
+        """Shape after orientation and cropping, before resampling."""
+        (a, b), (c, d), (e, f) = self.crop
+        return b - a, d - c, f - e
+
+    @property
+    def oriented_shape(self) -> Shape:
+        """Shape after orientation, before cropping."""
+        a, b, c = (self.stored_shape[axis] for axis in self.axes)
+        return a, b, c
+
+    @property
+    def da(self) -> int:
+        """Degree of anisotropy of the preprocessed array."""
+        return degree_of_anisotropy(self.spacing_mm, self.shape[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Image (C, D, H, W) in [-1, 1], class numbers (D, H, W) where labelled, and their geometry."""
+
+    name: str
+    image: np.ndarray
+    classes: np.ndarray | None
+    geometry: Geometry
+
+    def __post_init__(self):
+        if self.image.shape[1:] != self.geometry.shape:
+            raise ValueError(
+                f"case {self.name}: image {self.image.shape} does not have shape {self.geometry.shape}"
+            )
+        if self.classes is not None and self.classes.shape != self.geometry.shape:
+            raise ValueError(
+                f"case {self.name}: classes {self.classes.shape} do not have shape {self.geometry.shape}"
+            )

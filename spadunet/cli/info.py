@@ -1,0 +1,62 @@
+"""spadunet_info: versions, device, paths, what is there."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Sequence
+
+from .. import __version__
+from .run import LIBRARIES, add_data_option, make_parser, run_command
+from .stages import PLAN_JSON
+
+EXAMPLES = """\
+  spadunet_info
+  spadunet_info --data /scratch/spadunet_data
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse, run, exit."""
+    parser = make_parser("Show versions, device, every path and where it came from, datasets and models.", EXAMPLES)
+    add_data_option(parser)
+    options = parser.parse_args(arguments)
+    run_command(parser, options, lambda: execute(options))
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Print it all."""
+    from importlib import metadata
+
+    from ..errors import InputError
+    from ..model import read_model_record
+    from ..models import find_models
+    from ..network.device import choose_device, choose_precision
+    from ..workspace import find_workspace
+
+    workspace = find_workspace(options.data)
+    device = choose_device("auto")
+    print(f"spadunet   {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    print("libraries  " + ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES))
+    print(f"device     {device}, {str(choose_precision('auto', device)).removeprefix('torch.')}")
+    print(f"data       {workspace.folder.resolve()} (from {workspace.origin})")
+    for title, folder in (
+        ("raw", workspace.raw),
+        ("preprocessed", workspace.preprocessed),
+        ("results", workspace.results),
+    ):
+        print(f"  {title:13}{folder.resolve()}{'' if folder.is_dir() else ' (not there)'}")
+    print("datasets")
+    for folder in sorted(workspace.raw.glob("*/")):
+        state = "planned" if (workspace.preprocessed / folder.name / PLAN_JSON).is_file() else "not planned"
+        print(f"  {folder.name}  ({state})")
+    print("models")
+    for folder in find_models(workspace.results):
+        try:
+            record = read_model_record(folder)
+        except InputError as error:
+            print(f"  {folder.relative_to(workspace.results)}  (cannot be used: {error})")
+            continue
+        about = f"{record.backbone} {record.preset}, {record.provenance.get('steps', '?')} steps"
+        print(f"  {folder.relative_to(workspace.results)}  ({about})")
+    return 0

@@ -1,0 +1,122 @@
+"""spadunet_predict: a folder of images to a folder of label maps."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from .run import add_data_option, log_to_file, make_parser, run_command, write_manifest
+
+EXAMPLES = """\
+  spadunet_predict -i imagesTs -o predictions -d Hippocampus
+  spadunet_predict -i imagesTs -o predictions -m results/Dataset004_Hippocampus/spad_unet_tiny/fold_0
+  spadunet_predict -i imagesTs -o predictions                 with the model trained last
+  spadunet_predict -i imagesTs -o predictions --continue      go on after an interruption
+"""
+UNFINISHED_FILE = "spadunet_predict.unfinished"
+
+log = logging.getLogger("spadunet")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse, run, exit."""
+    parser = make_parser("Predict a label map for every image of a folder, on the image's own grid.", EXAMPLES)
+    parser.add_argument(
+        "-i", "--input", type=Path, required=True, metavar="FOLDER", help="images, named as for training"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where label maps go")
+    parser.add_argument("-d", "--dataset", help="dataset whose model to use (name, number or path)")
+    parser.add_argument(
+        "-m", "--model", type=Path, metavar="MODEL", help="model folder (default: the one trained last)"
+    )
+    parser.add_argument("-f", "--fold", help="fold of the model (default: the one trained last)")
+    parser.add_argument(
+        "--overlap", type=float, default=0.5, help="of neighbouring windows, 0 to 0.95 (default: 0.5)"
+    )
+    parser.add_argument(
+        "-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)"
+    )
+    parser.add_argument("--precision", choices=("auto", "bf16", "float32"), default="auto")
+    parser.add_argument(
+        "--continue",
+        "--continue_prediction",
+        dest="keep",
+        action="store_true",
+        help="keep label maps that are there (an interrupted run of the same model goes on without being told)",
+    )
+    add_data_option(parser)
+    options = parser.parse_args(arguments)
+    run_command(parser, options, lambda: execute(options))
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Load the model, find the images, predict them one after the other."""
+    from ..dataset import RawCase, find_images
+    from ..errors import InputError
+    from ..files import require_writable, write_text
+    from ..image import NIFTI_ENDINGS
+    from ..inference.predict import Engine, build_network, predict_cases, prediction_path
+    from ..model import MODEL_JSON, load_model
+    from ..models import choose_task, find_model
+    from ..network.device import choose_device, choose_precision
+    from ..record import write_record
+    from ..workspace import find_workspace
+
+    started = time.time()
+    if not 0 <= options.overlap <= 0.95:
+        raise InputError(f"--overlap {options.overlap}: expected a share from 0 to 0.95")
+    workspace = find_workspace(options.data)
+    folder = options.model or find_model(workspace.results, dataset=options.dataset, fold=options.fold)
+    task = choose_task(folder, options.dataset)
+    model = load_model(folder)
+    plan = model.tasks[task].plan
+    if not options.input.is_dir():
+        raise InputError(f"-i {options.input}: folder not found; give the folder that holds the images")
+    endings = [ending for ending in NIFTI_ENDINGS if any(options.input.glob(f"*{ending}"))]
+    images = find_images(options.input, endings[0] if endings else NIFTI_ENDINGS[0], len(plan.channel_names))
+    if options.output.resolve() == options.input.resolve():
+        raise InputError(f"-o {options.output}: is the input folder; its images would be overwritten: give another")
+    require_writable(options.output)
+    try:
+        device = choose_device(options.device)
+    except ValueError as error:
+        raise InputError(f"--device: {error}") from error
+    log_to_file(options.output / "spadunet_predict.log")
+    log.info("model %s, task %s, on %s", folder, task, device)
+
+    unfinished = options.output / UNFINISHED_FILE
+    digest = (folder / MODEL_JSON).read_text(encoding="utf-8") + task
+    goes_on = unfinished.is_file() and unfinished.read_text(encoding="utf-8") == digest
+    write_text(unfinished, digest)
+    cases = [RawCase(name=name, image_paths=paths, label_path=None) for name, paths in images.items()]
+    if options.keep or goes_on:
+        there = {case.name for case in cases if prediction_path(options.output, case.name).is_file()}
+        log.info("%d of %d label maps are there already and kept", len(there), len(cases))
+        cases = [case for case in cases if case.name not in there]
+    engine = Engine(
+        network=build_network(model, task).to(device),
+        plan=plan,
+        device=device,
+        precision=choose_precision(options.precision, device),
+        overlap=options.overlap,
+    )
+    write_record(options.output / "labels.json", plan.labels)
+    outcomes = list(predict_cases(cases, engine, options.output))
+    written = [outcome.result for outcome in outcomes if outcome.result is not None]
+    problems = [outcome.problem for outcome in outcomes if outcome.problem]
+    for problem in problems:
+        log.error("failed: %s", problem)
+    write_manifest(
+        options.output / "spadunet_predict.json",
+        "spadunet_predict",
+        options,
+        started=started,
+        device=str(device),
+        files=written,
+    )
+    unfinished.unlink()
+    log.info("%d label maps written, %d failed: %s", len(written), len(problems), options.output)
+    return 1 if problems else 0

@@ -1,0 +1,111 @@
+"""What every command shares: its parser, its exit codes, its log and its manifest."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import logging
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from .. import __version__
+from ..errors import InputError, OutputError
+
+LIBRARIES = ("torch", "monai", "SimpleITK", "batchgeneratorsv2", "numpy", "scipy", "blosc2", "pydantic")
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that answers wrong use with one line; the whole usage is for `--help`."""
+
+    def error(self, message: str):
+        """Print the line and leave with exit code 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def make_parser(description: str, examples: str) -> argparse.ArgumentParser:
+    """A parser with `--version` and `--debug`, whose help ends with examples."""
+    parser = OneLineParser(
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"spadunet {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    return parser
+
+
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """`--data`: the folder that holds raw/, preprocessed/ and results/."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        help="folder with raw/, preprocessed/ and results/ (else SPADUNET_DATA, else ./spadunet_data)",
+    )
+
+
+def run_command(parser: argparse.ArgumentParser, options: argparse.Namespace, work: Callable[[], int]) -> None:
+    """Do the work and leave with its exit code; errors meant for the user become one line.
+
+    0 all done; 1 some case failed or a result could not be written; 2 wrong use or bad input.
+    """
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("spadunet").setLevel(logging.INFO)
+    try:
+        code = work()
+    except (InputError, OutputError) as error:
+        if options.debug:
+            raise
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        code = 2 if isinstance(error, InputError) else 1
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: stopped; the same command goes on from here", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def log_to_file(path: Path) -> None:
+    """Copy what the run says to a text file, beside the terminal."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, mode="a", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger("spadunet").addHandler(handler)
+
+
+def write_manifest(
+    path: Path, command: str, options: argparse.Namespace, *, started: float, device: str, files: Sequence[Path]
+) -> None:
+    """Write what a machine needs to know of a run: versions, options, device, time, files.
+
+    Args:
+        started: `time.time()` at the start of the run.
+        files: what the run wrote.
+    """
+    import json
+
+    from ..files import write_text
+
+    manifest = {
+        "command": command,
+        "spadunet": __version__,
+        "python": platform.python_version(),
+        "libraries": {name: metadata.version(name) for name in LIBRARIES},
+        "options": {name: as_json(value) for name, value in sorted(vars(options).items())},
+        "device": device,
+        "started": datetime.datetime.fromtimestamp(started, datetime.timezone.utc).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - started, 1),
+        "files": [str(file) for file in files],
+    }
+    write_text(path, json.dumps(manifest, indent=1) + "\n")
+
+
+def as_json(value: object) -> object:
+    """An option's value as JSON can hold it."""
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

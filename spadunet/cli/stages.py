@@ -1,0 +1,187 @@
+"""The stages from a raw dataset to preprocessed cases, shared by the commands that run one or all of them.
+
+Heavy imports stay inside the functions, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..dataset import Dataset
+    from ..fingerprint import Fingerprint
+    from ..plan import Plan
+    from ..workspace import Workspace
+
+log = logging.getLogger("spadunet")
+
+FINGERPRINT_JSON = "fingerprint.json"
+PLAN_JSON = "plan.json"
+CASES_FOLDER = "cases"
+
+
+def add_dataset_options(parser: argparse.ArgumentParser) -> None:
+    """`-d` and the number of processes."""
+    parser.add_argument(
+        "-d",
+        "--dataset",
+        nargs="+",
+        required=True,
+        metavar="DATASET",
+        help="name, number, DatasetNNN_Name or path; several are done one after the other",
+    )
+    parser.add_argument(
+        "-np",
+        "--num-processes",
+        type=positive_int,
+        default=min(os.cpu_count() or 1, 8),
+        help="cases worked on at once (default: one a core, at most 8)",
+    )
+
+
+def add_plan_options(parser: argparse.ArgumentParser) -> None:
+    """What the planner can be told."""
+    parser.add_argument(
+        "--spacing",
+        nargs="+",
+        default=["median"],
+        metavar="MM",
+        help="target spacing: median (of the training cases), native (no resampling), or depth height width in mm",
+    )
+    parser.add_argument(
+        "--window",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="CT intensities that become -1 and 1 (default: percentiles of the foreground)",
+    )
+    parser.add_argument(
+        "--memory-gb",
+        type=positive_float,
+        default=12.0,
+        help="memory that training may take; sets the patch size (default: 12)",
+    )
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number above zero."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """Parse a number above zero."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
+
+
+def load_datasets(names: list[str], workspace: Workspace) -> list[Dataset]:
+    """The raw datasets that `-d` names."""
+    from ..dataset import find_dataset, load_dataset
+
+    return [load_dataset(find_dataset(name, workspace.raw)) for name in names]
+
+
+def check(dataset: Dataset, num_processes: int) -> None:
+    """Read every case and raise InputError with all problems, a line each."""
+    from ..preprocessing.integrity import check_dataset
+
+    problems = check_dataset(dataset, num_processes=num_processes)
+    if problems:
+        raise InputError("\n".join(problems))
+    log.info("%s: %d cases checked, no problem found", dataset.name, len(dataset.cases))
+
+
+def fingerprint(dataset: Dataset, folder: Path, num_processes: int) -> Fingerprint:
+    """Fingerprint of a dataset; the stored one if no file has changed since."""
+    from ..fingerprint import Fingerprint
+    from ..plans.extract import digest_of_dataset, extract_fingerprint
+    from ..preprocessing.integrity import read_checked
+    from ..preprocessing.preprocess import orient_and_crop
+    from ..record import read_record, write_record
+
+    path = folder / FINGERPRINT_JSON
+    if path.is_file():
+        try:
+            stored = read_record(path, Fingerprint, remedy="")
+        except InputError as error:
+            log.warning("%s; it is made again", error)
+        else:
+            if stored.source_digest == digest_of_dataset(dataset):
+                log.info("%s: fingerprint is up to date: %s", dataset.name, path)
+                return stored
+    read = partial(read_checked, labels=dataset.labels)
+    found = extract_fingerprint(dataset, read=read, orient=orient_and_crop, num_processes=num_processes)
+    write_record(path, found)
+    log.info("%s: fingerprint of %d cases: %s", dataset.name, len(found.cases), path)
+    return found
+
+
+def plan(dataset: Dataset, found: Fingerprint, folder: Path, options: argparse.Namespace) -> Plan:
+    """Make and write the plan."""
+    from ..plans.planner import make_plan
+    from ..record import write_record
+
+    window = None if options.window is None else tuple(options.window)
+    made = make_plan(
+        found,
+        dataset.channel_names,
+        dataset.labels,
+        target_spacing=parse_spacing(options.spacing),
+        window=window,
+        memory_gb=options.memory_gb,
+    )
+    path = folder / PLAN_JSON
+    write_record(path, made)
+    log.info(
+        "%s: spacing %s mm, degree of anisotropy %d, patch %s voxels: %s",
+        dataset.name,
+        made.target_spacing_mm,
+        made.degree_of_anisotropy,
+        made.patch_size_voxels,
+        path,
+    )
+    return made
+
+
+def parse_spacing(words: list[str]):
+    """`median`, `native` or three numbers."""
+    if words in (["median"], ["native"]):
+        return words[0]
+    try:
+        numbers = tuple(float(word) for word in words)
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 3 or not all(0 < number < float("inf") for number in numbers):
+        raise InputError(f"--spacing {' '.join(words)}: expected median, native or three numbers above zero (mm)")
+    return numbers
+
+
+def preprocess(dataset: Dataset, made: Plan, folder: Path, num_processes: int) -> bool:
+    """Store every case; False if some failed."""
+    from ..preprocessing.run import preprocess_dataset
+
+    summary = preprocess_dataset(dataset, made, folder / CASES_FOLDER, num_processes=num_processes)
+    log.info("%s: %d cases made, %d kept: %s", dataset.name, summary.num_made, summary.num_kept, folder)
+    for problem in summary.problems:
+        log.error("failed: %s", problem)
+    return not summary.problems
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan of a preprocessed dataset."""
+    from ..plan import Plan
+    from ..record import read_record
+
+    return read_record(folder / PLAN_JSON, Plan, remedy="run spadunet_plan_and_preprocess first")

@@ -1,0 +1,184 @@
+"""spadunet_train: one backbone on one or more datasets."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from .run import add_data_option, log_to_file, make_parser, run_command, write_manifest
+from .stages import PLAN_JSON, positive_float, positive_int, read_plan
+
+EXAMPLES = """\
+  spadunet_train -d Hippocampus --max-minutes 20
+  spadunet_train -d 4 101 -f all                    both datasets, one backbone
+  spadunet_train -d BTCV -f 0 --preset base --init results/pretrained
+  spadunet_train -d BTCV -f 0                       again: an interrupted run goes on
+"""
+DEFAULT_STEPS = 50_000
+PRESETS = ("tiny", "small", "base", "large")
+FOLDS = ("0", "1", "2", "3", "4", "all")
+
+log = logging.getLogger("spadunet")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse, run, exit."""
+    parser = make_parser("Train a SPAD U-Net on preprocessed datasets.", EXAMPLES)
+    parser.add_argument(
+        "-d",
+        "--dataset",
+        nargs="+",
+        metavar="DATASET",
+        help="one or more datasets, trained jointly through one backbone (default: the one planned last)",
+    )
+    parser.add_argument("-f", "--fold", choices=FOLDS, default="0", help="fold to hold out, or all (default: 0)")
+    parser.add_argument(
+        "--preset", choices=PRESETS, help="size of the network (default: base on a GPU, tiny without)"
+    )
+    parser.add_argument("--init", type=Path, metavar="MODEL", help="model folder whose weights the run starts from")
+    parser.add_argument("--max-steps", type=positive_int, help=f"(default: {DEFAULT_STEPS} unless --max-minutes)")
+    parser.add_argument("--max-minutes", type=positive_float, help="end after this time of training")
+    parser.add_argument("--batch-size", type=positive_int, default=2, help="patches a step (default: 2)")
+    parser.add_argument("--learning-rate", type=positive_float, default=3e-3, help="peak (default: 0.003)")
+    parser.add_argument("--weight-decay", type=float, default=0.01, help="of AdamW (default: 0.01)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, batches and augmentation (default: 0)")
+    parser.add_argument(
+        "-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)"
+    )
+    parser.add_argument("--precision", choices=("auto", "bf16", "float32"), default="auto")
+    parser.add_argument("--num-workers", type=int, default=None, help="processes that make batches ahead")
+    parser.add_argument(
+        "--checkpoint-minutes", type=positive_float, default=5.0, help="save this often (default: 5)"
+    )
+    parser.add_argument(
+        "--c", "--continue", dest="c", action="store_true", help="go on with an interrupted run, or fail"
+    )
+    parser.add_argument("--restart", action="store_true", help="throw away an earlier run of the same name")
+    parser.add_argument("-o", "--output", type=Path, metavar="MODEL", help="model folder (default: below results/)")
+    add_data_option(parser)
+    options = parser.parse_args(arguments)
+    run_command(parser, options, lambda: execute(options))
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Find the datasets, settle where the model goes, train."""
+    from ..dataset import find_dataset, load_dataset
+    from ..errors import InputError
+    from ..files import require_writable
+    from ..network.device import choose_device, choose_precision
+    from ..training.loop import RunOptions
+    from ..training.train import BACKBONE, TrainingDataset, train
+    from ..workspace import find_workspace
+
+    started = time.time()
+    workspace = find_workspace(options.data)
+    names = options.dataset or [planned_last(workspace.preprocessed)]
+    datasets = []
+    for name in names:
+        dataset = load_dataset(find_dataset(name, workspace.raw))
+        folder = workspace.preprocessed / dataset.name
+        datasets.append(TrainingDataset(dataset=dataset, plan=read_plan(folder), folder=folder))
+    try:
+        device = choose_device(options.device)
+    except ValueError as error:
+        raise InputError(f"--device: {error}") from error
+    preset = options.preset or ("base" if device.type == "cuda" else "tiny")
+    joint_name = "+".join(member.dataset.name for member in datasets)
+    folder = options.output or workspace.results / joint_name / f"{BACKBONE}_{preset}" / f"fold_{options.fold}"
+    require_writable(folder)
+    settle_earlier_run(folder, options, preset)
+    log_to_file(folder / "training.log")
+    run_options = RunOptions(
+        max_steps=options.max_steps or (None if options.max_minutes else DEFAULT_STEPS),
+        max_minutes=options.max_minutes,
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        seed=options.seed,
+        device=device,
+        precision=choose_precision(options.precision, device),
+        num_workers=default_workers() if options.num_workers is None else options.num_workers,
+        checkpoint_minutes=options.checkpoint_minutes,
+    )
+    log.info("training %s on %s, preset %s, %s: %s", joint_name, device, preset, run_options.precision, folder)
+    train(
+        datasets,
+        folder,
+        run_options,
+        preset=preset,
+        fold=options.fold,
+        batch_size=options.batch_size,
+        init=options.init,
+    )
+    write_manifest(
+        folder / "spadunet_train.json",
+        "spadunet_train",
+        options,
+        started=started,
+        device=str(device),
+        files=[folder],
+    )
+    return 0
+
+
+def planned_last(folder: Path) -> str:
+    """Name of the dataset whose plan is the newest; told to the user.
+
+    Raises:
+        InputError: if there is none.
+    """
+    from ..errors import InputError
+
+    plans = sorted(folder.glob(f"*/{PLAN_JSON}"), key=lambda path: path.stat().st_mtime)
+    if not plans:
+        raise InputError(f"{folder}: no planned dataset; run spadunet_plan_and_preprocess, or name one with -d")
+    log.info("dataset: %s, planned last", plans[-1].parent.name)
+    return plans[-1].parent.name
+
+
+def settle_earlier_run(folder: Path, options: argparse.Namespace, preset: str) -> None:
+    """Go on with an interrupted run, refuse to overwrite a finished or different one.
+
+    Raises:
+        InputError: says which of --restart and -o is called for.
+    """
+    import shutil
+
+    from ..errors import InputError
+    from ..training.state import CHECKPOINT_FILE, read_progress
+
+    checkpoint = folder / "state" / CHECKPOINT_FILE
+    if options.restart and checkpoint.parent.is_dir():
+        shutil.rmtree(checkpoint.parent)
+    if not checkpoint.is_file():
+        if options.c:
+            raise InputError(f"--c: {checkpoint} not found: no run to go on with; leave --c out to start one")
+        return
+    progress = read_progress(checkpoint)
+    asked = {
+        "seed": str(options.seed),
+        "batch_size": str(options.batch_size),
+        "learning_rate": str(options.learning_rate),
+        "max_minutes": str(options.max_minutes),
+        "max_steps": str(options.max_steps or (None if options.max_minutes else DEFAULT_STEPS)),
+    }
+    for name, value in asked.items():
+        if progress.run[name] != value:
+            raise InputError(
+                f"{folder}: an earlier run had {name} {progress.run[name]}, not {value}; "
+                "give the same options to go on, --restart to start anew, or another folder with -o"
+            )
+    if progress.is_finished and not options.c:
+        raise InputError(
+            f"{folder}: trained already ({progress.step} steps); --restart to start anew, or -o for another"
+        )
+    log.info("going on after step %d (%.1f minutes)", progress.step, progress.seconds / 60)
+
+
+def default_workers() -> int:
+    """One on a laptop, more where there are cores to spare."""
+    import os
+
+    return max(1, min((os.cpu_count() or 1) - 1, 8))

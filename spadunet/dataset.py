@@ -1,0 +1,186 @@
+"""A raw dataset folder as nnU-Net users have it, its dataset.json, and finding the one that `-d` means."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ConfigDict, ValidationError, field_validator
+
+from .errors import InputError
+from .image import NIFTI_ENDINGS
+from .labels import BACKGROUND, LabelSet
+from .record import Record, read_record
+
+DATASET_JSON = "dataset.json"
+REPEAT_SUFFIX = re.compile(
+    r"^(?P<patient>.+?)[_-](?:ph|phase|frame|time|tp|visit|ses|session|scan|run|echo|ED|ES)[_-]?\d*$", re.IGNORECASE
+)
+"""Names that tell several images of one patient apart, as SC-N-02_ph00 and SC-N-02_ph07 do."""
+BIDS_SUBJECT = re.compile(r"^(?P<patient>sub-[A-Za-z0-9]+)")
+
+
+class DatasetDescription(Record):
+    """dataset.json: the keys that we use; others are the user's own and stay unread."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    channel_names: dict[str, str]
+    labels: dict[str, int]
+    file_ending: str = ".nii.gz"
+    patients: dict[str, str] = {}
+
+    @field_validator("channel_names")
+    @classmethod
+    def check_channels(cls, channels: dict[str, str]) -> dict[str, str]:
+        """Channels are numbered 0, 1, 2, …"""
+        if sorted(channels) != sorted(str(index) for index in range(len(channels))) or not channels:
+            raise ValueError('channels are numbered "0", "1", …')
+        return channels
+
+    @field_validator("file_ending")
+    @classmethod
+    def check_ending(cls, ending: str) -> str:
+        """Only formats that can be read."""
+        if ending not in NIFTI_ENDINGS:
+            raise ValueError(f"expected one of {', '.join(NIFTI_ENDINGS)}")
+        return ending
+
+    @field_validator("labels")
+    @classmethod
+    def check_labels(cls, labels: dict[str, int]) -> dict[str, int]:
+        """Background is 0."""
+        if labels.get(BACKGROUND) != 0:
+            raise ValueError('expected "background": 0 among the labels')
+        if any(not 0 <= value < 2**16 for value in labels.values()):
+            raise ValueError("label ids lie between 0 and 65535")
+        return labels
+
+    def label_set(self) -> LabelSet:
+        """The labels in the order of their ids."""
+        names = sorted(self.labels, key=lambda name: self.labels[name])
+        return LabelSet(names=tuple(names), ids=tuple(self.labels[name] for name in names))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawCase:
+    """One image on disk: a file a channel, and its label map where there is one."""
+
+    name: str
+    image_paths: tuple[Path, ...]
+    label_path: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A raw dataset: its description and its training cases, sorted by name."""
+
+    name: str
+    folder: Path
+    channel_names: tuple[str, ...]
+    labels: LabelSet
+    file_ending: str
+    cases: tuple[RawCase, ...]
+    patients: dict[str, str]
+
+    def patient_of(self, case: str) -> str:
+        """The patient whom a case shows: dataset.json's `patients`, else told from the name, else the case itself."""
+        if case in self.patients:
+            return self.patients[case]
+        match = BIDS_SUBJECT.match(case) or REPEAT_SUFFIX.match(case)
+        return match["patient"] if match else case
+
+
+def find_dataset(name: str, raw_folder: Path) -> Path:
+    """The folder that `-d` means: a path, `Dataset004_Hippocampus`, `Hippocampus`, `4` or `004`.
+
+    Raises:
+        InputError: if there is none, or if several fit; lists what there is.
+    """
+    for path in (Path(name), raw_folder / name):
+        if (path / DATASET_JSON).is_file() or ((path / "imagesTr").is_dir()):
+            return path
+    folders = sorted(path for path in raw_folder.glob("*") if path.is_dir()) if raw_folder.is_dir() else []
+    fitting = [path for path in folders if is_named(path.name, name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        names = ", ".join(path.name for path in fitting)
+        raise InputError(f"-d {name}: fits several datasets in {raw_folder}: {names}; give the full name")
+    there = ", ".join(path.name for path in folders) or "none"
+    raise InputError(f"-d {name}: dataset not found; datasets in {raw_folder}: {there}; give one of them or a path")
+
+
+def is_named(folder_name: str, name: str) -> bool:
+    """True if a folder `Dataset004_Hippocampus` is meant by its full name, `Hippocampus`, `4` or `004`."""
+    match = re.fullmatch(r"Dataset(\d+)_(.+)", folder_name)
+    if match is None:
+        return folder_name.lower() == name.lower()
+    number, title = match.groups()
+    same_number = name.isdigit() and int(name) == int(number)
+    return same_number or name.lower() in (title.lower(), folder_name.lower())
+
+
+def load_dataset(folder: Path) -> Dataset:
+    """Read dataset.json and pair images with labels by name.
+
+    Raises:
+        InputError: if dataset.json is missing or wrong, a folder is empty, or files of a case are missing.
+    """
+    folder = folder.resolve()
+    remedy = "write one that names channels and labels, as for nnU-Net"
+    description = read_record(folder / DATASET_JSON, DatasetDescription, remedy=remedy)
+    try:
+        labels = description.label_set()
+    except ValidationError as error:
+        raise InputError(f"{folder / DATASET_JSON}: field 'labels': {error.errors()[0]['msg']}") from error
+    num_channels = len(description.channel_names)
+    images = find_images(folder / "imagesTr", description.file_ending, num_channels)
+    cases = [
+        RawCase(name=name, image_paths=paths, label_path=folder / "labelsTr" / (name + description.file_ending))
+        for name, paths in images.items()
+    ]
+    missing = [case.label_path for case in cases if case.label_path and not case.label_path.is_file()]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise InputError(f"{missing[0]}: label file missing{more}; add it or take its image out of imagesTr")
+    return Dataset(
+        name=folder.name,
+        folder=folder,
+        channel_names=tuple(description.channel_names[str(index)] for index in range(num_channels)),
+        labels=labels,
+        file_ending=description.file_ending,
+        cases=tuple(cases),
+        patients=description.patients,
+    )
+
+
+def find_images(folder: Path, ending: str, num_channels: int) -> dict[str, tuple[Path, ...]]:
+    """Images of a folder by case name, one path a channel: case_0000, case_0001, … or plain names if there is one channel.
+
+    Raises:
+        InputError: if the folder is missing or empty, or a case has too few or too many channels.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: folder not found; it must hold the images")
+    files = sorted(
+        path for path in folder.iterdir() if path.name.endswith(ending) and not path.name.startswith(".")
+    )
+    if not files:
+        raise InputError(f"{folder}: no *{ending} files; put the images there (or set file_ending in dataset.json)")
+    found: dict[str, dict[int, Path]] = {}
+    for path in files:
+        stem = path.name.removesuffix(ending)
+        match = re.fullmatch(r"(.+)_(\d{4})", stem)
+        name, channel = (match[1], int(match[2])) if match else (stem, 0)
+        if channel in found.setdefault(name, {}):
+            raise InputError(f"{path}: a second file for channel {channel} of case {name}; keep one of them")
+        found[name][channel] = path
+    for name, channels in found.items():
+        if sorted(channels) != list(range(num_channels)):
+            raise InputError(
+                f"{folder / name}: wrong channel count: files for channels {sorted(channels)}, "
+                f"but dataset.json names {num_channels}; add the missing or remove the extra files"
+            )
+    return {name: tuple(channels[index] for index in range(num_channels)) for name, channels in found.items()}

@@ -1,0 +1,1 @@
+"""The whole pipeline on data that comes with the package."""

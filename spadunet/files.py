@@ -1,0 +1,84 @@
+"""Files that are either whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import InputError, OutputError
+
+PARTIAL_PREFIX = ".partial-"
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` on success, delete it on failure.
+
+    The temporary name is fixed, so what a killed run left behind is overwritten by the next.
+
+    Raises:
+        OutputError: if the disk is full or the folder cannot be written.
+    """
+    partial = path.with_name(PARTIAL_PREFIX + path.name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        reason = disk_error_reason(error)
+        if reason is not None:
+            raise OutputError(f"{path}: cannot be written: {reason}") from error
+        raise
+
+
+def disk_error_reason(error: BaseException) -> str | None:
+    """Say in words why the file system refused, with the remedy; None for any other error."""
+    remedies = {
+        errno.ENOSPC: "no space is left on the device; free some and run the same command again",
+        errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+        errno.EACCES: "permission denied; choose a folder that you may write to",
+        errno.EPERM: "permission denied; choose a folder that you may write to",
+        errno.EROFS: "the file system is read-only; choose another folder",
+        errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
+        errno.EEXIST: "a file of that name is in the way; choose another folder",
+    }
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    return remedies.get(error.errno)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def require_writable(folder: Path) -> None:
+    """Make `folder` and try to write into it, before any work starts.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    probe = folder / f"{PARTIAL_PREFIX}probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        reason = disk_error_reason(error) or error.strerror
+        raise InputError(f"{folder}: cannot be written: {reason}") from error
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+        return digest.hexdigest()

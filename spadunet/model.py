@@ -1,0 +1,173 @@
+"""The model folder: one backbone, one task per dataset, as safetensors and JSON. No pickle.
+
+model.json               format version, preset, provenance, SHA-256 of every other file
+backbone.safetensors
+tasks/<name>/task.json   plan and provenance of the task
+tasks/<name>/task.safetensors
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import InputError
+from .files import atomic_path, sha256_of_file
+from .plan import Plan
+from .record import FORMAT_VERSION, Record, read_record, write_record
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MODEL_JSON = "model.json"
+BACKBONE_FILE = "backbone.safetensors"
+STATE_FOLDER = "state"
+
+
+class TaskRecord(Record):
+    """task.json: what one dataset needs beside the backbone."""
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    plan: Plan
+
+
+class ModelRecord(Record):
+    """model.json: how to build the backbone, where it comes from, and what the files must be."""
+
+    format_version: int = FORMAT_VERSION
+    backbone: str
+    preset: str
+    tasks: tuple[str, ...]
+    provenance: dict[str, str]
+    sha256: dict[str, str]
+    """By path below the folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One dataset's plan and weights."""
+
+    plan: Plan
+    state: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A backbone and its tasks by name."""
+
+    backbone: str
+    preset: str
+    backbone_state: dict[str, Tensor]
+    tasks: dict[str, Task]
+    provenance: dict[str, str]
+
+
+def save_model(folder: Path, model: Model) -> None:
+    """Write a model folder, model.json last: without it, or with other hashes in it, the folder is no model."""
+    files = [Path(BACKBONE_FILE)]
+    (folder / MODEL_JSON).unlink(missing_ok=True)
+    write_tensors(folder / BACKBONE_FILE, model.backbone_state)
+    for name, task in model.tasks.items():
+        task_folder = Path("tasks") / name
+        write_record(folder / task_folder / "task.json", TaskRecord(name=name, plan=task.plan))
+        write_tensors(folder / task_folder / "task.safetensors", task.state)
+        files += [task_folder / "task.json", task_folder / "task.safetensors"]
+    record = ModelRecord(
+        backbone=model.backbone,
+        preset=model.preset,
+        tasks=tuple(model.tasks),
+        provenance=model.provenance,
+        sha256={file.as_posix(): sha256_of_file(folder / file) for file in files},
+    )
+    write_record(folder / MODEL_JSON, record)
+
+
+def read_model_record(folder: Path) -> ModelRecord:
+    """Read model.json.
+
+    Raises:
+        InputError: if it is missing or damaged, or of a newer format.
+    """
+    path = folder / MODEL_JSON
+    check_format(path)
+    return read_record(path, ModelRecord, remedy="give a model folder, as spadunet_train writes it")
+
+
+def load_model(folder: Path) -> Model:
+    """Read a model folder and check every file against its hash.
+
+    Raises:
+        InputError: if model.json is missing, damaged or newer, or a file is missing or was changed.
+    """
+    record = read_model_record(folder)
+    expected = {BACKBONE_FILE} | {
+        f"tasks/{name}/{file}" for name in record.tasks for file in ("task.json", "task.safetensors")
+    }
+    if set(record.sha256) != expected:
+        raise InputError(
+            f"{folder / MODEL_JSON}: its sha256 must list exactly {sorted(expected)}; train or copy again"
+        )
+    for file, digest in record.sha256.items():
+        path = folder / file
+        if not path.is_file():
+            raise InputError(f"{path}: model file missing; copy the whole model folder again")
+        if sha256_of_file(path) != digest:
+            raise InputError(
+                f"{path}: does not have the SHA-256 that model.json states: damaged or changed; copy it again"
+            )
+    tasks = {}
+    for name in record.tasks:
+        task_folder = folder / "tasks" / name
+        plan = read_record(task_folder / "task.json", TaskRecord, remedy="copy the model folder again").plan
+        tasks[name] = Task(plan=plan, state=read_tensors(task_folder / "task.safetensors"))
+    return Model(
+        backbone=record.backbone,
+        preset=record.preset,
+        backbone_state=read_tensors(folder / BACKBONE_FILE),
+        tasks=tasks,
+        provenance=record.provenance,
+    )
+
+
+def check_format(path: Path) -> None:
+    """Tell a newer format from a damaged file.
+
+    Raises:
+        InputError: if the document states a newer format version.
+    """
+    import json
+
+    try:
+        version = json.loads(path.read_text(encoding="utf-8"))["format_version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # read_record names what is wrong
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise InputError(
+            f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest known here; update spadunet"
+        )
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, whole or not at all."""
+    from safetensors.torch import save_file
+
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as partial:
+        save_file(contiguous, partial, metadata)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        InputError: if it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as safetensors ({error}); copy it again") from error

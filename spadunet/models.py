@@ -1,0 +1,64 @@
+"""Finding the trained model that a command means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .dataset import is_named
+from .errors import InputError
+from .model import MODEL_JSON, ModelRecord, read_model_record
+
+
+def find_models(results: Path) -> list[Path]:
+    """All model folders below a results folder, the one made last at the end."""
+    found = results.rglob(MODEL_JSON) if results.is_dir() else []
+    return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+
+
+def find_model(results: Path, *, dataset: str | None, fold: str | None) -> Path:
+    """The model made last, of a dataset and fold where they are given.
+
+    Args:
+        dataset: name, number or `DatasetNNN_Name`; a model that was trained on several serves each of them.
+
+    Raises:
+        InputError: if there is none; lists what there is.
+    """
+    models = find_models(results)
+    fitting = [
+        folder
+        for folder in models
+        if (fold is None or folder.name == f"fold_{fold}")
+        and (dataset is None or task_named(read_model_record(folder), dataset) is not None)
+    ]
+    if fitting:
+        return fitting[-1]
+    wanted = " ".join(f"{flag} {value}" for flag, value in (("-d", dataset), ("-f", fold)) if value)
+    there = ", ".join(str(folder.relative_to(results)) for folder in models) or "none"
+    raise InputError(
+        f"{wanted or 'model'}: no trained model fits; models in {results}: {there}; train one or give -m"
+    )
+
+
+def task_named(record: ModelRecord, dataset: str) -> str | None:
+    """The model's task that a dataset's name, number or path means, or None."""
+    name = Path(dataset).name or dataset
+    return next((task for task in record.tasks if is_named(task, name)), None)
+
+
+def choose_task(folder: Path, dataset: str | None) -> str:
+    """The task of a model to predict.
+
+    Raises:
+        InputError: if the model has several and none is named, or none of that name.
+    """
+    record = read_model_record(folder)
+    tasks = ", ".join(record.tasks)
+    if dataset is None:
+        if len(record.tasks) > 1:
+            raise InputError(f"{folder}: the model serves several datasets ({tasks}); say which with -d")
+        return record.tasks[0]
+    task = task_named(record, dataset)
+    if task is None:
+        raise InputError(f"-d {dataset}: the model {folder} serves {tasks}; give one of these")
+    return task

@@ -1,0 +1,1 @@
+"""Spatially adaptive networks and their parts."""

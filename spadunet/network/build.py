@@ -1,0 +1,43 @@
+"""A preset's name to a network, the same for every dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .heads import SegmentationTask
+from .unet import SpadUNet
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetSize:
+    """Channels and encoder blocks by level."""
+
+    widths: tuple[int, ...]
+    num_blocks: tuple[int, ...]
+
+
+UNET_PRESETS = {
+    "tiny": UNetSize(widths=(16, 32, 64, 96, 128, 128), num_blocks=(1, 1, 1, 1, 1, 1)),
+    "small": UNetSize(widths=(24, 48, 96, 160, 224, 224), num_blocks=(1, 2, 2, 2, 2, 2)),
+    "base": UNetSize(widths=(32, 64, 128, 256, 320, 320), num_blocks=(1, 3, 4, 6, 6, 6)),
+    "large": UNetSize(widths=(48, 96, 192, 384, 512, 512), num_blocks=(1, 3, 4, 6, 6, 6)),
+}
+"""Chosen by the user's budget, never by the dataset."""
+
+NUM_SUPERVISED_LEVELS = 4
+"""Decoded levels with a head, as in SPAD-Nets' released settings (weights 8, 4, 2, 1)."""
+
+
+def build_backbone(preset: str) -> SpadUNet:
+    """The SPAD U-Net of a preset.
+
+    Raises:
+        KeyError: if there is no such preset.
+    """
+    size = UNET_PRESETS[preset]
+    return SpadUNet(size.widths, size.num_blocks)
+
+
+def build_task(num_channels: int, num_classes: int, backbone: SpadUNet) -> SegmentationTask:
+    """A fresh segmentation task for a backbone."""
+    return SegmentationTask(num_channels, num_classes, backbone.widths[:NUM_SUPERVISED_LEVELS])

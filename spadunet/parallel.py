@@ -1,0 +1,58 @@
+"""One way to run a function over many cases: in this process or in several, with a progress bar."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from tqdm import tqdm
+
+from .errors import InputError, OutputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Generic[Item, Result]):
+    """What became of one item: a result, or the line that says why not."""
+
+    item: Item
+    result: Result | None
+    problem: str | None
+
+
+def map_cases(
+    function: Callable[[Item], Result], items: Sequence[Item], *, num_processes: int, title: str
+) -> Iterator[Outcome[Item, Result]]:
+    """Yield an outcome for each item as it is done, in any order; a bad item never stops the others.
+
+    Args:
+        function: importable by name, with arguments that can be pickled, if num_processes > 1.
+        num_processes: 1 runs in this process.
+        title: what the bar says; the bar is off without a terminal.
+    """
+    num_processes = min(num_processes, len(items))
+    with tqdm(total=len(items), desc=title, unit="case", disable=None) as bar:
+        if num_processes <= 1:
+            for item in items:
+                yield attempt(function, item)
+                bar.update()
+            return
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(num_processes, mp_context=context) as pool:
+            futures: list[Future[Outcome[Item, Result]]] = [pool.submit(attempt, function, item) for item in items]
+            for future in as_completed(futures):
+                yield future.result()
+                bar.update()
+
+
+def attempt(function: Callable[[Item], Result], item: Item) -> Outcome[Item, Result]:
+    """Call the function; errors meant for the user become the outcome's problem."""
+    try:
+        return Outcome(item=item, result=function(item), problem=None)
+    except (InputError, OutputError) as error:
+        return Outcome(item=item, result=None, problem=str(error))

@@ -1,0 +1,70 @@
+"""Spacing metadata of one dataset: all that training and prediction need to know of it. Never a layer or a width."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from .labels import LabelSet
+from .record import FORMAT_VERSION, Record
+from .spacing import MAX_DA, Shape, Spacing
+
+
+class IntensityRule(Record):
+    """How one channel is brought to [-1, 1].
+
+    `window`: low and high are intensities, the same for every image (CT). `percentiles`: low and high are percentiles of
+    each image's own non-zero voxels (MR and all else, whose scale differs from scan to scan).
+    """
+
+    kind: Literal["window", "percentiles"]
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def check(self) -> IntensityRule:
+        """Low below high."""
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
+        return self
+
+
+class Plan(Record):
+    """Decisions for one dataset; human-readable, editable JSON."""
+
+    format_version: int = FORMAT_VERSION
+    dataset_name: str
+    channel_names: tuple[str, ...]
+    intensity: tuple[IntensityRule, ...]
+    """By channel."""
+    target_spacing_mm: Spacing | Literal["native"]
+    """(depth, height, width), or native: no resampling, each case keeps its own."""
+    degree_of_anisotropy: int = Field(ge=0, le=MAX_DA)
+    """Of the target spacing, or of the median spacing where native."""
+    patch_sizes_voxels: dict[int, Shape]
+    """Patch (depth, height, width) by the degree of anisotropy of the case; every degree has one."""
+    labels: LabelSet
+    memory_gb: float = Field(gt=0)
+    fingerprint_digest: str
+
+    @model_validator(mode="after")
+    def check(self) -> Plan:
+        """One rule a channel, one patch a degree of anisotropy."""
+        if len(self.intensity) != len(self.channel_names):
+            raise ValueError(f"{len(self.intensity)} intensity rules for {len(self.channel_names)} channels")
+        if sorted(self.patch_sizes_voxels) != list(range(MAX_DA + 1)):
+            raise ValueError(f"patch_sizes_voxels needs a patch for each degree 0 … {MAX_DA}")
+        if any(size < 1 for patch in self.patch_sizes_voxels.values() for size in patch):
+            raise ValueError("patch sizes are at least 1 voxel")
+        return self
+
+    @property
+    def is_native(self) -> bool:
+        """True if images keep their own spacing."""
+        return self.target_spacing_mm == "native"
+
+    @property
+    def patch_size_voxels(self) -> Shape:
+        """Patch at the plan's own degree of anisotropy."""
+        return self.patch_sizes_voxels[self.degree_of_anisotropy]

@@ -1,0 +1,1 @@
+"""Self-supervised pre-training: the tokenizer, then masked image modelling."""

@@ -1,0 +1,74 @@
+"""Checked JSON documents: what every stage leaves on disk for the next."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .errors import InputError
+from .files import write_text
+
+FORMAT_VERSION = 1
+
+RecordType = TypeVar("RecordType", bound="Record")
+
+
+class Record(BaseModel):
+    """A frozen, checked value that travels to and from JSON; an unknown field is an error that names it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self) -> str:
+        """Human-readable JSON; `from_json` gives an equal value back."""
+        return self.model_dump_json(indent=1)
+
+    @classmethod
+    def from_json(cls: type[RecordType], text: str, *, source: str | Path = "JSON") -> RecordType:
+        """Parse and check.
+
+        Raises:
+            InputError: if the text is no JSON, or a field is missing, unknown or wrong; names `source` and field.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise InputError(f"{source}: {first_problem(error)}") from error
+
+    def digest(self) -> str:
+        """Short fingerprint of the content, to tell whether two documents are the same."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first of pydantic's findings as one line that names the field and its value."""
+    problem = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    text = problem["msg"].removeprefix("Value error, ").replace("\n", " ")
+    if problem["type"] == "json_invalid" or not field:
+        return text
+    if problem["type"] in ("missing", "extra_forbidden"):
+        return f"field '{field}': {text.lower()}"
+    return f"field '{field}': {text} (found {problem['input']!r})"
+
+
+def read_record(path: Path, kind: type[RecordType], *, remedy: str) -> RecordType:
+    """Read a document from disk.
+
+    Raises:
+        InputError: if the file is missing (with `remedy`), unreadable or not a valid document of this kind.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: not found; {remedy}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text ({error}); {remedy}") from error
+    return kind.from_json(text, source=path)
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a document whole or not at all."""
+    write_text(path, record.to_json() + "\n")

@@ -1,0 +1,211 @@
+"""The loop: draw a batch, learn from it, note it, save now and then."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from ..errors import OutputError
+from ..network.heads import SegmentationNetwork, SegmentationTask
+from .curves import Curves
+from .loss import deep_loss, make_loss
+from .patches import Batch, BatchStream, TrainingTask
+from .schedule import learning_rate
+from .state import CHECKPOINT_FILE, Progress, load_state, read_progress, save_state
+
+MAX_GRADIENT_NORM = 1.0
+ENDLESS = 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How to train. The run ends at max_steps or max_minutes, whichever comes first."""
+
+    max_steps: int | None
+    max_minutes: float | None
+    learning_rate: float
+    weight_decay: float
+    seed: int
+    device: torch.device
+    precision: torch.dtype
+    num_workers: int
+    checkpoint_minutes: float
+
+
+class JointNetwork(nn.Module):
+    """A backbone with the tasks of all datasets in a run."""
+
+    def __init__(self, backbone: nn.Module, tasks: Sequence[SegmentationTask]):
+        super().__init__()
+        self.backbone = backbone
+        self.tasks = nn.ModuleList(tasks)
+
+    def deep_logits(self, x: Tensor, da: int, task: int) -> list[Tensor]:
+        """Logits of one task at each supervised level, finest first."""
+        member = self.tasks[task]
+        assert isinstance(member, SegmentationTask)
+        return SegmentationNetwork(self.backbone, member).deep_logits(x, da)
+
+
+def train_network(
+    network: JointNetwork,
+    tasks: Sequence[TrainingTask],
+    folder: Path,
+    options: RunOptions,
+    *,
+    run: dict[str, str],
+) -> Progress:
+    """Train until the run ends; start where the checkpoint in `folder` left off, if there is one.
+
+    Args:
+        network: with as many tasks as `tasks`, in that order; trained in place.
+        folder: of the model; curves go there, the checkpoint into its state/.
+        run: what the run was asked for, kept in the checkpoint.
+
+    Raises:
+        OutputError: if the loss is no longer finite.
+    """
+    checkpoint = folder / "state" / CHECKPOINT_FILE
+    network.to(options.device).train()
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+    )
+    step, seconds = 0, 0.0
+    if checkpoint.is_file():
+        progress = read_progress(checkpoint)
+        step, seconds = progress.step, progress.seconds
+        load_state(checkpoint, network, optimiser)
+    numbers = {task.name: index for index, task in enumerate(tasks)}
+    sizes = {task.name: task.batch_size for task in tasks}
+    loss_function = make_loss()
+    batches = iter(load_batches(BatchStream(tasks, options.seed), step, options))
+    curves = Curves(folder, step)
+    start = time.monotonic() - seconds
+    last_save = time.monotonic()
+    now = start + seconds
+    bar = tqdm(
+        total=options.max_steps, initial=step, desc="Training", unit="step", disable=None, dynamic_ncols=True
+    )
+    with interruptible(), contextlib.closing(bar), contextlib.closing(curves):
+        try:
+            while share_done(step, seconds, options) < 1:
+                before = now
+                batch = next(batches)
+                waited = time.monotonic() - before
+                rate = learning_rate(share_done(step, seconds, options), options.learning_rate)
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+                loss = train_step(network, numbers[batch.task], batch, optimiser, loss_function, options)
+                now = time.monotonic()
+                seconds = now - start
+                curves.add(
+                    step=step,
+                    minutes=f"{seconds / 60:.4f}",
+                    task=batch.task,
+                    da=batch.da,
+                    loss=f"{loss:.9g}",
+                    learning_rate=f"{rate:.6g}",
+                    samples_per_second=f"{sizes[batch.task] / (now - before):.4g}",
+                    waiting_share=f"{waited / (now - before):.3f}",
+                )
+                step += 1
+                bar.update()
+                show(bar, loss, seconds, options)
+                if now - last_save > options.checkpoint_minutes * 60:
+                    save_state(
+                        checkpoint,
+                        network,
+                        optimiser,
+                        Progress(step=step, seconds=seconds, is_finished=False, run=run),
+                    )
+                    last_save = now
+        except KeyboardInterrupt:
+            save_state(
+                checkpoint, network, optimiser, Progress(step=step, seconds=seconds, is_finished=False, run=run)
+            )
+            raise
+    progress = Progress(step=step, seconds=seconds, is_finished=True, run=run)
+    save_state(checkpoint, network, optimiser, progress)
+    return progress
+
+
+def load_batches(stream: BatchStream, start_step: int, options: RunOptions) -> DataLoader[Batch]:
+    """Batches from a step on, made ahead by worker processes."""
+    steps = range(start_step, options.max_steps if options.max_steps is not None else ENDLESS)
+    return DataLoader(
+        stream,
+        batch_size=None,
+        sampler=steps,
+        num_workers=options.num_workers,
+        prefetch_factor=4 if options.num_workers else None,
+    )
+
+
+def share_done(step: int, seconds: float, options: RunOptions) -> float:
+    """How much of the run is behind us, 0 … 1, by steps or by time, whichever is further."""
+    by_steps = step / options.max_steps if options.max_steps else 0.0
+    by_time = seconds / (60 * options.max_minutes) if options.max_minutes else 0.0
+    return max(by_steps, by_time)
+
+
+def train_step(
+    network: JointNetwork,
+    task: int,
+    batch: Batch,
+    optimiser: torch.optim.Optimizer,
+    loss_function: nn.Module,
+    options: RunOptions,
+) -> float:
+    """One optimiser step; its loss.
+
+    Raises:
+        OutputError: if the loss is not finite.
+    """
+    image, classes = batch.image.to(options.device), batch.classes.to(options.device)
+    uses_bf16 = options.precision == torch.bfloat16
+    with torch.autocast(options.device.type, dtype=torch.bfloat16, enabled=uses_bf16):
+        logits = network.deep_logits(image, batch.da, task)
+    loss = deep_loss(loss_function, logits, classes)
+    value = float(loss.detach())
+    if value != value or value in (float("inf"), float("-inf")):
+        raise OutputError(
+            f"the loss of {batch.task} became {value}; the last checkpoint is kept: train again with a lower --learning-rate"
+        )
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM)
+    optimiser.step()
+    return value
+
+
+def show(bar: tqdm, loss: float, seconds: float, options: RunOptions) -> None:
+    """Loss, and minutes where they are the limit, beside the bar."""
+    minutes = f", {seconds / 60:.1f}/{options.max_minutes:g} min" if options.max_minutes else ""
+    bar.set_postfix_str(f"loss {loss:.3f}{minutes}", refresh=False)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM end a run as Ctrl-C does, with its state saved."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        previous = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: the caller handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

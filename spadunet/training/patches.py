@@ -1,0 +1,101 @@
+"""Which patches make a batch. Everything is drawn from (seed, step), so a run can resume anywhere and any number of
+workers sees the same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..plan import Plan
+from ..preprocessing.store import StoredCase
+from ..spacing import Shape
+from .augment import augment, margin
+
+FOREGROUND_SHARE = 0.5
+"""Share of patches centred on a foreground voxel (of a random class), the rest anywhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingTask:
+    """One dataset in a run: its plan, the cases to train on, patches a batch, and how often it is drawn."""
+
+    name: str
+    plan: Plan
+    cases: tuple[StoredCase, ...]
+    batch_size: int
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Patches of one task, one degree of anisotropy and one size."""
+
+    task: str
+    da: int
+    image: Tensor
+    """(B, C, D, H, W) float32 in [-1, 1]."""
+    classes: Tensor
+    """(B, D, H, W) int64."""
+
+
+class BatchStream(Dataset):
+    """Batch number `step` of a run, for any step."""
+
+    def __init__(self, tasks: Sequence[TrainingTask], seed: int):
+        self.tasks, self.seed = tuple(tasks), seed
+        weights = np.array([task.weight for task in self.tasks])
+        self.shares = weights / weights.sum()
+        self.foreground: dict[tuple[int, str], np.ndarray] = {}
+
+    def __getitem__(self, step: int) -> Batch:
+        generator = np.random.default_rng([self.seed, step])
+        number = int(generator.choice(len(self.tasks), p=self.shares))
+        task = self.tasks[number]
+        first = task.cases[generator.integers(len(task.cases))]
+        bucket = [case for case in task.cases if case.da == first.da]
+        others = [bucket[index] for index in generator.integers(len(bucket), size=task.batch_size - 1)]
+        patch_size = task.plan.patch_sizes_voxels[first.da]
+        samples = [self.draw_patch(number, case, patch_size, generator) for case in (first, *others)]
+        return Batch(
+            task=task.name,
+            da=first.da,
+            image=torch.stack([image for image, _ in samples]),
+            classes=torch.stack([classes for _, classes in samples]),
+        )
+
+    def draw_patch(
+        self, number: int, case: StoredCase, size: Shape, generator: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """One augmented patch: image (C, *size) and classes (*size)."""
+        if (number, case.name) not in self.foreground:
+            self.foreground[number, case.name] = case.foreground_voxels()
+        first = draw_corner(case.header.geometry.shape, size, self.foreground[number, case.name], generator)
+        extra = margin(size, case.da)
+        image, classes = case.read_patch(
+            [f - e for f, e in zip(first, extra, strict=True)],
+            (size[0] + 2 * extra[0], size[1] + 2 * extra[1], size[2] + 2 * extra[2]),
+        )
+        return augment(torch.from_numpy(image), torch.from_numpy(classes), case.da, size, generator)
+
+
+def draw_corner(shape: Shape, size: Shape, foreground: np.ndarray, generator: np.random.Generator) -> list[int]:
+    """First voxel of a patch that lies inside the volume as far as it fits, and is centred on it where it does not.
+
+    Args:
+        foreground: (N, 4) class number and voxel, as `StoredCase.foreground_voxels`.
+    """
+    room = [n - s for n, s in zip(shape, size, strict=True)]
+    if len(foreground) and generator.random() < FOREGROUND_SHARE:
+        number = generator.choice(np.unique(foreground[:, 0]))
+        voxels = foreground[foreground[:, 0] == number, 1:]
+        centre = voxels[generator.integers(len(voxels))].tolist()
+        corner = [c - s // 2 for c, s in zip(centre, size, strict=True)]
+    else:
+        corner = [int(generator.integers(min(r, 0), max(r, 0) + 1)) for r in room]
+    return [min(max(c, 0), r) if r >= 0 else r // 2 for c, r in zip(corner, room, strict=True)]

@@ -1,0 +1,70 @@
+"""Which cases train and which validate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ..dataset import Dataset
+from ..errors import InputError
+from ..files import write_text
+
+NUM_FOLDS = 5
+SPLIT_SEED = 12345  # nnU-Net's, so that its users find nothing surprising
+SPLITS_JSON = "splits_final.json"
+
+
+def make_splits(dataset: Dataset) -> list[dict[str, list[str]]]:
+    """Five folds that keep all cases of a patient together, in nnU-Net's layout: [{"train": […], "val": […]}, …].
+
+    Fewer patients than folds give fewer folds; a single patient gives none.
+    """
+    patients = sorted({dataset.patient_of(case.name) for case in dataset.cases})
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(patients))
+    fold_of = {patients[patient]: position % NUM_FOLDS for position, patient in enumerate(order)}
+    splits = []
+    for fold in range(min(NUM_FOLDS, len(patients)) if len(patients) > 1 else 0):
+        is_val = {case.name: fold_of[dataset.patient_of(case.name)] == fold for case in dataset.cases}
+        splits.append(
+            {
+                "train": [name for name, held_out in is_val.items() if not held_out],
+                "val": [name for name, held_out in is_val.items() if held_out],
+            }
+        )
+    return splits
+
+
+def choose_cases(dataset: Dataset, folder: Path, fold: str) -> tuple[list[str], list[str]]:
+    """Training and validation cases of a fold; `all` trains on everything and validates on nothing.
+
+    splits_final.json is written if it is not there, and read unchanged if it is.
+
+    Raises:
+        InputError: if the file is broken, names unknown cases, or has no such fold.
+    """
+    names = [case.name for case in dataset.cases]
+    if fold == "all":
+        return names, []
+    path = folder / SPLITS_JSON
+    if not path.is_file():
+        write_text(path, json.dumps(make_splits(dataset), indent=1) + "\n")
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8"))
+        pairs = [(list(split["train"]), list(split["val"])) for split in splits]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f'{path}: expected a list of {{"train": […], "val": […]}} ({error}); correct or delete it'
+        ) from error
+    if int(fold) >= len(pairs):
+        raise InputError(f"-f {fold}: {path} has folds 0 to {len(pairs) - 1}; give one of them or all")
+    train, val = pairs[int(fold)]
+    unknown = sorted(set(train + val) - set(names))
+    if unknown:
+        raise InputError(
+            f"{path}: fold {fold} names cases that the dataset has not: {unknown[:3]}; correct or delete it"
+        )
+    if not train:
+        raise InputError(f"{path}: fold {fold} has no training case; correct or delete it")
+    return train, val

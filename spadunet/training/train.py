@@ -1,0 +1,170 @@
+"""A training run from preprocessed datasets to a model folder with its validation scores."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .. import __version__
+from ..dataset import Dataset
+from ..errors import InputError
+from ..evaluation.evaluate import evaluate_case
+from ..image import read_label_map
+from ..inference.predict import Engine, build_network, predict_cases
+from ..labels import LabelSet
+from ..model import Model, Task, load_model, save_model
+from ..network.build import build_backbone, build_task
+from ..network.heads import load_matching
+from ..plan import Plan
+from ..preprocessing.store import open_case
+from ..record import write_record
+from ..scores import Scores
+from .loop import JointNetwork, RunOptions, train_network
+from .patches import TrainingTask
+from .splits import choose_cases
+
+log = logging.getLogger("spadunet")
+BACKBONE = "spad_unet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingDataset:
+    """A raw dataset, its plan, and where its preprocessed cases lie."""
+
+    dataset: Dataset
+    plan: Plan
+    folder: Path
+
+
+def train(
+    datasets: Sequence[TrainingDataset],
+    folder: Path,
+    options: RunOptions,
+    *,
+    preset: str,
+    fold: str,
+    batch_size: int,
+    init: Path | None = None,
+) -> None:
+    """Train one backbone on one or more datasets, write the model, and validate it.
+
+    Args:
+        folder: of the model; a checkpoint in it is gone on from.
+        fold: "0" … "4" or "all".
+        init: a model folder whose backbone, and tasks of the same names, the run starts from.
+    """
+    splits = [choose_cases(member.dataset, member.folder, fold) for member in datasets]
+    tasks = [
+        TrainingTask(
+            name=member.dataset.name,
+            plan=member.plan,
+            cases=tuple(open_case(member.folder / "cases", name) for name in names),
+            batch_size=batch_size,
+        )
+        for member, (names, _) in zip(datasets, splits, strict=True)
+    ]
+    torch.manual_seed(options.seed)
+    network = build_joint(datasets, preset)
+    if init is not None:
+        start_from(network, datasets, load_model(init))
+    run = {
+        "datasets": " ".join(task.name for task in tasks),
+        "plans": " ".join(member.plan.digest() for member in datasets),
+        "preset": preset,
+        "fold": fold,
+        "seed": str(options.seed),
+        "batch_size": str(batch_size),
+        "learning_rate": str(options.learning_rate),
+        "max_steps": str(options.max_steps),
+        "max_minutes": str(options.max_minutes),
+    }
+    progress = train_network(network, tasks, folder, options, run=run)
+    model = as_model(network, datasets, preset, run | {"steps": str(progress.step), "spadunet": __version__})
+    save_model(folder, model)
+    log.info("model after %d steps: %s", progress.step, folder)
+    for member, (_, names) in zip(datasets, splits, strict=True):
+        if names:
+            validate(model, member, names, folder / "validation" / member.dataset.name, options)
+
+
+def build_joint(datasets: Sequence[TrainingDataset], preset: str) -> JointNetwork:
+    """A fresh backbone with a fresh task for each dataset."""
+    backbone = build_backbone(preset)
+    tasks = [
+        build_task(len(member.plan.channel_names), member.plan.labels.num_classes, backbone) for member in datasets
+    ]
+    return JointNetwork(backbone, tasks)
+
+
+def start_from(network: JointNetwork, datasets: Sequence[TrainingDataset], model: Model) -> None:
+    """Take over a model's backbone, and its tasks where the names agree.
+
+    Raises:
+        InputError: if the backbone is of another preset.
+    """
+    new = load_matching(network.backbone, model.backbone_state)
+    if new:
+        raise InputError(
+            f"--init: its backbone is {model.backbone} {model.preset}, which does not fit; train with that preset"
+        )
+    log.info("init: backbone loaded, %d tensors", len(model.backbone_state))
+    for member, task in zip(datasets, network.tasks, strict=True):
+        if member.dataset.name in model.tasks:
+            new = load_matching(task, model.tasks[member.dataset.name].state)
+            log.info("init: task %s loaded, new: %s", member.dataset.name, ", ".join(new) or "nothing")
+        else:
+            log.info("init: task %s is new", member.dataset.name)
+
+
+def as_model(
+    network: JointNetwork, datasets: Sequence[TrainingDataset], preset: str, provenance: dict[str, str]
+) -> Model:
+    """The trained weights with what they need."""
+    tasks = {
+        member.dataset.name: Task(plan=member.plan, state=task.state_dict())
+        for member, task in zip(datasets, network.tasks, strict=True)
+    }
+    return Model(
+        backbone=BACKBONE,
+        preset=preset,
+        backbone_state=network.backbone.state_dict(),
+        tasks=tasks,
+        provenance=provenance,
+    )
+
+
+def validate(
+    model: Model, member: TrainingDataset, names: Sequence[str], folder: Path, options: RunOptions
+) -> None:
+    """Predict the fold's held-out cases from their raw images and write label maps and scores."""
+    name = member.dataset.name
+    engine = Engine(
+        network=build_network(model, name).to(options.device),
+        plan=member.plan,
+        device=options.device,
+        precision=options.precision,
+    )
+    wanted = set(names)
+    cases = [case for case in member.dataset.cases if case.name in wanted]
+    labels: LabelSet = member.plan.labels
+    scores = []
+    for outcome in predict_cases(cases, engine, folder):
+        if outcome.result is None:
+            log.error("failed: %s", outcome.problem)
+            continue
+        assert outcome.item.label_path is not None
+        reference = read_label_map(outcome.item.label_path)
+        scores.append(evaluate_case(outcome.item.name, read_label_map(outcome.result), reference, labels))
+    result = Scores(cases=tuple(sorted(scores, key=lambda score: score.case)))
+    write_record(folder / "scores.json", result)
+    for label, row in result.summary().items():
+        log.info("validation %s, %s: Dice %s over %d cases", name, label, format_mean(row.dice), row.num_cases)
+
+
+def format_mean(value: float | None) -> str:
+    """Four digits, or a dash where nothing is defined."""
+    return "–" if value is None else f"{value:.4f}"

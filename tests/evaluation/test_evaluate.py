@@ -1,0 +1,150 @@
+"""Scores of label maps in memory and of folders of files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import spadunet
+from spadunet.errors import InputError
+from spadunet.evaluation.evaluate import evaluate_case, evaluate_folders
+from spadunet.image import LabelMap, read_label_map, write_label_map
+from spadunet.labels import LabelSet
+
+DEMO_LABELS = Path(spadunet.__file__).parent / "demo/data/Dataset004_Hippocampus/labelsTs"
+LABELS = LabelSet(names=("background", "liver", "spleen"), ids=(0, 1, 6))
+HIPPOCAMPUS = LabelSet(names=("background", "Anterior", "Posterior"), ids=(0, 1, 2))
+
+
+def label_map(*lines: list[int], spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> LabelMap:
+    """A label map of one slice a line, each a single row of voxels."""
+    return LabelMap(array=np.array(lines, np.uint8)[:, None], affine=np.diag([*spacing_mm, 1.0]))
+
+
+def two_folders(tmp_path: Path, num_cases: int = 2) -> tuple[Path, Path]:
+    """Demo references, and as predictions the same shifted by a voxel."""
+    predictions, references = tmp_path / "predictions", tmp_path / "references"
+    references.mkdir()
+    for path in sorted(DEMO_LABELS.glob("*.nii.gz"))[:num_cases]:
+        shutil.copy(path, references)
+        reference = read_label_map(path)
+        shifted = LabelMap(array=np.roll(reference.array, 1, axis=1), affine=reference.affine)
+        write_label_map(predictions / path.name, shifted)
+    return predictions, references
+
+
+# --- one case
+
+
+def test_each_class_is_scored_by_its_id_and_in_millimetres():
+    spacing_mm = (5.0, 1.0, 2.0)
+    reference = label_map([1, 1, 0, 0], [6, 0, 0, 0], spacing_mm=spacing_mm)
+    prediction = label_map([0, 1, 1, 0], [6, 0, 0, 0], spacing_mm=spacing_mm)
+    classes = evaluate_case("a", prediction, reference, LABELS).classes
+    assert list(classes) == ["liver", "spleen"]
+    assert classes["liver"].dice == 0.5
+    assert classes["liver"].hd_mm == 2.0  # one voxel of 2 mm
+    assert classes["liver"].assd_mm == 1.0  # distances 0 and 2 in both directions
+    assert (classes["liver"].num_prediction_voxels, classes["liver"].num_reference_voxels) == (2, 2)
+    assert (classes["spleen"].dice, classes["spleen"].hd_mm) == (1.0, 0.0)
+
+
+def test_absent_missed_and_false_alarm_classes():
+    nothing, liver = label_map([0, 0], [0, 0]), label_map([1, 0], [0, 0])
+    missed = evaluate_case("a", nothing, liver, LABELS).classes
+    assert missed["liver"].is_missed
+    assert (missed["liver"].dice, missed["liver"].hd_mm) == (0.0, None)
+    assert (missed["spleen"].dice, missed["spleen"].num_reference_voxels) == (None, 0)
+    assert evaluate_case("a", liver, nothing, LABELS).classes["liver"].is_false_alarm
+
+
+def test_class_by_class_scores_equal_whole_volume_masks():
+    """Classes are looked for in boxes only; the boxes must lose nothing."""
+    from spadunet.evaluation.surface import assd_mm, surface_distances_mm
+
+    rng = np.random.default_rng(0)
+    prediction, reference = (
+        LabelMap(array=rng.choice([0, 1, 6], (5, 6, 7), p=[0.9, 0.05, 0.05]), affine=np.eye(4)) for _ in range(2)
+    )
+    for name, id_ in (("liver", 1), ("spleen", 6)):
+        score = evaluate_case("a", prediction, reference, LABELS).classes[name]
+        masks = prediction.array == id_, reference.array == id_
+        assert score.assd_mm == pytest.approx(assd_mm(surface_distances_mm(*masks, (1.0, 1.0, 1.0))))
+        assert (score.num_prediction_voxels, score.num_reference_voxels) == tuple(mask.sum() for mask in masks)
+
+
+def test_one_slice_is_scored_in_its_plane():
+    square = np.zeros((1, 9, 9), np.uint8)
+    square[0, 1:8, 1:8] = 1
+    inner = np.zeros_like(square)
+    inner[0, 3:6, 3:6] = 1
+    affine = np.diag([9.0, 1.0, 1.0, 1.0])
+    score = evaluate_case("a", LabelMap(array=inner, affine=affine), LabelMap(array=square, affine=affine), LABELS)
+    assert score.classes["liver"].hd_mm == pytest.approx(np.sqrt(8))
+
+
+def test_another_shape_is_refused():
+    with pytest.raises(InputError, match=r"^a: prediction and reference lie on different grids: shape \(1, 1, 2\)"):
+        evaluate_case("a", label_map([1, 0]), label_map([1, 0, 0]), LABELS)
+
+
+def test_another_place_in_the_patient_is_refused():
+    moved = LabelMap(array=label_map([1, 0]).array, affine=np.diag([1.0, 1.0, 3.0, 1.0]))
+    with pytest.raises(InputError, match=r"a: .* corners lie up to 2 mm apart"):
+        evaluate_case("a", moved, label_map([1, 0]), LABELS)
+
+
+def test_values_that_are_no_labels_are_listed():
+    message = r"a: the prediction holds the values \[2, 7\], but the labels are \[0, 1, 6\]"
+    with pytest.raises(InputError, match=message):
+        evaluate_case("a", label_map([7, 2]), label_map([1, 0]), LABELS)
+    with pytest.raises(InputError, match=r"a: the reference holds the values \[2\]"):
+        evaluate_case("a", label_map([1, 0]), label_map([2, 0]), LABELS)
+
+
+# --- two folders
+
+
+def test_folders_are_scored_alike_by_one_process_and_by_two(tmp_path: Path):
+    predictions, references = two_folders(tmp_path)
+    alone = evaluate_folders(predictions, references, HIPPOCAMPUS, num_processes=1)
+    assert evaluate_folders(predictions, references, HIPPOCAMPUS, num_processes=2) == alone
+    assert [case.case for case in alone.cases] == ["hippocampus_014", "hippocampus_038"]
+    assert {score.hd_mm for case in alone.cases for score in case.classes.values()} == {1.0}
+
+
+def test_references_against_themselves_are_perfect():
+    scores = evaluate_folders(DEMO_LABELS, DEMO_LABELS, HIPPOCAMPUS)
+    assert (len(scores.cases), scores.mean("dice"), scores.mean("hd_mm")) == (10, 1.0, 0.0)
+
+
+def test_all_problems_of_all_cases_are_told_at_once(tmp_path: Path):
+    predictions, references = two_folders(tmp_path, num_cases=4)
+    damaged, off_grid, unknown, _ = sorted(predictions.iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    (references / damaged.name).write_bytes(b"")
+    write_label_map(off_grid, label_map([1, 0]))
+    reference = read_label_map(references / unknown.name)
+    write_label_map(unknown, LabelMap(array=np.full_like(reference.array, 9), affine=reference.affine))
+    with pytest.raises(InputError) as caught:
+        evaluate_folders(predictions, references, HIPPOCAMPUS)
+    text = str(caught.value)
+    assert text.startswith("3 of 4 cases cannot be scored, so none was")
+    assert f"{damaged}: damaged gzip file" in text
+    assert f"{references / damaged.name}: the file is empty" in text
+    assert "hippocampus_038: prediction and reference lie on different grids" in text
+    assert "hippocampus_042: the prediction holds the values [9]" in text
+
+
+def test_missing_predictions_are_left_out_and_named_only_if_allowed(tmp_path: Path):
+    predictions, references = two_folders(tmp_path)
+    os.remove(predictions / "hippocampus_038.nii.gz")
+    with pytest.raises(InputError, match="no prediction for 1 of 2 references: hippocampus_038"):
+        evaluate_folders(predictions, references, HIPPOCAMPUS)
+    scores = evaluate_folders(predictions, references, HIPPOCAMPUS, allow_missing=True)
+    assert [case.case for case in scores.cases] == ["hippocampus_014"]
+    assert scores.not_predicted == ("hippocampus_038",)

@@ -1,0 +1,284 @@
+"""The floors of the house: who may import whom, and what no file may do.
+
+Imports are read from the source with `ast`, those inside functions included,
+so that nothing is run and a missing module is no error here.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CLI = ROOT / "spadunet" / "cli"
+
+# Folder of each part and its floor. A file sees its own part and the floors below.
+FOLDERS = {
+    "spadunet": ("spadunet", 1),
+    "spadunet.network": ("spadunet/network", 2),
+    "spadunet.plans": ("plans", 2),
+    "spadunet.preprocessing": ("preprocessing", 2),
+    "spadunet.evaluation": ("evaluation", 2),
+    "spadunet.inference": ("inference", 3),
+    "spadunet.training": ("spadunet/training", 4),
+    "spadunet.pretraining": ("spadunet/pretraining", 4),
+    "spadunet.cli": ("spadunet/cli", 5),
+    "spadunet.demo": ("spadunet/demo", 5),
+}
+# On one floor only a command may look into another part: `spadunet_demo` starts the demo.
+SIDEWAYS = {("spadunet.cli", "spadunet.demo")}
+
+STAGES = {"plans", "preprocessing", "evaluation", "inference"}
+HEAVY = {"torch", "monai", "SimpleITK", "scipy", "matplotlib", "numpy", "blosc2", "batchgenerators", "acvl_utils"}
+PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+EMPTY_NAMES = {"utils.py", "helpers.py", "misc.py", "base.py", "common.py"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Module:
+    name: str
+    package: str
+    path: Path
+    tree: ast.Module
+
+    def __str__(self) -> str:
+        return self.path.relative_to(ROOT).as_posix()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    target: str
+    line: int
+    is_relative: bool
+    is_top_level: bool
+
+    @property
+    def library(self) -> str:
+        return self.target.split(".")[0]
+
+
+def read_modules() -> list[Module]:
+    modules = []
+    for part, (folder, _) in FOLDERS.items():
+        # Floor one is the files of spadunet/ alone; the other parts hold their subfolders too.
+        pattern = "*.py" if part == "spadunet" else "**/*.py"
+        for path in sorted((ROOT / folder).glob(pattern)):
+            inner = path.relative_to(ROOT / folder).with_suffix("").parts
+            package = ".".join([part, *inner[:-1]])
+            name = package if inner[-1] == "__init__" else f"{package}.{inner[-1]}"
+            tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+            modules.append(Module(name=name, package=package, path=path, tree=tree))
+    return modules
+
+
+def find_imports(tree: ast.Module, package: str, known: set[str]) -> Iterator[Import]:
+    """Every import with its absolute target; `from . import x` is the module x where there is one."""
+    top_level = set(nodes_run_at_import(tree))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            targets, is_relative = [alias.name for alias in node.names], False
+        elif isinstance(node, ast.ImportFrom):
+            is_relative = node.level > 0
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if is_relative else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            children = [f"{source}.{alias.name}" for alias in node.names]
+            targets = [child if child in known else source for child in children]
+        else:
+            continue
+        for target in dict.fromkeys(targets):
+            yield Import(target=target, line=node.lineno, is_relative=is_relative, is_top_level=node in top_level)
+
+
+def nodes_run_at_import(tree: ast.AST) -> Iterator[ast.AST]:
+    """Nodes outside functions and outside `if TYPE_CHECKING:`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        yield from nodes_run_at_import(node)
+
+
+def part_of(name: str) -> str:
+    """The part of FOLDERS that a module belongs to; what is not in a deeper part is floor one."""
+    return max((part for part in FOLDERS if f"{name}.".startswith(f"{part}.")), key=len)
+
+
+MODULES = read_modules()
+NAMES = {module.name for module in MODULES}
+IMPORTS = {module: list(find_imports(module.tree, module.package, NAMES)) for module in MODULES}
+
+
+def offences(is_bad) -> list[str]:
+    """`file:line imports target` for each import that `is_bad(module, imported)`."""
+    return [
+        f"{module}:{imported.line} imports {imported.target}"
+        for module, imports in IMPORTS.items()
+        for imported in imports
+        if is_bad(module, imported)
+    ]
+
+
+def is_ours(imported: Import) -> bool:
+    return imported.library == "spadunet"
+
+
+def test_imports_are_read_from_source_as_python_resolves_them():
+    source = """
+import os.path
+from . import patch, num_axes
+from ..case import Case
+if TYPE_CHECKING:
+    import numpy
+def main():
+    import torch
+"""
+    found = find_imports(ast.parse(source), "spadunet.plans", {"spadunet.plans.patch"})
+    assert [(i.target, i.line, i.is_relative, i.is_top_level) for i in found] == [
+        ("os.path", 2, False, True),
+        ("spadunet.plans.patch", 3, True, True),
+        ("spadunet.plans", 3, True, True),
+        ("spadunet.case", 4, True, True),
+        ("numpy", 6, False, False),
+        ("torch", 8, False, False),
+    ]
+
+
+def test_every_part_has_files():
+    assert {part_of(name) for name in NAMES} == set(FOLDERS)
+
+
+def test_imports_go_down_the_floors():
+    def goes_up(module: Module, imported: Import) -> bool:
+        if not is_ours(imported):
+            return False
+        here, there = part_of(module.name), part_of(imported.target)
+        is_allowed = here == there or FOLDERS[there][1] < FOLDERS[here][1] or (here, there) in SIDEWAYS
+        return not is_allowed
+
+    assert offences(goes_up) == []
+
+
+def test_network_imports_torch_spacing_and_itself_only():
+    def is_foreign(module: Module, imported: Import) -> bool:
+        if part_of(module.name) != "spadunet.network":
+            return False
+        if is_ours(imported):
+            return imported.target != "spadunet.spacing" and part_of(imported.target) != "spadunet.network"
+        return imported.library != "torch" and imported.library not in sys.stdlib_module_names
+
+    assert offences(is_foreign) == []
+
+
+def test_imports_inside_the_package_are_relative():
+    assert offences(lambda module, imported: is_ours(imported) and not imported.is_relative) == []
+
+
+@pytest.mark.parametrize("folder", ["tests", "benchmarks", *(folder for folder, _ in FOLDERS.values())])
+def test_nobody_imports_a_stage_by_its_folder_name(folder):
+    """`import plans` would make a second `Plan` beside `spadunet.plans`."""
+    found = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+        for imported in find_imports(tree, "here", set()):
+            if not imported.is_relative and imported.library in STAGES:
+                found.append(f"{path.relative_to(ROOT)}:{imported.line} imports {imported.target}")
+    assert found == []
+
+
+def test_imported_modules_exist():
+    def is_missing(module: Module, imported: Import) -> bool:
+        return is_ours(imported) and imported.target not in NAMES
+
+    assert offences(is_missing) == []
+
+
+def find_circle(edges: dict[str, set[str]]) -> list[str]:
+    """One circle as a list of names, the first one repeated at the end; empty where there is none."""
+    done: set[str] = set()
+
+    def walk(name: str, trail: list[str]) -> list[str]:
+        if name in trail:
+            return [*trail[trail.index(name) :], name]
+        if name not in done:
+            for target in sorted(edges.get(name, ())):
+                if circle := walk(target, [*trail, name]):
+                    return circle
+            done.add(name)
+        return []
+
+    for start in sorted(edges):
+        if circle := walk(start, []):
+            return circle
+    return []
+
+
+def test_a_circle_of_three_is_found_and_a_diamond_is_none():
+    assert find_circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"]
+    assert find_circle({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}}) == []
+
+
+def test_no_imports_in_a_circle():
+    edges = {
+        module.name: {imported.target for imported in imports if is_ours(imported)} - {module.name}
+        for module, imports in IMPORTS.items()
+    }
+    assert find_circle(edges) == []
+
+
+def test_commands_import_heavy_libraries_inside_functions():
+    def is_early(module: Module, imported: Import) -> bool:
+        return module.package == "spadunet.cli" and imported.is_top_level and imported.library in HEAVY
+
+    assert offences(is_early) == []
+
+
+@pytest.mark.parametrize("command", sorted(path.stem for path in CLI.glob("*.py")))
+def test_importing_a_command_loads_no_heavy_library(command):
+    name = "spadunet.cli" if command == "__init__" else f"spadunet.cli.{command}"
+    code = f"import sys, {name}; print(*sorted(set(sys.modules) & {HEAVY!r}))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == []
+
+
+def test_files_are_named_after_their_idea():
+    assert [str(module) for module in MODULES if module.path.name in EMPTY_NAMES] == []
+
+
+def test_medpy_is_never_imported_by_the_package():
+    """It is GPL-3: the tests compare with it, the package must run without it."""
+    assert offences(lambda module, imported: imported.library == "medpy") == []
+
+
+def test_no_pickle():
+    assert offences(lambda module, imported: imported.library in PICKLES) == []
+
+
+def unsafe_loads(tree: ast.Module) -> list[int]:
+    """Lines of `torch.load` without `weights_only=True`, and of anything with `allow_pickle=True`."""
+    lines = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        is_full_load = ast.unparse(node.func) == "torch.load" and given.get("weights_only") != "True"
+        if is_full_load or given.get("allow_pickle", "False") != "False":
+            lines.append(node.lineno)
+    return lines
+
+
+def test_unsafe_loads_are_seen():
+    source = "torch.load(p)\ntorch.load(p, weights_only=True)\nnp.load(p, allow_pickle=True)\nnp.load(p)\n"
+    assert unsafe_loads(ast.parse(source)) == [1, 3]
+
+
+def test_nothing_is_loaded_that_can_run_code():
+    found = [f"{module}:{line}" for module in MODULES for line in unsafe_loads(module.tree)]
+    found += offences(lambda module, imported: imported.target == "torch.load")
+    assert found == []
