@@ -46,9 +46,7 @@ def make_plan(
         )
     spacing = fingerprint.median_spacing_mm() if isinstance(target_spacing, str) else target_spacing
     patches = {
-        da: choose_patch(
-            da, median_shape(fingerprint, da, None if target_spacing == "native" else spacing), memory_gb
-        )
+        da: choose_patch(da, median_shape(fingerprint, da, None if target_spacing == "native" else spacing), memory_gb)
         for da in range(MAX_DA + 1)
     }
     return Plan(
@@ -81,7 +79,7 @@ def choose_intensity(channel_name: str, facts: IntensityFacts, window: Window | 
 
 
 def median_shape(fingerprint: Fingerprint, da: int, spacing_mm: Spacing | None) -> Shape:
-    """Median shape of the cases of this degree of anisotropy (of all volumes if there is none), at a target spacing if given."""
+    """Median shape at a target spacing; where native, of the cases of this degree of anisotropy (all if it has none)."""
     cases = [case for case in fingerprint.cases if case.da == da] if spacing_mm is None else []
     cases = cases or list(fingerprint.volumes())
     shapes = [

@@ -18,10 +18,10 @@ PATIENT_AXES = (2, 1, 0)  # superior, posterior, left: the order of depth, heigh
 def choose_axes(shape: Shape, affine: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
     """Which storage axes become depth, height and width, and which of them are flipped.
 
-    Depth is the only axis with a single slice; else the coarsest axis if it is at least twice as coarse as the finest of
-    the others; else the one nearest to the patient's superior–inferior axis. The other two keep the order superior,
-    posterior, left, and all run towards it. So the result depends on where voxels lie in the patient, never on how
-    they are stored.
+    Depth is the only axis with a single slice; else the coarsest axis if it is at least twice as coarse as the
+    finest of the others; else the one nearest to the patient's superior–inferior axis. The other two keep the order
+    superior, posterior, left, and all run towards it. So the result depends on where voxels lie in the patient,
+    never on how they are stored.
 
     Args:
         shape: (A0, A1, A2).

@@ -1,7 +1,8 @@
 """Resampling as one small dense operator an axis, applied as matrix products.
 
 The interpolation is that of nnU-Net (Isensee et al. 2021): a cubic spline for images, linear for each class of a
-label map, nearest neighbour along an axis with thick slices. Letters: C channels, K classes; D, H, W depth, height, width.
+label map, nearest neighbour along an axis with thick slices. Letters: C channels, K classes; D, H, W depth, height,
+width.
 """
 
 from __future__ import annotations
@@ -81,7 +82,5 @@ def largest(scores, shape: Shape, orders: tuple[int, int, int], dtype: np.dtype)
 
 def shape_at(shape: Shape, spacing_mm: Spacing, new_spacing_mm: Spacing) -> Shape:
     """Shape that covers the same extent at a new spacing, at least one voxel an axis."""
-    sizes = [
-        max(round(size * old / new), 1) for size, old, new in zip(shape, spacing_mm, new_spacing_mm, strict=True)
-    ]
+    sizes = [max(round(size * old / new), 1) for size, old, new in zip(shape, spacing_mm, new_spacing_mm, strict=True)]
     return sizes[0], sizes[1], sizes[2]

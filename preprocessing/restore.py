@@ -13,7 +13,7 @@ from .resample import LINEAR, largest_of_logits, resample_classes, spline_orders
 
 
 def restore_logits(logits: np.ndarray, geometry: Geometry, labels: LabelSet) -> LabelMap:
-    """Class scores (K, D, H, W) of a case to a label map on the grid of its stored image; background outside the crop."""
+    """Class scores (K, D, H, W) of a case to a label map on its stored image's grid; background outside the crop."""
     classes = largest_of_logits(logits, geometry.cropped_shape, orders_back(geometry))
     return place(classes, geometry, labels)
 

@@ -31,9 +31,7 @@ def preprocess_dataset(dataset: Dataset, plan: Plan, folder: Path, *, num_proces
     """Store every training case of a dataset in `folder`; a case that is there already from the same files is kept."""
     make = partial(preprocess_case, plan=plan, folder=folder)
     made, kept, problems = 0, 0, []
-    for outcome in map_cases(
-        make, dataset.cases, num_processes=num_processes, title=f"Preprocessing {dataset.name}"
-    ):
+    for outcome in map_cases(make, dataset.cases, num_processes=num_processes, title=f"Preprocessing {dataset.name}"):
         if outcome.problem:
             problems.append(outcome.problem)
         elif outcome.result:

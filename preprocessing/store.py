@@ -1,7 +1,7 @@
 """Preprocessed cases on disk: chunked and compressed, so that a patch is read without the volume.
 
-A case is four files: `<name>.b2nd` (image), `<name>.classes.b2nd`, `<name>.foreground.npy` and, written last, `<name>.json`. A
-case without its JSON file does not exist.
+A case is four files: `<name>.b2nd` (image), `<name>.classes.b2nd`, `<name>.foreground.npy` and, written last,
+`<name>.json`. A case without its JSON file does not exist.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from ..case import Case, Geometry
 from ..files import atomic_path
-from ..record import FORMAT_VERSION, Record, read_record, write_record
+from ..record import FormatVersion, Record, read_record, write_record
 from ..spacing import Shape
 
 MAX_CHUNK_VOXELS = 64
@@ -27,7 +27,7 @@ MAX_FOREGROUND_VOXELS = 2000
 class CaseHeader(Record):
     """What is known of a stored case without opening its arrays."""
 
-    format_version: int = FORMAT_VERSION
+    format_version: FormatVersion = 1
     name: str
     made_from: str
     """Digest of the plan and of the raw files; a case is made again when it changes."""

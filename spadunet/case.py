@@ -65,10 +65,6 @@ class Case:
 
     def __post_init__(self):
         if self.image.shape[1:] != self.geometry.shape:
-            raise ValueError(
-                f"case {self.name}: image {self.image.shape} does not have shape {self.geometry.shape}"
-            )
+            raise ValueError(f"case {self.name}: image {self.image.shape} does not have shape {self.geometry.shape}")
         if self.classes is not None and self.classes.shape != self.geometry.shape:
-            raise ValueError(
-                f"case {self.name}: classes {self.classes.shape} do not have shape {self.geometry.shape}"
-            )
+            raise ValueError(f"case {self.name}: classes {self.classes.shape} do not have shape {self.geometry.shape}")

@@ -53,6 +53,8 @@ class DatasetDescription(Record):
         """Background is 0."""
         if labels.get(BACKGROUND) != 0:
             raise ValueError('expected "background": 0 among the labels')
+        if "ignore" in labels:
+            raise ValueError("an ignore label is not supported yet; leave it out and give its voxels another label")
         if any(not 0 <= value < 2**16 for value in labels.values()):
             raise ValueError("label ids lie between 0 and 65535")
         return labels
@@ -157,16 +159,14 @@ def load_dataset(folder: Path) -> Dataset:
 
 
 def find_images(folder: Path, ending: str, num_channels: int) -> dict[str, tuple[Path, ...]]:
-    """Images of a folder by case name, one path a channel: case_0000, case_0001, … or plain names if there is one channel.
+    """Images of a folder by case name, one path a channel: case_0000, case_0001, … or plain names for one channel.
 
     Raises:
         InputError: if the folder is missing or empty, or a case has too few or too many channels.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: folder not found; it must hold the images")
-    files = sorted(
-        path for path in folder.iterdir() if path.name.endswith(ending) and not path.name.startswith(".")
-    )
+    files = sorted(path for path in folder.iterdir() if path.name.endswith(ending) and not path.name.startswith("."))
     if not files:
         raise InputError(f"{folder}: no *{ending} files; put the images there (or set file_ending in dataset.json)")
     found: dict[str, dict[int, Path]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from .record import FORMAT_VERSION, Record
+from .record import FormatVersion, Record
 from .spacing import MAX_DA, Shape, Spacing, degree_of_anisotropy
 
 
@@ -34,7 +34,7 @@ class IntensityFacts(Record):
 class Fingerprint(Record):
     """Spacings, shapes and intensities of all training cases."""
 
-    format_version: int = FORMAT_VERSION
+    format_version: FormatVersion = 1
     dataset_name: str
     source_digest: str
     """Changes when a file of the dataset does."""

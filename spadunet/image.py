@@ -1,8 +1,8 @@
 """Images and label maps in patient space, read and written through SimpleITK.
 
 Letters: C channels; A0, A1, A2 the array axes in storage order (SimpleITK's index order reversed).
-An affine (4, 4) maps array indices to millimetres in ITK's frame, where x grows to the patient's left, y to the back (posterior)
-and z to the head (superior). `preprocessing.orient` turns the storage order into (D, H, W).
+An affine (4, 4) maps array indices to millimetres in ITK's frame, where x grows to the patient's left, y to the back
+(posterior) and z to the head (superior). `preprocessing.orient` turns the storage order into (D, H, W).
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ class Image:
 
     def __post_init__(self):
         if self.array.ndim != 4:
-            raise ValueError(
-                f"an image array has 4 axes (channel and three of space), not shape {self.array.shape}"
-            )
+            raise ValueError(f"an image array has 4 axes (channel and three of space), not shape {self.array.shape}")
         check_affine(self.affine)
 
     @property
@@ -136,9 +134,7 @@ def read_image(paths: Sequence[Path]) -> Image:
         grid = LabelMap(array=np.zeros(array.shape, np.uint8), affine=channel_affine)
         difference = geometry_difference(first, grid)
         if difference:
-            raise InputError(
-                f"{path}: does not lie on the grid of {paths[0]}: {difference}; resample one to the other"
-            )
+            raise InputError(f"{path}: does not lie on the grid of {paths[0]}: {difference}; resample one to the other")
         values = array.astype(np.float32)
         if not np.isfinite(values).all():
             number = int((~np.isfinite(values)).sum())
@@ -199,9 +195,7 @@ def check_header(path: Path, reader: sitk.ImageFileReader) -> None:
             f"{path}: holds {reader.GetNumberOfComponents()} values a voxel; expected one: write one file a channel"
         )
     if not all(spacing > 0 and np.isfinite(spacing) for spacing in reader.GetSpacing()):
-        raise InputError(
-            f"{path}: voxel spacing {reader.GetSpacing()} mm; each must be above zero: correct the header"
-        )
+        raise InputError(f"{path}: voxel spacing {reader.GetSpacing()} mm; each must be above zero: correct the header")
 
 
 def check_gzip(path: Path) -> None:

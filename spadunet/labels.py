@@ -26,6 +26,8 @@ class LabelSet(Record):
             raise ValueError(f"{len(self.names)} names but {len(self.ids)} ids")
         if not self.ids or self.ids[0] != 0:
             raise ValueError(f"the first id must be 0, the background, not {self.ids[:1]}")
+        if min(self.ids) < 0:
+            raise ValueError(f"ids must not be negative: {min(self.ids)}")
         if len(self.ids) < 2:
             raise ValueError("at least one label beside background is needed")
         if len(set(self.ids)) != len(self.ids) or len(set(self.names)) != len(self.names):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .errors import InputError
 from .files import atomic_path, sha256_of_file
 from .plan import Plan
-from .record import FORMAT_VERSION, Record, read_record, write_record
+from .record import FORMAT_VERSION, FormatVersion, Record, read_record, write_record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,7 @@ STATE_FOLDER = "state"
 class TaskRecord(Record):
     """task.json: what one dataset needs beside the backbone."""
 
-    format_version: int = FORMAT_VERSION
+    format_version: FormatVersion = 1
     name: str
     plan: Plan
 
@@ -36,7 +36,7 @@ class TaskRecord(Record):
 class ModelRecord(Record):
     """model.json: how to build the backbone, where it comes from, and what the files must be."""
 
-    format_version: int = FORMAT_VERSION
+    format_version: FormatVersion = 1
     backbone: str
     preset: str
     tasks: tuple[str, ...]
@@ -106,9 +106,7 @@ def load_model(folder: Path) -> Model:
         f"tasks/{name}/{file}" for name in record.tasks for file in ("task.json", "task.safetensors")
     }
     if set(record.sha256) != expected:
-        raise InputError(
-            f"{folder / MODEL_JSON}: its sha256 must list exactly {sorted(expected)}; train or copy again"
-        )
+        raise InputError(f"{folder / MODEL_JSON}: its sha256 must list exactly {sorted(expected)}; train or copy again")
     for file, digest in record.sha256.items():
         path = folder / file
         if not path.is_file():

@@ -35,9 +35,7 @@ def find_model(results: Path, *, dataset: str | None, fold: str | None) -> Path:
         return fitting[-1]
     wanted = " ".join(f"{flag} {value}" for flag, value in (("-d", dataset), ("-f", fold)) if value)
     there = ", ".join(str(folder.relative_to(results)) for folder in models) or "none"
-    raise InputError(
-        f"{wanted or 'model'}: no trained model fits; models in {results}: {there}; train one or give -m"
-    )
+    raise InputError(f"{wanted or 'model'}: no trained model fits; models in {results}: {there}; train one or give -m")
 
 
 def task_named(record: ModelRecord, dataset: str) -> str | None:

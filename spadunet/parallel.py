@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -34,6 +35,9 @@ def map_cases(
         function: importable by name, with arguments that can be pickled, if num_processes > 1.
         num_processes: 1 runs in this process.
         title: what the bar says; the bar is off without a terminal.
+
+    Raises:
+        OutputError: if a worker process dies.
     """
     num_processes = min(num_processes, len(items))
     with tqdm(total=len(items), desc=title, unit="case", disable=None) as bar:
@@ -43,11 +47,18 @@ def map_cases(
                 bar.update()
             return
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(num_processes, mp_context=context) as pool:
+        pool = ProcessPoolExecutor(num_processes, mp_context=context)
+        try:
             futures: list[Future[Outcome[Item, Result]]] = [pool.submit(attempt, function, item) for item in items]
             for future in as_completed(futures):
                 yield future.result()
                 bar.update()
+        except BrokenProcessPool as error:
+            raise OutputError(
+                f"{title}: a worker process died, probably for lack of memory; run the same command with a lower -np"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def attempt(function: Callable[[Item], Result], item: Item) -> Outcome[Item, Result]:

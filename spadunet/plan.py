@@ -7,15 +7,15 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from .labels import LabelSet
-from .record import FORMAT_VERSION, Record
+from .record import FormatVersion, Record
 from .spacing import MAX_DA, Shape, Spacing
 
 
 class IntensityRule(Record):
     """How one channel is brought to [-1, 1].
 
-    `window`: low and high are intensities, the same for every image (CT). `percentiles`: low and high are percentiles of
-    each image's own non-zero voxels (MR and all else, whose scale differs from scan to scan).
+    `window`: low and high are intensities, the same for every image (CT). `percentiles`: low and high are percentiles
+    of each image's own non-zero voxels (MR and all else, whose scale differs from scan to scan).
     """
 
     kind: Literal["window", "percentiles"]
@@ -33,7 +33,7 @@ class IntensityRule(Record):
 class Plan(Record):
     """Decisions for one dataset; human-readable, editable JSON."""
 
-    format_version: int = FORMAT_VERSION
+    format_version: FormatVersion = 1
     dataset_name: str
     channel_names: tuple[str, ...]
     intensity: tuple[IntensityRule, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -12,6 +12,8 @@ from .errors import InputError
 from .files import write_text
 
 FORMAT_VERSION = 1
+FormatVersion = Literal[1]
+"""Version of every document written here; another one is an error."""
 
 RecordType = TypeVar("RecordType", bound="Record")
 

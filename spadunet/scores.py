@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from .record import FORMAT_VERSION, Record
+from .record import FormatVersion, Record
 
 METRICS = ("dice", "assd_mm", "hd_mm")
 DEFINITIONS = {
@@ -79,7 +79,7 @@ class Scores(Record):
     `not_predicted` names the cases that have a reference and no prediction: no mean counts them.
     """
 
-    format_version: int = FORMAT_VERSION
+    format_version: FormatVersion = 1
     definitions: dict[str, str] = Field(default_factory=lambda: dict(DEFINITIONS))
     cases: tuple[CaseScore, ...]
     not_predicted: tuple[str, ...] = ()

@@ -146,9 +146,7 @@ def test_wheel_holds_spadunet_alone_and_all_of_it(wheel):
         for path in folder.glob("*.py")
     }
     data = {
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "spadunet" / "demo" / "data").rglob("*")
-        if path.is_file()
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "spadunet" / "demo" / "data").rglob("*") if path.is_file()
     }
     assert (code | data | {"spadunet/py.typed"}) - held == set()
 

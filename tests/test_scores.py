@@ -91,15 +91,11 @@ def test_the_same_case_twice_is_refused():
 
 def test_cases_with_different_classes_are_refused():
     liver, spleen = (CaseScore(case=name, classes={name: BOTH}) for name in ("liver", "spleen"))
-    with pytest.raises(
-        ValidationError, match=r"case spleen has the classes \['spleen'\], but liver has \['liver'\]"
-    ):
+    with pytest.raises(ValidationError, match=r"case spleen has the classes \['spleen'\], but liver has \['liver'\]"):
         Scores(cases=(liver, spleen))
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"dice": 1.1}, {"hd_mm": -1.0}, {"assd_mm": float("nan")}, {"hd_mm": float("inf")}]
-)
+@pytest.mark.parametrize("wrong", [{"dice": 1.1}, {"hd_mm": -1.0}, {"assd_mm": float("nan")}, {"hd_mm": float("inf")}])
 def test_impossible_values_are_refused(wrong: dict[str, float]):
     with pytest.raises(ValidationError):
         ClassScore.model_validate(BOTH.model_dump() | wrong)

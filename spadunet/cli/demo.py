@@ -31,9 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "predict their test cases, and show scores and pictures. Uses the same commands as you will.",
         EXAMPLES,
     )
-    parser.add_argument(
-        "-o", "--output", type=Path, default=Path("spadunet_demo_output"), help="where everything goes"
-    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("spadunet_demo_output"), help="where everything goes")
     parser.add_argument("--minutes", type=positive_float, default=MINUTES, help=f"of training (default: {MINUTES})")
     parser.add_argument("--seed", type=int, default=0, help="of the training run (default: 0)")
     options = parser.parse_args(arguments)
@@ -87,9 +85,7 @@ def execute(options: argparse.Namespace) -> int:
             )
         )
     page = output / "demo.html"
-    about = (
-        f"One tiny SPAD U-Net backbone, trained for {options.minutes:g} minutes on both datasets; test cases only."
-    )
+    about = f"One tiny SPAD U-Net backbone, trained for {options.minutes:g} minutes on both datasets; test cases only."
     write_page(page, sections, about=about)
     print("\nOne backbone, two spacings:")
     for section in sections:

@@ -27,9 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "Writes scores.json, summary.json (nnU-Net's keys) and scores.csv.",
         EXAMPLES,
     )
-    parser.add_argument(
-        "-p", "--predictions", type=Path, required=True, metavar="FOLDER", help="predicted label maps"
-    )
+    parser.add_argument("-p", "--predictions", type=Path, required=True, metavar="FOLDER", help="predicted label maps")
     parser.add_argument(
         "-r", "--references", type=Path, required=True, metavar="FOLDER", help="label maps of the same names"
     )

@@ -19,7 +19,7 @@ EXAMPLES = """\
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, exit."""
     parser = make_parser(
-        "Decide spacing, intensities and patch size of a dataset. A plan holds no network: that is the same everywhere.",
+        "Decide spacing, intensities and patch size of a dataset. A plan holds no network: it is the same for all.",
         EXAMPLES,
     )
     add_dataset_options(parser)

@@ -33,12 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "-m", "--model", type=Path, metavar="MODEL", help="model folder (default: the one trained last)"
     )
     parser.add_argument("-f", "--fold", help="fold of the model (default: the one trained last)")
-    parser.add_argument(
-        "--overlap", type=float, default=0.5, help="of neighbouring windows, 0 to 0.95 (default: 0.5)"
-    )
-    parser.add_argument(
-        "-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)"
-    )
+    parser.add_argument("--overlap", type=float, default=0.5, help="of neighbouring windows, 0 to 0.95 (default: 0.5)")
+    parser.add_argument("-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument("--precision", choices=("auto", "bf16", "float32"), default="auto")
     parser.add_argument(
         "--continue",

@@ -35,9 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="one or more datasets, trained jointly through one backbone (default: the one planned last)",
     )
     parser.add_argument("-f", "--fold", choices=FOLDS, default="0", help="fold to hold out, or all (default: 0)")
-    parser.add_argument(
-        "--preset", choices=PRESETS, help="size of the network (default: base on a GPU, tiny without)"
-    )
+    parser.add_argument("--preset", choices=PRESETS, help="size of the network (default: base on a GPU, tiny without)")
     parser.add_argument("--init", type=Path, metavar="MODEL", help="model folder whose weights the run starts from")
     parser.add_argument("--max-steps", type=positive_int, help=f"(default: {DEFAULT_STEPS} unless --max-minutes)")
     parser.add_argument("--max-minutes", type=positive_float, help="end after this time of training")
@@ -45,14 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--learning-rate", type=positive_float, default=3e-3, help="peak (default: 0.003)")
     parser.add_argument("--weight-decay", type=float, default=0.01, help="of AdamW (default: 0.01)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, batches and augmentation (default: 0)")
-    parser.add_argument(
-        "-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)"
-    )
+    parser.add_argument("-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument("--precision", choices=("auto", "bf16", "float32"), default="auto")
     parser.add_argument("--num-workers", type=int, default=None, help="processes that make batches ahead")
-    parser.add_argument(
-        "--checkpoint-minutes", type=positive_float, default=5.0, help="save this often (default: 5)"
-    )
+    parser.add_argument("--checkpoint-minutes", type=positive_float, default=5.0, help="save this often (default: 5)")
     parser.add_argument(
         "--c", "--continue", dest="c", action="store_true", help="go on with an interrupted run, or fail"
     )

@@ -19,7 +19,8 @@ COLOURS = ("#ffb000", "#648fff", "#dc267f", "#00c2a0", "#fe6100")  # told apart 
 STYLE = """
 body { font-family: system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #222 }
 img { max-width: 100%; display: block } figure { margin: 1.5rem 0 } figcaption { font-size: .9rem; color: #555 }
-table { border-collapse: collapse } td, th { padding: .2rem .8rem; text-align: right } th:first-child, td:first-child { text-align: left }
+table { border-collapse: collapse } td, th { padding: .2rem .8rem; text-align: right }
+th:first-child, td:first-child { text-align: left }
 """
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .norm import GroupNorm
 from .spad_conv import SpadConv, reset_parameters
 
 NUM_GROUPS = 8
@@ -27,8 +28,7 @@ class PointwiseConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I, D, H, W) to (B, O, D, H, W)."""
-        y = torch.matmul(self.weight, x.flatten(2)) + self.bias[:, None]  # (B, O, D*H*W)
-        return y.unflatten(2, x.shape[2:])
+        return functional.linear(x.movedim(1, -1), self.weight, self.bias).movedim(-1, 1)
 
 
 class ConvNormAct(nn.Module):
@@ -37,7 +37,7 @@ class ConvNormAct(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, level: int):
         super().__init__()
         self.conv = SpadConv(in_channels, out_channels, kernel=3, stride=1, level=level, bias=False)
-        self.norm = nn.GroupNorm(NUM_GROUPS, out_channels)
+        self.norm = GroupNorm(NUM_GROUPS, out_channels)
 
     def forward(self, x: Tensor, da: int) -> Tensor:
         """(B, I, D, H, W) to (B, O, D, H, W)."""
@@ -51,7 +51,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = ConvNormAct(in_channels, out_channels, level=level)
         self.conv = SpadConv(out_channels, out_channels, kernel=3, stride=1, level=level, bias=False)
-        self.norm = nn.GroupNorm(NUM_GROUPS, out_channels)
+        self.norm = GroupNorm(NUM_GROUPS, out_channels)
         is_same = in_channels == out_channels
         self.shortcut = nn.Identity() if is_same else PointwiseConv(in_channels, out_channels)
 

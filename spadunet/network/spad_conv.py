@@ -5,8 +5,8 @@ Letters: B batch, C channels, D/H/W depth, height, width.
 Every layer knows its *level* n, the number of in-plane halvings on its finer side, and is told the
 degree of anisotropy `da` of the batch. Depth halvings are *pending* while da > n: the slices are still too far
 apart to be mixed. A pending layer pools its kernel's depth taps by summation and strides less in depth, or not at
-all; otherwise it is an ordinary 3D convolution (Luo et al. 2024, "Building Universal Foundation Models for Medical Image
-Analysis with Spatially Adaptive Networks", section 4).
+all; otherwise it is an ordinary 3D convolution (Luo et al. 2024, "Building Universal Foundation Models for Medical
+Image Analysis with Spatially Adaptive Networks", section 4).
 """
 
 from __future__ import annotations
@@ -107,9 +107,7 @@ class SpadConv(nn.Module):
         ValueError: if kernel and stride are none of these pairs.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, *, kernel: int, stride: int, level: int, bias: bool = True
-    ):
+    def __init__(self, in_channels: int, out_channels: int, *, kernel: int, stride: int, level: int, bias: bool = True):
         super().__init__()
         if (kernel, stride) not in ((3, 1), (3, 2)) and not (kernel == stride and is_power_of_two(stride)):
             raise ValueError(

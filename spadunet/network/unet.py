@@ -41,9 +41,7 @@ class Encoder(nn.Module):
         levels = range(len(widths))
         self.stem = ConvNormAct(INPUT_CHANNELS, widths[0], level=0)
         self.stages = nn.ModuleList(Stage(widths[n], widths[n], num_blocks=num_blocks[n], level=n) for n in levels)
-        self.downs = nn.ModuleList(
-            SpadConv(widths[n], widths[n + 1], kernel=2, stride=2, level=n) for n in levels[:-1]
-        )
+        self.downs = nn.ModuleList(SpadConv(widths[n], widths[n + 1], kernel=2, stride=2, level=n) for n in levels[:-1])
 
     def forward(self, x: Tensor, da: int) -> list[Tensor]:
         """(B, 3, D, H, W) to one map a level, finest first: (B, widths[n], D_n, H_n, W_n)."""

@@ -1,7 +1,8 @@
 """Augmentation of one patch by batchgeneratorsv2's transforms.
 
 Nothing is mirrored: labels that name a side (left and right, anterior and posterior) would be wrong, and on small
-datasets rotation, scaling and gamma teach more (measured on cine MR). Out of plane nothing is rotated where slices are thick.
+datasets rotation, scaling and gamma teach more (measured on cine MR). Nothing is rotated out of plane where slices
+are thick.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ SMOOTHING_STEPS = 50
 
 
 class Curves:
-    """Writes one row a step. Opening it at a step drops the rows of a run that had gone further before it was killed."""
+    """Writes one row a step. Opening it at a step drops the rows of a run that went further before it was killed."""
 
     def __init__(self, folder: Path, start_step: int):
         from torch.utils.tensorboard import SummaryWriter

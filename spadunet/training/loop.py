@@ -92,9 +92,7 @@ def train_network(
     start = time.monotonic() - seconds
     last_save = time.monotonic()
     now = start + seconds
-    bar = tqdm(
-        total=options.max_steps, initial=step, desc="Training", unit="step", disable=None, dynamic_ncols=True
-    )
+    bar = tqdm(total=options.max_steps, initial=step, desc="Training", unit="step", disable=None, dynamic_ncols=True)
     with interruptible(), contextlib.closing(bar), contextlib.closing(curves):
         try:
             while share_done(step, seconds, options) < 1:
@@ -129,9 +127,7 @@ def train_network(
                     )
                     last_save = now
         except KeyboardInterrupt:
-            save_state(
-                checkpoint, network, optimiser, Progress(step=step, seconds=seconds, is_finished=False, run=run)
-            )
+            save_state(checkpoint, network, optimiser, Progress(step=step, seconds=seconds, is_finished=False, run=run))
             raise
     progress = Progress(step=step, seconds=seconds, is_finished=True, run=run)
     save_state(checkpoint, network, optimiser, progress)
@@ -178,7 +174,7 @@ def train_step(
     value = float(loss.detach())
     if value != value or value in (float("inf"), float("-inf")):
         raise OutputError(
-            f"the loss of {batch.task} became {value}; the last checkpoint is kept: train again with a lower --learning-rate"
+            f"the loss of {batch.task} became {value}; the last checkpoint is kept: try a lower --learning-rate"
         )
     optimiser.zero_grad(set_to_none=True)
     loss.backward()

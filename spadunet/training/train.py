@@ -137,9 +137,7 @@ def as_model(
     )
 
 
-def validate(
-    model: Model, member: TrainingDataset, names: Sequence[str], folder: Path, options: RunOptions
-) -> None:
+def validate(model: Model, member: TrainingDataset, names: Sequence[str], folder: Path, options: RunOptions) -> None:
     """Predict the fold's held-out cases from their raw images and write label maps and scores."""
     name = member.dataset.name
     engine = Engine(

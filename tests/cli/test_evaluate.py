@@ -106,9 +106,7 @@ def test_labels_are_named_by_the_file_given(
         (["-p", ".", "-r", ".", "--tolerance", "2"], "unrecognized arguments: --tolerance 2"),
     ],
 )
-def test_wrong_use_is_one_line_and_exit_code_2(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-):
+def test_wrong_use_is_one_line_and_exit_code_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
     assert exit_code(*arguments) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -27,9 +27,7 @@ def voxel_at(position: tuple[int, int, int], shape: tuple[int, int, int] = (4, 5
 
 def ball(shape: tuple[int, int, int], centre_mm: Spacing, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
     """Voxels whose centre lies within the radius."""
-    steps = [
-        np.arange(size) * step - centre for size, step, centre in zip(shape, spacing_mm, centre_mm, strict=True)
-    ]
+    steps = [np.arange(size) * step - centre for size, step, centre in zip(shape, spacing_mm, centre_mm, strict=True)]
     d, h, w = np.meshgrid(*steps, indexing="ij")
     return d**2 + h**2 + w**2 <= radius_mm**2
 
@@ -202,17 +200,13 @@ ALL_PAIRS = [*pairs_of_masks(), *real_pairs()]
 IDS = [name for name, *_ in ALL_PAIRS]
 
 
-def medpy_values(
-    prediction: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float, ...]
-) -> tuple[float, float]:
+def medpy_values(prediction: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float, ...]) -> tuple[float, float]:
     """ASSD and HD by MedPy."""
     binary = pytest.importorskip("medpy.metric.binary")
     return binary.assd(prediction, reference, spacing_mm), binary.hd(prediction, reference, spacing_mm)
 
 
-def monai_values(
-    prediction: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float, ...]
-) -> tuple[float, float]:
+def monai_values(prediction: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float, ...]) -> tuple[float, float]:
     """ASSD and HD by MONAI, which computes in float32."""
     import torch
     from monai.metrics.hausdorff_distance import compute_hausdorff_distance
