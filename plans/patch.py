@@ -8,6 +8,8 @@ VOXELS_PER_GB = 128**3 / 8
 """nnU-Net trains 128³ voxels (two a batch) with 8 GB of a GPU; ours needs the same order for its `base` preset."""
 IN_PLANE_MULTIPLE = 8
 """Whole multiples waste no padding down to the third halving."""
+ROUNDING = 1e-9
+"""The cube root of 128³ is 127.99999999999997 in floating point."""
 
 
 def choose_patch(da: int, median_shape: Shape, memory_gb: float) -> Shape:
@@ -35,6 +37,6 @@ def choose_patch(da: int, median_shape: Shape, memory_gb: float) -> Shape:
             sizes[axis] = limits[axis]
         growing = [axis for axis in growing if axis not in reached]
     depth, height, width = (
-        max(int(size) // multiple * multiple, multiple) for size, multiple in zip(sizes, multiples, strict=True)
+        max(int(size * (1 + ROUNDING)) // multiple * multiple, multiple) for size, multiple in zip(sizes, multiples, strict=True)
     )
     return depth, height, width

@@ -79,7 +79,7 @@ def choose_intensity(channel_name: str, facts: IntensityFacts, window: Window | 
 
 
 def median_shape(fingerprint: Fingerprint, da: int, spacing_mm: Spacing | None) -> Shape:
-    """Median shape at a target spacing; where native, of the cases of this degree of anisotropy (all if it has none)."""
+    """Median shape at a target spacing; where native, of the cases of this degree of anisotropy, or of all."""
     cases = [case for case in fingerprint.cases if case.da == da] if spacing_mm is None else []
     cases = cases or list(fingerprint.volumes())
     shapes = [

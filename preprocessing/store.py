@@ -14,6 +14,7 @@ import blosc2
 import numpy as np
 
 from ..case import Case, Geometry
+from ..errors import OutputError
 from ..files import atomic_path
 from ..record import FormatVersion, Record, read_record, write_record
 from ..spacing import Shape
@@ -97,11 +98,20 @@ def store_case(folder: Path, case: Case, made_from: str) -> None:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Write one chunked array, whole or not at all."""
+    """Write one chunked array, whole or not at all.
+
+    Raises:
+        OutputError: if the disk is full or the folder cannot be written.
+    """
     chunks = tuple(min(size, MAX_CHUNK_VOXELS) for size in array.shape)
     with atomic_path(path) as partial:
         partial.unlink(missing_ok=True)
-        blosc2.asarray(np.ascontiguousarray(array), urlpath=str(partial), chunks=chunks, mode="w")
+        try:
+            blosc2.asarray(np.ascontiguousarray(array), urlpath=str(partial), chunks=chunks, mode="w")
+        except RuntimeError as error:
+            raise OutputError(
+                f"{path}: cannot be written ({error}); is the disk full or the folder read-only?"
+            ) from error
 
 
 def sample_foreground(classes: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, ValidationError, field_validator
 from .errors import InputError
 from .image import NIFTI_ENDINGS
 from .labels import BACKGROUND, LabelSet
-from .record import Record, read_record
+from .record import Record, first_problem, read_record
 
 DATASET_JSON = "dataset.json"
 REPEAT_SUFFIX = re.compile(
@@ -120,7 +120,7 @@ def is_named(folder_name: str, name: str) -> bool:
     if match is None:
         return folder_name.lower() == name.lower()
     number, title = match.groups()
-    same_number = name.isdigit() and int(name) == int(number)
+    same_number = name.isdecimal() and int(name) == int(number)
     return same_number or name.lower() in (title.lower(), folder_name.lower())
 
 
@@ -136,7 +136,7 @@ def load_dataset(folder: Path) -> Dataset:
     try:
         labels = description.label_set()
     except ValidationError as error:
-        raise InputError(f"{folder / DATASET_JSON}: field 'labels': {error.errors()[0]['msg']}") from error
+        raise InputError(f"{folder / DATASET_JSON}: field 'labels': {first_problem(error)}") from error
     num_channels = len(description.channel_names)
     images = find_images(folder / "imagesTr", description.file_ending, num_channels)
     cases = [

@@ -31,8 +31,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        reason = disk_error_reason(error)
-        if reason is not None:
+        if isinstance(error, OSError):
+            reason = disk_error_reason(error) or f"{error}; is the disk full?"
             raise OutputError(f"{path}: cannot be written: {reason}") from error
         raise
 
@@ -42,6 +42,7 @@ def disk_error_reason(error: BaseException) -> str | None:
     remedies = {
         errno.ENOSPC: "no space is left on the device; free some and run the same command again",
         errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+        errno.EFBIG: "the file is larger than this system allows; ask for a higher limit or choose another folder",
         errno.EACCES: "permission denied; choose a folder that you may write to",
         errno.EPERM: "permission denied; choose a folder that you may write to",
         errno.EROFS: "the file system is read-only; choose another folder",

@@ -7,8 +7,6 @@ An affine (4, 4) maps array indices to millimetres in ITK's frame, where x grows
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ import SimpleITK as sitk
 
 from .errors import InputError, OutputError
 from .files import atomic_path
+from .nifti import check_nifti
 from .spacing import Shape, Spacing
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
@@ -169,7 +168,7 @@ def read_grid(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"{path}: not found")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes); copy it again from its source")
-    check_gzip(path)
+    check_nifti(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -196,18 +195,6 @@ def check_header(path: Path, reader: sitk.ImageFileReader) -> None:
         )
     if not all(spacing > 0 and np.isfinite(spacing) for spacing in reader.GetSpacing()):
         raise InputError(f"{path}: voxel spacing {reader.GetSpacing()} mm; each must be above zero: correct the header")
-
-
-def check_gzip(path: Path) -> None:
-    """Read a .gz file through, so that a truncated or corrupt one is told and never half used."""
-    if path.suffix != ".gz":
-        return
-    try:
-        with gzip.open(path) as file:
-            while file.read(1 << 22):
-                pass
-    except (EOFError, OSError, zlib.error) as error:
-        raise InputError(f"{path}: damaged gzip file ({error}); copy it again from its source") from error
 
 
 def affine_of(image: sitk.Image, path: Path) -> np.ndarray:
@@ -237,5 +224,6 @@ def write_label_map(path: Path, label_map: LabelMap) -> None:
     with atomic_path(path) as partial:
         try:
             sitk.WriteImage(image, str(partial), useCompression=True)
-        except RuntimeError as error:
+            read_grid(partial)  # ITK writes half a file to a full disk without a word
+        except (RuntimeError, InputError) as error:
             raise OutputError(f"{path}: cannot be written; is the disk full or the folder read-only?") from error

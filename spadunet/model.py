@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import InputError
+from pydantic import field_validator
+
+from .errors import InputError, OutputError
 from .files import atomic_path, sha256_of_file
 from .plan import Plan
 from .record import FORMAT_VERSION, FormatVersion, Record, read_record, write_record
@@ -43,6 +45,14 @@ class ModelRecord(Record):
     provenance: dict[str, str]
     sha256: dict[str, str]
     """By path below the folder."""
+
+    @field_validator("tasks")
+    @classmethod
+    def check_tasks(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        """A task's name is the name of its folder, never a path that leads out of the model."""
+        if not tasks or any(name in ("", ".", "..") or "/" in name or "\\" in name for name in tasks):
+            raise ValueError("expected names of folders in tasks/")
+        return tasks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,12 +158,22 @@ def check_format(path: Path) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file, whole or not at all."""
+    """Write a safetensors file, whole or not at all.
+
+    Raises:
+        OutputError: if the disk is full or the folder cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as partial:
-        save_file(contiguous, partial, metadata)
+        try:
+            save_file(contiguous, partial, metadata)
+        except SafetensorError as error:
+            raise OutputError(
+                f"{path}: cannot be written ({error}); is the disk full or the folder read-only?"
+            ) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -24,9 +25,11 @@ class IntensityRule(Record):
 
     @model_validator(mode="after")
     def check(self) -> IntensityRule:
-        """Low below high."""
+        """Low below high; percentiles between 0 and 100."""
         if not self.low < self.high:
             raise ValueError(f"low ({self.low}) must be below high ({self.high})")
+        if self.kind == "percentiles" and not 0 <= self.low < self.high <= 100:
+            raise ValueError(f"percentiles lie between 0 and 100, not {self.low} and {self.high}")
         return self
 
 
@@ -50,11 +53,13 @@ class Plan(Record):
 
     @model_validator(mode="after")
     def check(self) -> Plan:
-        """One rule a channel, one patch a degree of anisotropy."""
+        """One rule a channel, a spacing that can be, one patch a degree of anisotropy."""
         if len(self.intensity) != len(self.channel_names):
             raise ValueError(f"{len(self.intensity)} intensity rules for {len(self.channel_names)} channels")
         if sorted(self.patch_sizes_voxels) != list(range(MAX_DA + 1)):
             raise ValueError(f"patch_sizes_voxels needs a patch for each degree 0 … {MAX_DA}")
+        if self.target_spacing_mm != "native" and not all(0 < side < math.inf for side in self.target_spacing_mm):
+            raise ValueError(f"target_spacing_mm must be positive and finite, not {self.target_spacing_mm}")
         if any(size < 1 for patch in self.patch_sizes_voxels.values() for size in patch):
             raise ValueError("patch sizes are at least 1 voxel")
         return self

@@ -7,7 +7,15 @@ import time
 from collections.abc import Sequence
 
 from .run import add_data_option, make_parser, run_command, write_manifest
-from .stages import PLAN_JSON, add_dataset_options, add_plan_options, fingerprint, load_datasets, plan
+from .stages import (
+    PLAN_JSON,
+    add_dataset_options,
+    add_plan_options,
+    check_plan_options,
+    fingerprint,
+    load_datasets,
+    plan,
+)
 
 EXAMPLES = """\
   spadunet_plan -d Hippocampus
@@ -35,6 +43,7 @@ def execute(options: argparse.Namespace) -> int:
     from ..workspace import find_workspace
 
     started = time.time()
+    check_plan_options(options)
     workspace = find_workspace(options.data)
     datasets = load_datasets(options.dataset, workspace)
     folders = [workspace.preprocessed / dataset.name for dataset in datasets]

@@ -13,6 +13,7 @@ from .stages import (
     add_dataset_options,
     add_plan_options,
     check,
+    check_plan_options,
     fingerprint,
     load_datasets,
     plan,
@@ -42,6 +43,7 @@ def execute(options: argparse.Namespace) -> int:
     from ..workspace import find_workspace
 
     started = time.time()
+    check_plan_options(options)
     workspace = find_workspace(options.data)
     datasets = load_datasets(options.dataset, workspace)
     folders = [workspace.preprocessed / dataset.name for dataset in datasets]

@@ -18,7 +18,8 @@ EXAMPLES = """\
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, exit."""
     parser = make_parser(
-        "Orient, crop, resample and normalise every training case by the stored plan.\nThe same command goes on after an interruption.",
+        "Orient, crop, resample and normalise every training case by the stored plan.\n"
+        "The same command goes on after an interruption.",
         EXAMPLES,
     )
     add_dataset_options(parser)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import InputError, OutputError
+from ..files import disk_error_reason
 
 LIBRARIES = ("torch", "monai", "SimpleITK", "batchgeneratorsv2", "numpy", "scipy", "blosc2", "pydantic")
 
@@ -66,6 +67,14 @@ def run_command(parser: argparse.ArgumentParser, options: argparse.Namespace, wo
     except KeyboardInterrupt:
         print(f"{parser.prog}: stopped; the same command goes on from here", file=sys.stderr)
         code = 130
+    except OSError as error:
+        reason = disk_error_reason(error)
+        if options.debug or reason is None:
+            raise
+        print(f"{parser.prog}: error: {error.filename or 'a file'}: {reason}", file=sys.stderr)
+        code = 1
+    finally:
+        close_log_files()
     sys.exit(code)
 
 
@@ -75,6 +84,15 @@ def log_to_file(path: Path) -> None:
     handler = logging.FileHandler(path, mode="a", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logging.getLogger("spadunet").addHandler(handler)
+
+
+def close_log_files() -> None:
+    """Close the text files of `log_to_file`, so that a next command in the same process does not write into them."""
+    log = logging.getLogger("spadunet")
+    for handler in list(log.handlers):
+        if isinstance(handler, logging.FileHandler):
+            log.removeHandler(handler)
+            handler.close()
 
 
 def write_manifest(

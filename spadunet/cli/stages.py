@@ -86,11 +86,54 @@ def positive_float(text: str) -> float:
     return value
 
 
+def non_negative_int(text: str) -> int:
+    """Parse a whole number, zero or above."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below zero")
+    return value
+
+
+def non_negative_float(text: str) -> float:
+    """Parse a number, zero or above."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is below zero or not finite")
+    return value
+
+
 def load_datasets(names: list[str], workspace: Workspace) -> list[Dataset]:
     """The raw datasets that `-d` names."""
     from ..dataset import find_dataset, load_dataset
 
-    return [load_dataset(find_dataset(name, workspace.raw)) for name in names]
+    datasets = [load_dataset(find_dataset(name, workspace.raw)) for name in names]
+    check_names_differ(datasets)
+    return datasets
+
+
+def check_names_differ(datasets: list[Dataset]) -> None:
+    """Each dataset has a folder and a task of its own name.
+
+    Raises:
+        InputError: if two have the same name.
+    """
+    names = [dataset.name for dataset in datasets]
+    doubles = sorted({name for name in names if names.count(name) > 1})
+    if doubles:
+        raise InputError(f"-d: {', '.join(doubles)} is given more than once; give each once, under a name of its own")
+
+
+def check_plan_options(options: argparse.Namespace) -> None:
+    """Refuse wrong options of the planner before any work.
+
+    Raises:
+        InputError: if the spacing or the window is none.
+    """
+    parse_spacing(options.spacing)
+    if options.window is not None:
+        low, high = options.window
+        if not float("-inf") < low < high < float("inf"):
+            raise InputError(f"--window {low:g} {high:g}: expected two numbers, the lower first")
 
 
 def check(dataset: Dataset, num_processes: int) -> None:

@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .run import add_data_option, log_to_file, make_parser, run_command, write_manifest
-from .stages import PLAN_JSON, positive_float, positive_int, read_plan
+from .stages import (
+    PLAN_JSON,
+    check_names_differ,
+    non_negative_float,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    read_plan,
+)
 
 EXAMPLES = """\
   spadunet_train -d Hippocampus --max-minutes 20
@@ -20,6 +28,8 @@ EXAMPLES = """\
 DEFAULT_STEPS = 50_000
 PRESETS = ("tiny", "small", "base", "large")
 FOLDS = ("0", "1", "2", "3", "4", "all")
+MANIFEST = "spadunet_train.json"
+"""Written last: a run without it is unfinished, even if its last step is done."""
 
 log = logging.getLogger("spadunet")
 
@@ -41,11 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-minutes", type=positive_float, help="end after this time of training")
     parser.add_argument("--batch-size", type=positive_int, default=2, help="patches a step (default: 2)")
     parser.add_argument("--learning-rate", type=positive_float, default=3e-3, help="peak (default: 0.003)")
-    parser.add_argument("--weight-decay", type=float, default=0.01, help="of AdamW (default: 0.01)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, batches and augmentation (default: 0)")
+    parser.add_argument("--weight-decay", type=non_negative_float, default=0.01, help="of AdamW (default: 0.01)")
+    parser.add_argument(
+        "--seed", type=non_negative_int, default=0, help="of weights, batches and augmentation (default: 0)"
+    )
     parser.add_argument("-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument("--precision", choices=("auto", "bf16", "float32"), default="auto")
-    parser.add_argument("--num-workers", type=int, default=None, help="processes that make batches ahead")
+    parser.add_argument("--num-workers", type=non_negative_int, default=None, help="processes that make batches ahead")
     parser.add_argument("--checkpoint-minutes", type=positive_float, default=5.0, help="save this often (default: 5)")
     parser.add_argument(
         "--c", "--continue", dest="c", action="store_true", help="go on with an interrupted run, or fail"
@@ -64,7 +76,7 @@ def execute(options: argparse.Namespace) -> int:
     from ..files import require_writable
     from ..network.device import choose_device, choose_precision
     from ..training.loop import RunOptions
-    from ..training.train import BACKBONE, TrainingDataset, train
+    from ..training.train import BACKBONE, TrainingDataset, train, wishes
     from ..workspace import find_workspace
 
     started = time.time()
@@ -75,6 +87,7 @@ def execute(options: argparse.Namespace) -> int:
         dataset = load_dataset(find_dataset(name, workspace.raw))
         folder = workspace.preprocessed / dataset.name
         datasets.append(TrainingDataset(dataset=dataset, plan=read_plan(folder), folder=folder))
+    check_names_differ([member.dataset for member in datasets])
     try:
         device = choose_device(options.device)
     except ValueError as error:
@@ -83,8 +96,6 @@ def execute(options: argparse.Namespace) -> int:
     joint_name = "+".join(member.dataset.name for member in datasets)
     folder = options.output or workspace.results / joint_name / f"{BACKBONE}_{preset}" / f"fold_{options.fold}"
     require_writable(folder)
-    settle_earlier_run(folder, options, preset)
-    log_to_file(folder / "training.log")
     run_options = RunOptions(
         max_steps=options.max_steps or (None if options.max_minutes else DEFAULT_STEPS),
         max_minutes=options.max_minutes,
@@ -96,6 +107,11 @@ def execute(options: argparse.Namespace) -> int:
         num_workers=default_workers() if options.num_workers is None else options.num_workers,
         checkpoint_minutes=options.checkpoint_minutes,
     )
+    asked = wishes(
+        datasets, run_options, preset=preset, fold=options.fold, batch_size=options.batch_size, init=options.init
+    )
+    settle_earlier_run(folder, options, asked)
+    log_to_file(folder / "training.log")
     log.info("training %s on %s, preset %s, %s: %s", joint_name, device, preset, run_options.precision, folder)
     train(
         datasets,
@@ -107,7 +123,7 @@ def execute(options: argparse.Namespace) -> int:
         init=options.init,
     )
     write_manifest(
-        folder / "spadunet_train.json",
+        folder / MANIFEST,
         "spadunet_train",
         options,
         started=started,
@@ -132,8 +148,11 @@ def planned_last(folder: Path) -> str:
     return plans[-1].parent.name
 
 
-def settle_earlier_run(folder: Path, options: argparse.Namespace, preset: str) -> None:
+def settle_earlier_run(folder: Path, options: argparse.Namespace, asked: dict[str, str]) -> None:
     """Go on with an interrupted run, refuse to overwrite a finished or different one.
+
+    Args:
+        asked: what this run is asked for, as `training.train.wishes`.
 
     Raises:
         InputError: says which of --restart and -o is called for.
@@ -144,27 +163,23 @@ def settle_earlier_run(folder: Path, options: argparse.Namespace, preset: str) -
     from ..training.state import CHECKPOINT_FILE, read_progress
 
     checkpoint = folder / "state" / CHECKPOINT_FILE
+    manifest = folder / MANIFEST
     if options.restart and checkpoint.parent.is_dir():
         shutil.rmtree(checkpoint.parent)
     if not checkpoint.is_file():
         if options.c:
             raise InputError(f"--c: {checkpoint} not found: no run to go on with; leave --c out to start one")
+        manifest.unlink(missing_ok=True)
         return
     progress = read_progress(checkpoint)
-    asked = {
-        "seed": str(options.seed),
-        "batch_size": str(options.batch_size),
-        "learning_rate": str(options.learning_rate),
-        "max_minutes": str(options.max_minutes),
-        "max_steps": str(options.max_steps or (None if options.max_minutes else DEFAULT_STEPS)),
-    }
     for name, value in asked.items():
-        if progress.run[name] != value:
+        earlier = progress.run.get(name, value)
+        if earlier != value:
             raise InputError(
-                f"{folder}: an earlier run had {name} {progress.run[name]}, not {value}; "
+                f"{folder}: an earlier run had {name} {earlier}, not {value}; "
                 "give the same options to go on, --restart to start anew, or another folder with -o"
             )
-    if progress.is_finished and not options.c:
+    if progress.is_finished and manifest.is_file() and not options.c:
         raise InputError(
             f"{folder}: trained already ({progress.step} steps); --restart to start anew, or -o for another"
         )

@@ -17,7 +17,7 @@ class UNetSize:
 
 
 UNET_PRESETS = {
-    "tiny": UNetSize(widths=(16, 32, 64, 96, 128, 128), num_blocks=(1, 1, 1, 1, 1, 1)),
+    "tiny": UNetSize(widths=(16, 32, 64, 96, 128, 128), num_blocks=(0, 1, 1, 1, 1, 1)),
     "small": UNetSize(widths=(24, 48, 96, 160, 224, 224), num_blocks=(1, 2, 2, 2, 2, 2)),
     "base": UNetSize(widths=(32, 64, 128, 256, 320, 320), num_blocks=(1, 3, 4, 6, 6, 6)),
     "large": UNetSize(widths=(48, 96, 192, 384, 512, 512), num_blocks=(1, 3, 4, 6, 6, 6)),

@@ -62,7 +62,9 @@ class Decoder(nn.Module):
         self.ups = nn.ModuleList(
             SpadConvTranspose(widths[n + 1], widths[n], kernel=2, stride=2, level=n) for n in levels
         )
-        self.blocks = nn.ModuleList(ResidualBlock(2 * widths[n], widths[n], level=n) for n in levels)
+        self.blocks = nn.ModuleList(
+            (ResidualBlock if n else ConvNormAct)(2 * widths[n], widths[n], level=n) for n in levels
+        )
 
     def forward(self, features: list[Tensor], da: int) -> list[Tensor]:
         """One map a level, finest first, to decoded maps of the same shapes without the deepest."""

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from ..spacing import Shape
 
-MAX_ROTATION = np.pi / 6
-SCALING = (0.75, 1.3)
+MAX_ROTATION = np.pi / 12
+SCALING = (0.8, 1.25)
 MARGIN = 0.15
 """Share of a patch read beyond each side, so that rotation and zooming out see real voxels."""
 
@@ -64,9 +64,9 @@ def transforms(size: Shape, is_thick: bool) -> BasicTransform:
         size,
         patch_center_dist_from_border=0,
         random_crop=False,
-        p_rotation=0.6,
+        p_rotation=0.4,
         rotation=in_plane_angle if is_thick else any_angle,
-        p_scaling=0.6,
+        p_scaling=0.4,
         scaling=in_plane_scale if is_thick else SCALING,
         p_synchronize_scaling_across_axes=0 if is_thick else 1,
         padding_mode_image="border",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,10 @@ from .state import CHECKPOINT_FILE, Progress, load_state, read_progress, save_st
 
 MAX_GRADIENT_NORM = 1.0
 ENDLESS = 10**9
+LINE_SECONDS = 30
+"""Without a terminal there is no bar: a line this often says how far a run is."""
+
+log = logging.getLogger("spadunet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +95,7 @@ def train_network(
     batches = iter(load_batches(BatchStream(tasks, options.seed), step, options))
     curves = Curves(folder, step)
     start = time.monotonic() - seconds
-    last_save = time.monotonic()
+    last_save = last_line = time.monotonic()
     now = start + seconds
     bar = tqdm(total=options.max_steps, initial=step, desc="Training", unit="step", disable=None, dynamic_ncols=True)
     with interruptible(), contextlib.closing(bar), contextlib.closing(curves):
@@ -117,7 +122,10 @@ def train_network(
                 )
                 step += 1
                 bar.update()
-                show(bar, loss, seconds, options)
+                bar.set_postfix_str(describe(step, loss, seconds, options), refresh=False)
+                if bar.disable and now - last_line > LINE_SECONDS:
+                    log.info(describe(step, loss, seconds, options))
+                    last_line = now
                 if now - last_save > options.checkpoint_minutes * 60:
                     save_state(
                         checkpoint,
@@ -183,10 +191,11 @@ def train_step(
     return value
 
 
-def show(bar: tqdm, loss: float, seconds: float, options: RunOptions) -> None:
-    """Loss, and minutes where they are the limit, beside the bar."""
-    minutes = f", {seconds / 60:.1f}/{options.max_minutes:g} min" if options.max_minutes else ""
-    bar.set_postfix_str(f"loss {loss:.3f}{minutes}", refresh=False)
+def describe(step: int, loss: float, seconds: float, options: RunOptions) -> str:
+    """Where a run stands, in one line."""
+    steps = f"step {step}" + (f" of {options.max_steps}" if options.max_steps else "")
+    minutes = f"{seconds / 60:.1f}" + (f" of {options.max_minutes:g}" if options.max_minutes else "")
+    return f"{steps}, {minutes} minutes, loss {loss:.3f}"
 
 
 @contextlib.contextmanager

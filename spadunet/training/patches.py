@@ -17,7 +17,7 @@ from ..preprocessing.store import StoredCase
 from ..spacing import Shape
 from .augment import augment, margin
 
-FOREGROUND_SHARE = 0.5
+FOREGROUND_SHARE = 0.33
 """Share of patches centred on a foreground voxel (of a random class), the rest anywhere."""
 
 

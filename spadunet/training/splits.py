@@ -57,6 +57,8 @@ def choose_cases(dataset: Dataset, folder: Path, fold: str) -> tuple[list[str], 
         raise InputError(
             f'{path}: expected a list of {{"train": […], "val": […]}} ({error}); correct or delete it'
         ) from error
+    if not pairs:
+        raise InputError(f"-f {fold}: {path} has no folds, since a single patient cannot be split; give -f all")
     if int(fold) >= len(pairs):
         raise InputError(f"-f {fold}: {path} has folds 0 to {len(pairs) - 1}; give one of them or all")
     train, val = pairs[int(fold)]

@@ -71,17 +71,7 @@ def train(
     network = build_joint(datasets, preset)
     if init is not None:
         start_from(network, datasets, load_model(init))
-    run = {
-        "datasets": " ".join(task.name for task in tasks),
-        "plans": " ".join(member.plan.digest() for member in datasets),
-        "preset": preset,
-        "fold": fold,
-        "seed": str(options.seed),
-        "batch_size": str(batch_size),
-        "learning_rate": str(options.learning_rate),
-        "max_steps": str(options.max_steps),
-        "max_minutes": str(options.max_minutes),
-    }
+    run = wishes(datasets, options, preset=preset, fold=fold, batch_size=batch_size, init=init)
     progress = train_network(network, tasks, folder, options, run=run)
     model = as_model(network, datasets, preset, run | {"steps": str(progress.step), "spadunet": __version__})
     save_model(folder, model)
@@ -89,6 +79,31 @@ def train(
     for member, (_, names) in zip(datasets, splits, strict=True):
         if names:
             validate(model, member, names, folder / "validation" / member.dataset.name, options)
+
+
+def wishes(
+    datasets: Sequence[TrainingDataset],
+    options: RunOptions,
+    *,
+    preset: str,
+    fold: str,
+    batch_size: int,
+    init: Path | None,
+) -> dict[str, str]:
+    """What a run is asked for, as kept in its checkpoint and in the model's provenance."""
+    return {
+        "datasets": " ".join(member.dataset.name for member in datasets),
+        "plans": " ".join(member.plan.digest() for member in datasets),
+        "preset": preset,
+        "fold": fold,
+        "init": str(init),
+        "seed": str(options.seed),
+        "batch_size": str(batch_size),
+        "learning_rate": str(options.learning_rate),
+        "weight_decay": str(options.weight_decay),
+        "max_steps": str(options.max_steps),
+        "max_minutes": str(options.max_minutes),
+    }
 
 
 def build_joint(datasets: Sequence[TrainingDataset], preset: str) -> JointNetwork:
