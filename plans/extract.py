@@ -57,6 +57,7 @@ def extract_fingerprint(dataset: Dataset, *, read: ReadCase, orient: OrientCase,
     samples = np.concatenate([sample for _, sample in results], axis=1)  # (C, N)
     return Fingerprint(
         dataset_name=dataset.name,
+        source_folder=str(dataset.folder),
         source_digest=digest_of_dataset(dataset),
         cases=tuple(facts for facts, _ in results),
         intensities=tuple(summarise(channel) for channel in samples),

@@ -37,6 +37,7 @@ def choose_patch(da: int, median_shape: Shape, memory_gb: float) -> Shape:
             sizes[axis] = limits[axis]
         growing = [axis for axis in growing if axis not in reached]
     depth, height, width = (
-        max(int(size * (1 + ROUNDING)) // multiple * multiple, multiple) for size, multiple in zip(sizes, multiples, strict=True)
+        max(int(size * (1 + ROUNDING)) // multiple * multiple, multiple)
+        for size, multiple in zip(sizes, multiples, strict=True)
     )
     return depth, height, width

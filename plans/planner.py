@@ -39,11 +39,8 @@ def make_plan(
     Raises:
         InputError: if a window is given and no channel is CT.
     """
-    if window is not None and not any(map(is_ct, channel_names)):
-        raise InputError(
-            f"--window {window[0]:g} {window[1]:g}: none of the channels {list(channel_names)} is CT; "
-            "name the channel CT in dataset.json or leave the window out"
-        )
+    if window is not None:
+        check_window(window, channel_names)
     spacing = fingerprint.median_spacing_mm() if isinstance(target_spacing, str) else target_spacing
     patches = {
         da: choose_patch(da, median_shape(fingerprint, da, None if target_spacing == "native" else spacing), memory_gb)
@@ -65,6 +62,22 @@ def make_plan(
     )
 
 
+def check_window(window: Window, channel_names: tuple[str, ...]) -> None:
+    """Refuse a window that nothing can be looked at through.
+
+    Raises:
+        InputError: if it is empty, or no channel is CT.
+    """
+    low, high = window
+    if not float("-inf") < low < high < float("inf"):
+        raise InputError(f"--window {low:g} {high:g}: expected two numbers, the lower first")
+    if not any(map(is_ct, channel_names)):
+        raise InputError(
+            f"--window {low:g} {high:g}: none of the channels {list(channel_names)} is CT; "
+            "name the channel CT in dataset.json or leave the window out"
+        )
+
+
 def is_ct(channel_name: str) -> bool:
     """True if a channel's name holds the word CT."""
     return "ct" in re.split(r"[^a-z0-9]+", channel_name.lower())
@@ -75,6 +88,10 @@ def choose_intensity(channel_name: str, facts: IntensityFacts, window: Window | 
     if not is_ct(channel_name):
         return IntensityRule(kind="percentiles", low=PERCENTILES[0], high=PERCENTILES[1])
     low, high = window or (facts.percentile_00_5, facts.percentile_99_5)
+    if not low < high:
+        raise InputError(
+            f"channel {channel_name}: window {low:g} to {high:g}: low must be below high; give --window LOW HIGH"
+        )
     return IntensityRule(kind="window", low=low, high=high)
 
 

@@ -1,4 +1,4 @@
-"""Image and plan to case: orient, crop, resample, normalise."""
+"""Image and plan to case: orient, crop, normalise, resample."""
 
 from __future__ import annotations
 
@@ -65,13 +65,14 @@ def preprocess(name: str, image: Image, label_map: LabelMap | None, plan: Plan) 
         shape=shape,
         spacing_mm=spacing_mm,
     )
-    array = resample_image(oriented.array, shape, spline_orders(oriented.spacing_mm, spacing_mm, CUBIC))
+    array = normalise(oriented.array, plan.intensity)  # first: a spline's ringing would turn zeros into foreground
+    array = resample_image(array, shape, spline_orders(oriented.spacing_mm, spacing_mm, CUBIC))
     classes = None
     if label_map is not None:
         classes = oriented.follow(plan.labels.to_classes(label_map.array))
         classes = resample_classes(classes, shape, spline_orders(oriented.spacing_mm, spacing_mm, LINEAR))
         classes = np.ascontiguousarray(classes)
-    return Case(name=name, image=normalise(array, plan.intensity), classes=classes, geometry=geometry)
+    return Case(name=name, image=array, classes=classes, geometry=geometry)
 
 
 def target_spacing(plan: Plan, spacing_mm: Spacing, *, num_slices: int) -> Spacing:

@@ -47,11 +47,12 @@ def preprocess_case(case: RawCase, *, plan: Plan, folder: Path) -> bool:
     with contextlib.suppress(InputError):
         if open_case(folder, case.name).header.made_from == made_from:
             return False
+    (folder / f"{case.name}.json").unlink(missing_ok=True)
     checked = read_checked(case, labels=plan.labels)
     assert checked is not None
     image, label_map = checked
-    (folder / f"{case.name}.json").unlink(missing_ok=True)
-    store_case(folder, preprocess(case.name, image, label_map, plan), made_from)
+    made = preprocess(case.name, image, label_map, plan)
+    store_case(folder, made, made_from=made_from, plan_digest=plan.digest())
     return True
 
 

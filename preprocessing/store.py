@@ -32,6 +32,7 @@ class CaseHeader(Record):
     name: str
     made_from: str
     """Digest of the plan and of the raw files; a case is made again when it changes."""
+    plan_digest: str
     num_channels: int
     geometry: Geometry
 
@@ -86,14 +87,20 @@ def classes_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.classes.b2nd"
 
 
-def store_case(folder: Path, case: Case, made_from: str) -> None:
+def store_case(folder: Path, case: Case, *, made_from: str, plan_digest: str) -> None:
     """Write a labelled case, its JSON header last."""
     assert case.classes is not None
     write_array(image_path(folder, case.name), case.image.astype(np.float16))
     write_array(classes_path(folder, case.name), case.classes)
     with atomic_path(folder / f"{case.name}.foreground.npy") as partial, partial.open("wb") as file:
         np.save(file, sample_foreground(case.classes))
-    header = CaseHeader(name=case.name, made_from=made_from, num_channels=len(case.image), geometry=case.geometry)
+    header = CaseHeader(
+        name=case.name,
+        made_from=made_from,
+        plan_digest=plan_digest,
+        num_channels=len(case.image),
+        geometry=case.geometry,
+    )
     write_record(folder / f"{case.name}.json", header)
 
 

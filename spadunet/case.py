@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import model_validator
 
 from .record import Record
 from .spacing import Shape, Spacing, degree_of_anisotropy
@@ -35,6 +36,17 @@ class Geometry(Record):
     """Of the preprocessed array."""
     spacing_mm: Spacing
     """Of the preprocessed array."""
+
+    @model_validator(mode="after")
+    def check(self) -> Geometry:
+        """Axes are a permutation; the crop lies inside the array."""
+        if sorted(self.axes) != [0, 1, 2]:
+            raise ValueError(f"axes must be 0, 1 and 2 in some order, not {self.axes}")
+        if any(
+            not 0 <= first < last <= size for (first, last), size in zip(self.crop, self.oriented_shape, strict=True)
+        ):
+            raise ValueError(f"crop {self.crop} does not lie inside the array of shape {self.oriented_shape}")
+        return self
 
     @property
     def cropped_shape(self) -> Shape:

@@ -15,9 +15,11 @@ from .record import Record, first_problem, read_record
 
 DATASET_JSON = "dataset.json"
 REPEAT_SUFFIX = re.compile(
-    r"^(?P<patient>.+?)[_-](?:ph|phase|frame|time|tp|visit|ses|session|scan|run|echo|ED|ES)[_-]?\d*$", re.IGNORECASE
+    r"^(?P<patient>.*\d.*?)[_-](?:ph|phase|frame|time|tp|visit|ses|session|scan|run|echo|ED|ES|s|sl|slice|z)[_-]?\d*$",
+    re.IGNORECASE,
 )
-"""Names that tell several images of one patient apart, as SC-N-02_ph00 and SC-N-02_ph07 do."""
+"""Names that tell several images of one patient apart, as SC-N-02_ph00 and SC-N-02_ph07 do. What is left must hold a
+digit: scan_01 and scan_02 are two patients."""
 BIDS_SUBJECT = re.compile(r"^(?P<patient>sub-[A-Za-z0-9]+)")
 
 
@@ -90,8 +92,11 @@ class Dataset:
         """The patient whom a case shows: dataset.json's `patients`, else told from the name, else the case itself."""
         if case in self.patients:
             return self.patients[case]
-        match = BIDS_SUBJECT.match(case) or REPEAT_SUFFIX.match(case)
-        return match["patient"] if match else case
+        subject = BIDS_SUBJECT.match(case)
+        if subject:
+            return subject["patient"]
+        match = REPEAT_SUFFIX.match(case)
+        return self.patient_of(match["patient"]) if match else case
 
 
 def find_dataset(name: str, raw_folder: Path) -> Path:
@@ -172,7 +177,7 @@ def find_images(folder: Path, ending: str, num_channels: int) -> dict[str, tuple
     found: dict[str, dict[int, Path]] = {}
     for path in files:
         stem = path.name.removesuffix(ending)
-        match = re.fullmatch(r"(.+)_(\d{4})", stem)
+        match = re.fullmatch(r"(.+)_(0000)" if num_channels == 1 else r"(.+)_(\d{4})", stem)
         name, channel = (match[1], int(match[2])) if match else (stem, 0)
         if channel in found.setdefault(name, {}):
             raise InputError(f"{path}: a second file for channel {channel} of case {name}; keep one of them")
@@ -181,6 +186,6 @@ def find_images(folder: Path, ending: str, num_channels: int) -> dict[str, tuple
         if sorted(channels) != list(range(num_channels)):
             raise InputError(
                 f"{folder / name}: wrong channel count: files for channels {sorted(channels)}, "
-                f"but dataset.json names {num_channels}; add the missing or remove the extra files"
+                f"expected {num_channels}, numbered from _0000; add the missing or remove the extra files"
             )
     return {name: tuple(channels[index] for index in range(num_channels)) for name, channels in found.items()}

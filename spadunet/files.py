@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 from collections.abc import Iterator
@@ -18,14 +19,16 @@ PARTIAL_PREFIX = ".partial-"
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` on success, delete it on failure.
 
-    The temporary name is fixed, so what a killed run left behind is overwritten by the next.
+    The temporary name holds the process's number, so that runs side by side keep apart; what killed runs left behind
+    for the same file is deleted.
 
     Raises:
         OutputError: if the disk is full or the folder cannot be written.
     """
-    partial = path.with_name(PARTIAL_PREFIX + path.name)
+    partial = path.with_name(f"{PARTIAL_PREFIX}{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        delete_orphans(path)
         yield partial
         os.replace(partial, path)
     except BaseException as error:
@@ -35,6 +38,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
             reason = disk_error_reason(error) or f"{error}; is the disk full?"
             raise OutputError(f"{path}: cannot be written: {reason}") from error
         raise
+
+
+def delete_orphans(path: Path) -> None:
+    """Delete temporary files for `path` whose processes are gone."""
+    for orphan in path.parent.glob(f"{PARTIAL_PREFIX}*-{glob.escape(path.name)}"):
+        number = orphan.name.removeprefix(PARTIAL_PREFIX).removesuffix(f"-{path.name}")
+        if number.isdigit() and not is_running(int(number)):
+            orphan.unlink(missing_ok=True)
+
+
+def is_running(process: int) -> bool:
+    """True if a process of that number runs on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def disk_error_reason(error: BaseException) -> str | None:

@@ -36,6 +36,8 @@ class Fingerprint(Record):
 
     format_version: FormatVersion = 1
     dataset_name: str
+    source_folder: str = ""
+    """Where the raw dataset lay."""
     source_digest: str
     """Changes when a file of the dataset does."""
     cases: tuple[CaseFacts, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import model_validator
 
-from .record import Record
+from .record import FormatVersion, Record
 
 BACKGROUND = "background"
 
@@ -16,6 +16,7 @@ class LabelSet(Record):
     Networks count classes 0 … num_classes - 1 in this order; files hold the ids, which may have gaps.
     """
 
+    format_version: FormatVersion = 1
     names: tuple[str, ...]
     ids: tuple[int, ...]
 
@@ -25,7 +26,7 @@ class LabelSet(Record):
         if len(self.names) != len(self.ids):
             raise ValueError(f"{len(self.names)} names but {len(self.ids)} ids")
         if not self.ids or self.ids[0] != 0:
-            raise ValueError(f"the first id must be 0, the background, not {self.ids[:1]}")
+            raise ValueError(f"the first id must be 0, the background, not {self.ids[0] if self.ids else 'missing'}")
         if min(self.ids) < 0:
             raise ValueError(f"ids must not be negative: {min(self.ids)}")
         if len(self.ids) < 2:

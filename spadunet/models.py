@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from .dataset import is_named
 from .errors import InputError
 from .model import MODEL_JSON, ModelRecord, read_model_record
+
+log = logging.getLogger("spadunet")
 
 
 def find_models(results: Path) -> list[Path]:
@@ -28,14 +31,22 @@ def find_model(results: Path, *, dataset: str | None, fold: str | None) -> Path:
     fitting = [
         folder
         for folder in models
-        if (fold is None or folder.name == f"fold_{fold}")
-        and (dataset is None or task_named(read_model_record(folder), dataset) is not None)
+        if (fold is None or folder.name == f"fold_{fold}") and (dataset is None or serves(folder, dataset))
     ]
     if fitting:
         return fitting[-1]
     wanted = " ".join(f"{flag} {value}" for flag, value in (("-d", dataset), ("-f", fold)) if value)
     there = ", ".join(str(folder.relative_to(results)) for folder in models) or "none"
     raise InputError(f"{wanted or 'model'}: no trained model fits; models in {results}: {there}; train one or give -m")
+
+
+def serves(folder: Path, dataset: str) -> bool:
+    """True if a model has a task of that name; a model that cannot be read is told and passed over."""
+    try:
+        return task_named(read_model_record(folder), dataset) is not None
+    except InputError as error:
+        log.warning("passed over: %s", error)
+        return False
 
 
 def task_named(record: ModelRecord, dataset: str) -> str | None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -47,7 +50,9 @@ def map_cases(
                 bar.update()
             return
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(num_processes, mp_context=context)
+        pool = ProcessPoolExecutor(
+            num_processes, mp_context=context, initializer=leave_with_parent, initargs=(os.getpid(),)
+        )
         try:
             futures: list[Future[Outcome[Item, Result]]] = [pool.submit(attempt, function, item) for item in items]
             for future in as_completed(futures):
@@ -61,9 +66,33 @@ def map_cases(
             pool.shutdown(cancel_futures=True)
 
 
+def leave_with_parent(parent: int) -> None:
+    """End this worker process soon after its parent was killed; else it would go on writing beside the next run."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def attempt(function: Callable[[Item], Result], item: Item) -> Outcome[Item, Result]:
     """Call the function; errors meant for the user become the outcome's problem."""
     try:
         return Outcome(item=item, result=function(item), problem=None)
     except (InputError, OutputError) as error:
         return Outcome(item=item, result=None, problem=str(error))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return Outcome(
+            item=item,
+            result=None,
+            problem=f"{getattr(item, 'name', item)}: out of memory; free some, or use a larger machine",
+        )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """True for Python's, NumPy's and torch's errors (the last by name: torch is not imported here)."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

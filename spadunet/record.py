@@ -68,7 +68,10 @@ def read_record(path: Path, kind: type[RecordType], *, remedy: str) -> RecordTyp
         raise InputError(f"{path}: not found; {remedy}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text ({error}); {remedy}") from error
-    return kind.from_json(text, source=path)
+    try:
+        return kind.from_json(text, source=path)
+    except InputError as error:
+        raise InputError(f"{error}; {remedy}" if remedy else str(error)) from error
 
 
 def write_record(path: Path, record: Record) -> None:

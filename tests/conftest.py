@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import resource
 import shutil
 from collections.abc import Callable, Iterator
@@ -53,7 +54,7 @@ def copy_demo() -> CopyDemo:
     """Write a raw dataset from the first training cases of an embedded one.
 
     `size` (x, y, z) cuts a box of at most this size around the middle of the labels; `as_slices` writes every slice
-    that has labels as an image of its own, up to `num_cases`.
+    that has labels as an image of its own, up to `num_cases`, and names their patients in dataset.json.
     """
 
     def copy(
@@ -62,7 +63,7 @@ def copy_demo() -> CopyDemo:
         (folder / "imagesTr").mkdir(parents=True)
         (folder / "labelsTr").mkdir()
         shutil.copy(DEMO / name / "dataset.json", folder)
-        written = 0
+        written, patients = 0, {}
         for path in sorted((DEMO / name / "labelsTr").glob("*.nii.gz")):
             case = path.name.removesuffix(".nii.gz")
             image = sitk.ReadImage(str(DEMO / name / "imagesTr" / f"{case}_0000.nii.gz"))
@@ -72,7 +73,11 @@ def copy_demo() -> CopyDemo:
                     sitk.WriteImage(cut_image, str(folder / "imagesTr" / f"{case}{part}_0000.nii.gz"))
                     sitk.WriteImage(cut_labels, str(folder / "labelsTr" / f"{case}{part}.nii.gz"))
                     written += 1
+                    patients[f"{case}{part}"] = case
         assert written == num_cases
+        if as_slices:
+            description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+            (folder / "dataset.json").write_text(json.dumps(description | {"patients": patients}), encoding="utf-8")
         return folder
 
     return copy

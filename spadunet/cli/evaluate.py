@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .run import make_parser, run_command, write_manifest
+from .run import log_to_file, make_parser, run_command, write_manifest
 
 EXAMPLES = """\
   spadunet_evaluate -p predictions -r spadunet_data/raw/Dataset004_Hippocampus/labelsTs
@@ -71,6 +71,7 @@ def evaluate(options: argparse.Namespace) -> int:
             raise InputError(f"{flag} {folder}: folder not found")
     output = options.output or options.predictions
     require_writable(output)
+    log_to_file(output / "spadunet_evaluate.log")
     labels = labels_for(options.predictions, options.references, options.labels)
     scores = evaluate_folders(
         options.predictions,

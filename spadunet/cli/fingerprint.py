@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from .run import add_data_option, make_parser, run_command, write_manifest
+from .run import add_data_option, log_to_file, make_parser, run_command, write_manifest
 from .stages import FINGERPRINT_JSON, add_dataset_options, fingerprint, load_datasets
 
 EXAMPLES = """\
@@ -37,6 +37,7 @@ def execute(options: argparse.Namespace) -> int:
     folders = [workspace.preprocessed / dataset.name for dataset in datasets]
     for folder in folders:
         require_writable(folder)
+        log_to_file(folder / "spadunet_fingerprint.log")
     for dataset, folder in zip(datasets, folders, strict=True):
         fingerprint(dataset, folder, options.num_processes)
         write_manifest(

@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from .run import add_data_option, make_parser, run_command, write_manifest
+from .run import add_data_option, log_to_file, make_parser, run_command, write_manifest
 from .stages import (
     PLAN_JSON,
     add_dataset_options,
@@ -43,12 +43,13 @@ def execute(options: argparse.Namespace) -> int:
     from ..workspace import find_workspace
 
     started = time.time()
-    check_plan_options(options)
     workspace = find_workspace(options.data)
     datasets = load_datasets(options.dataset, workspace)
+    check_plan_options(options, datasets)
     folders = [workspace.preprocessed / dataset.name for dataset in datasets]
     for folder in folders:
         require_writable(folder)
+        log_to_file(folder / "spadunet_plan.log")
     for dataset, folder in zip(datasets, folders, strict=True):
         found = fingerprint(dataset, folder, options.num_processes)
         plan(dataset, found, folder, options)

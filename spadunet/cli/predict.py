@@ -65,13 +65,16 @@ def execute(options: argparse.Namespace) -> int:
     if not 0 <= options.overlap <= 0.95:
         raise InputError(f"--overlap {options.overlap}: expected a share from 0 to 0.95")
     workspace = find_workspace(options.data)
-    folder = options.model or find_model(workspace.results, dataset=options.dataset, fold=options.fold)
+    folder = options.model and model_of_fold(options.model, options.fold)
+    folder = folder or find_model(workspace.results, dataset=options.dataset, fold=options.fold)
     task = choose_task(folder, options.dataset)
     model = load_model(folder)
     plan = model.tasks[task].plan
     if not options.input.is_dir():
         raise InputError(f"-i {options.input}: folder not found; give the folder that holds the images")
-    endings = [ending for ending in NIFTI_ENDINGS if any(options.input.glob(f"*{ending}"))]
+    endings = [ending for ending in NIFTI_ENDINGS if any(options.input.glob(f"[!.]*{ending}"))]
+    if len(endings) > 1:
+        raise InputError(f"-i {options.input}: holds both {' and '.join(endings)} files; put them into one folder each")
     images = find_images(options.input, endings[0] if endings else NIFTI_ENDINGS[0], len(plan.channel_names))
     if options.output.resolve() == options.input.resolve():
         raise InputError(f"-o {options.output}: is the input folder; its images would be overwritten: give another")
@@ -84,10 +87,14 @@ def execute(options: argparse.Namespace) -> int:
     log.info("model %s, task %s, on %s", folder, task, device)
 
     unfinished = options.output / UNFINISHED_FILE
-    digest = (folder / MODEL_JSON).read_text(encoding="utf-8") + task
+    run = [str(options.input.resolve()), task, str(options.overlap), (folder / MODEL_JSON).read_text(encoding="utf-8")]
+    digest = "\n".join(run)
     goes_on = unfinished.is_file() and unfinished.read_text(encoding="utf-8") == digest
-    write_text(unfinished, digest)
     cases = [RawCase(name=name, image_paths=paths, label_path=None) for name, paths in images.items()]
+    if not (options.keep or goes_on):
+        for case in cases:  # those of an earlier run must not pass as this one's if it is interrupted
+            prediction_path(options.output, case.name).unlink(missing_ok=True)
+    write_text(unfinished, digest)
     if options.keep or goes_on:
         there = {case.name for case in cases if prediction_path(options.output, case.name).is_file()}
         log.info("%d of %d label maps are there already and kept", len(there), len(cases))
@@ -113,6 +120,23 @@ def execute(options: argparse.Namespace) -> int:
         device=str(device),
         files=written,
     )
-    unfinished.unlink()
+    unfinished.unlink(missing_ok=True)
     log.info("%d label maps written, %d failed: %s", len(written), len(problems), options.output)
     return 1 if problems else 0
+
+
+def model_of_fold(model: Path, fold: str | None) -> Path:
+    """The folder of `-m`, or its fold where `-f` asks for one.
+
+    Raises:
+        InputError: if the fold is not there.
+    """
+    from ..errors import InputError
+
+    if fold is None or model.name == f"fold_{fold}":
+        return model
+    if not (model / f"fold_{fold}").is_dir():
+        raise InputError(
+            f"-f {fold}: {model} has no folder fold_{fold}; give the model folder itself with -m, without -f"
+        )
+    return model / f"fold_{fold}"

@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from .run import add_data_option, make_parser, run_command, write_manifest
+from .run import add_data_option, log_to_file, make_parser, run_command, write_manifest
 from .stages import CASES_FOLDER, add_dataset_options, load_datasets, preprocess, read_plan
 
 EXAMPLES = """\
@@ -39,9 +39,10 @@ def execute(options: argparse.Namespace) -> int:
     folders = [workspace.preprocessed / dataset.name for dataset in datasets]
     for folder in folders:
         require_writable(folder)
+        log_to_file(folder / "spadunet_preprocess.log")
     is_whole = True
     for dataset, folder in zip(datasets, folders, strict=True):
-        is_whole &= preprocess(dataset, read_plan(folder), folder, options.num_processes)
+        is_whole &= preprocess(dataset, read_plan(folder, dataset), folder, options.num_processes)
         write_manifest(
             folder / "spadunet_preprocess.json",
             "spadunet_preprocess",

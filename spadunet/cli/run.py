@@ -73,13 +73,19 @@ def run_command(parser: argparse.ArgumentParser, options: argparse.Namespace, wo
             raise
         print(f"{parser.prog}: error: {error.filename or 'a file'}: {reason}", file=sys.stderr)
         code = 1
+    except Exception as error:
+        if options.debug:
+            raise
+        what = " ".join(str(error).split()) or "no message"
+        print(f"{parser.prog}: error: unexpected {type(error).__name__}: {what} (--debug shows where)", file=sys.stderr)
+        code = 1
     finally:
         close_log_files()
     sys.exit(code)
 
 
 def log_to_file(path: Path) -> None:
-    """Copy what the run says to a text file, beside the terminal."""
+    """Copy what the run says to a text file, beside the terminal, until the command ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, mode="a", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

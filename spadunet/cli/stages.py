@@ -123,17 +123,18 @@ def check_names_differ(datasets: list[Dataset]) -> None:
         raise InputError(f"-d: {', '.join(doubles)} is given more than once; give each once, under a name of its own")
 
 
-def check_plan_options(options: argparse.Namespace) -> None:
+def check_plan_options(options: argparse.Namespace, datasets: list[Dataset]) -> None:
     """Refuse wrong options of the planner before any work.
 
     Raises:
-        InputError: if the spacing or the window is none.
+        InputError: if the spacing is none, or the window is none or fits no channel of a dataset.
     """
+    from ..plans.planner import check_window
+
     parse_spacing(options.spacing)
     if options.window is not None:
-        low, high = options.window
-        if not float("-inf") < low < high < float("inf"):
-            raise InputError(f"--window {low:g} {high:g}: expected two numbers, the lower first")
+        for dataset in datasets:
+            check_window(tuple(options.window), dataset.channel_names)
 
 
 def check(dataset: Dataset, num_processes: int) -> None:
@@ -222,9 +223,19 @@ def preprocess(dataset: Dataset, made: Plan, folder: Path, num_processes: int) -
     return not summary.problems
 
 
-def read_plan(folder: Path) -> Plan:
-    """The plan of a preprocessed dataset."""
+def read_plan(folder: Path, dataset: Dataset) -> Plan:
+    """The plan of a preprocessed dataset.
+
+    Raises:
+        InputError: if there is none, or dataset.json has other channels or labels by now.
+    """
     from ..plan import Plan
     from ..record import read_record
 
-    return read_record(folder / PLAN_JSON, Plan, remedy="run spadunet_plan_and_preprocess first")
+    plan = read_record(folder / PLAN_JSON, Plan, remedy="run spadunet_plan_and_preprocess first")
+    if (plan.channel_names, plan.labels) != (dataset.channel_names, dataset.labels):
+        raise InputError(
+            f"{folder / PLAN_JSON}: has other channels or labels than {dataset.folder}/dataset.json; "
+            "run spadunet_plan_and_preprocess again"
+        )
+    return plan

@@ -7,9 +7,11 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .run import add_data_option, log_to_file, make_parser, run_command, write_manifest
 from .stages import (
+    FINGERPRINT_JSON,
     PLAN_JSON,
     check_names_differ,
     non_negative_float,
@@ -18,6 +20,9 @@ from .stages import (
     positive_int,
     read_plan,
 )
+
+if TYPE_CHECKING:
+    from ..workspace import Workspace
 
 EXAMPLES = """\
   spadunet_train -d Hippocampus --max-minutes 20
@@ -71,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Find the datasets, settle where the model goes, train."""
-    from ..dataset import find_dataset, load_dataset
+    from ..dataset import load_dataset
     from ..errors import InputError
     from ..files import require_writable
     from ..network.device import choose_device, choose_precision
@@ -84,9 +89,9 @@ def execute(options: argparse.Namespace) -> int:
     names = options.dataset or [planned_last(workspace.preprocessed)]
     datasets = []
     for name in names:
-        dataset = load_dataset(find_dataset(name, workspace.raw))
+        dataset = load_dataset(find_planned(name, workspace))
         folder = workspace.preprocessed / dataset.name
-        datasets.append(TrainingDataset(dataset=dataset, plan=read_plan(folder), folder=folder))
+        datasets.append(TrainingDataset(dataset=dataset, plan=read_plan(folder, dataset), folder=folder))
     check_names_differ([member.dataset for member in datasets])
     try:
         device = choose_device(options.device)
@@ -113,7 +118,7 @@ def execute(options: argparse.Namespace) -> int:
     settle_earlier_run(folder, options, asked)
     log_to_file(folder / "training.log")
     log.info("training %s on %s, preset %s, %s: %s", joint_name, device, preset, run_options.precision, folder)
-    train(
+    problems = train(
         datasets,
         folder,
         run_options,
@@ -130,7 +135,7 @@ def execute(options: argparse.Namespace) -> int:
         device=str(device),
         files=[folder],
     )
-    return 0
+    return 1 if problems else 0
 
 
 def planned_last(folder: Path) -> str:
@@ -148,6 +153,26 @@ def planned_last(folder: Path) -> str:
     return plans[-1].parent.name
 
 
+def find_planned(name: str, workspace: Workspace) -> Path:
+    """The raw folder of a dataset: as `find_dataset`, else where it lay when it was planned by path.
+
+    Raises:
+        InputError: if it is in neither place.
+    """
+    from ..dataset import find_dataset, is_named
+    from ..errors import InputError
+    from ..fingerprint import Fingerprint
+    from ..record import read_record
+
+    try:
+        return find_dataset(name, workspace.raw)
+    except InputError:
+        for path in workspace.preprocessed.glob(f"*/{FINGERPRINT_JSON}"):
+            if is_named(path.parent.name, name):
+                return Path(read_record(path, Fingerprint, remedy="run spadunet_fingerprint").source_folder)
+        raise
+
+
 def settle_earlier_run(folder: Path, options: argparse.Namespace, asked: dict[str, str]) -> None:
     """Go on with an interrupted run, refuse to overwrite a finished or different one.
 
@@ -160,12 +185,17 @@ def settle_earlier_run(folder: Path, options: argparse.Namespace, asked: dict[st
     import shutil
 
     from ..errors import InputError
+    from ..model import MODEL_JSON
     from ..training.state import CHECKPOINT_FILE, read_progress
 
     checkpoint = folder / "state" / CHECKPOINT_FILE
     manifest = folder / MANIFEST
-    if options.restart and checkpoint.parent.is_dir():
-        shutil.rmtree(checkpoint.parent)
+    model = folder / MODEL_JSON
+    if options.restart:
+        model.unlink(missing_ok=True)
+        shutil.rmtree(checkpoint.parent, ignore_errors=True)
+    if not checkpoint.is_file() and model.is_file():
+        raise InputError(f"{folder}: holds a model already; --restart to start anew, or another folder with -o")
     if not checkpoint.is_file():
         if options.c:
             raise InputError(f"--c: {checkpoint} not found: no run to go on with; leave --c out to start one")

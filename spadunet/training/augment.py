@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -28,9 +28,15 @@ from torch import Tensor
 from ..spacing import Shape
 
 MAX_ROTATION = np.pi / 12
+MAX_ROTATION_IN_PLANE = np.pi / 6
 SCALING = (0.8, 1.25)
-MARGIN = 0.15
-"""Share of a patch read beyond each side, so that rotation and zooming out see real voxels."""
+BLUR_SIGMA = (0.5, 1.0)
+BLUR_REACH = 3
+"""Voxels that the widest kernel reaches; it is mirrored at the borders, which needs more voxels than that."""
+NO_BLUR = 0.05
+"""Sigma of a kernel with a single voxel."""
+MARGIN = 0.3
+"""Share of a patch read beyond each side, so that rotation and zooming out see real voxels, all but the farthest."""
 
 
 def margin(size: Shape, da: int) -> Shape:
@@ -76,7 +82,7 @@ def transforms(size: Shape, is_thick: bool) -> BasicTransform:
         [
             spatial,
             RandomTransform(GaussianNoiseTransform(noise_variance=(0, 0.02), synchronize_channels=True), 0.15),
-            RandomTransform(GaussianBlurTransform(blur_sigma=(0.5, 1.0), benchmark=False), 0.1),
+            RandomTransform(GaussianBlurTransform(in_plane_sigma if is_thick else any_sigma, benchmark=False), 0.1),
             RandomTransform(MultiplicativeBrightnessTransform(BGContrast((0.75, 1.25)), False), 0.2),
             RandomTransform(ContrastTransform(BGContrast((0.75, 1.25)), True, False), 0.2),
             RandomTransform(GammaTransform(BGContrast((0.7, 1.5)), 0, False, True, 1), 0.4),
@@ -91,12 +97,22 @@ def any_angle(image: Tensor, dim: int, **_) -> float:
 
 def in_plane_angle(image: Tensor, dim: int, **_) -> float:
     """Rotation about the depth axis only."""
-    return np.random.uniform(-np.pi, np.pi) if dim == 0 else 0.0
+    return np.random.uniform(-MAX_ROTATION_IN_PLANE, MAX_ROTATION_IN_PLANE) if dim == 0 else 0.0
 
 
 def in_plane_scale(image: Tensor, dim: int, **_) -> float:
     """Scaling in plane only."""
     return 1.0 if dim == 0 else np.random.uniform(*SCALING)
+
+
+def any_sigma(shape: Sequence[int], dim: int) -> float:
+    """Blur along any axis (C, D, H, W) that is long enough."""
+    return np.random.uniform(*BLUR_SIGMA) if shape[dim] > BLUR_REACH else NO_BLUR
+
+
+def in_plane_sigma(shape: Sequence[int], dim: int) -> float:
+    """Blur in plane only."""
+    return NO_BLUR if dim == 1 else any_sigma(shape, dim)
 
 
 @contextlib.contextmanager

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
+
+from ..files import atomic_path, write_text
 
 FIELDS = ("step", "minutes", "task", "da", "loss", "learning_rate", "samples_per_second", "waiting_share")
 CSV_FILE, PNG_FILE, TENSORBOARD_FOLDER = "curves.csv", "curves.png", "tensorboard"
@@ -21,10 +24,13 @@ class Curves:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         rows = [row for row in read_rows(folder / CSV_FILE) if int(row["step"]) < start_step]
-        self.file = (folder / CSV_FILE).open("w", newline="", encoding="utf-8")
-        self.writer = csv.DictWriter(self.file, FIELDS)
-        self.writer.writeheader()
-        self.writer.writerows(rows)
+        kept = io.StringIO(newline="")
+        writer = csv.DictWriter(kept, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(folder / CSV_FILE, kept.getvalue())
+        self.file = (folder / CSV_FILE).open("a", newline="", encoding="utf-8")
+        self.writer = csv.DictWriter(self.file, FIELDS, lineterminator="\n")
         self.board = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=start_step)
 
     def add(self, **row: object) -> None:
@@ -75,5 +81,6 @@ def draw(folder: Path) -> None:
     bottom.set_ylabel("learning rate")
     bottom.set_xlabel("minutes")
     figure.tight_layout()
-    figure.savefig(folder / PNG_FILE, dpi=120)
+    with atomic_path(folder / PNG_FILE) as partial:
+        figure.savefig(partial, dpi=120, format="png")
     pyplot.close(figure)

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,9 @@ MAX_GRADIENT_NORM = 1.0
 ENDLESS = 10**9
 LINE_SECONDS = 30
 """Without a terminal there is no bar: a line this often says how far a run is."""
+
+PACE_STEPS = 20
+LONG_HOURS = 12
 
 log = logging.getLogger("spadunet")
 
@@ -89,6 +92,7 @@ def train_network(
         progress = read_progress(checkpoint)
         step, seconds = progress.step, progress.seconds
         load_state(checkpoint, network, optimiser)
+    first_step, first_seconds = step, seconds
     numbers = {task.name: index for index, task in enumerate(tasks)}
     sizes = {task.name: task.batch_size for task in tasks}
     loss_function = make_loss()
@@ -98,9 +102,9 @@ def train_network(
     last_save = last_line = time.monotonic()
     now = start + seconds
     bar = tqdm(total=options.max_steps, initial=step, desc="Training", unit="step", disable=None, dynamic_ncols=True)
-    with interruptible(), contextlib.closing(bar), contextlib.closing(curves):
+    with stop_signal() as is_stopped, contextlib.closing(bar), contextlib.closing(curves):
         try:
-            while share_done(step, seconds, options) < 1:
+            while share_done(step, seconds, options) < 1 and not is_stopped():
                 before = now
                 batch = next(batches)
                 waited = time.monotonic() - before
@@ -123,6 +127,8 @@ def train_network(
                 step += 1
                 bar.update()
                 bar.set_postfix_str(describe(step, loss, seconds, options), refresh=False)
+                if step == first_step + PACE_STEPS:
+                    warn_if_long(seconds - first_seconds, step, options)
                 if bar.disable and now - last_line > LINE_SECONDS:
                     log.info(describe(step, loss, seconds, options))
                     last_line = now
@@ -134,9 +140,12 @@ def train_network(
                         Progress(step=step, seconds=seconds, is_finished=False, run=run),
                     )
                     last_save = now
-        except KeyboardInterrupt:
-            save_state(checkpoint, network, optimiser, Progress(step=step, seconds=seconds, is_finished=False, run=run))
-            raise
+        except RuntimeError:
+            if not is_stopped():  # the signal reaches the workers too, whose end is then no news
+                raise
+    if is_stopped():
+        save_state(checkpoint, network, optimiser, Progress(step=step, seconds=seconds, is_finished=False, run=run))
+        raise KeyboardInterrupt
     progress = Progress(step=step, seconds=seconds, is_finished=True, run=run)
     save_state(checkpoint, network, optimiser, progress)
     return progress
@@ -191,6 +200,18 @@ def train_step(
     return value
 
 
+def warn_if_long(seconds: float, step: int, options: RunOptions) -> None:
+    """Say it early if PACE_STEPS steps took so long that the run will need days."""
+    if options.max_minutes is None and options.max_steps is not None:
+        hours = (options.max_steps - step) * seconds / PACE_STEPS / 3600
+        if hours > LONG_HOURS:
+            log.warning(
+                "at this pace the run needs about %.0f hours; --max-minutes ends it in time, "
+                "a smaller --preset, or patches planned with a lower --memory-gb, make steps shorter",
+                hours,
+            )
+
+
 def describe(step: int, loss: float, seconds: float, options: RunOptions) -> str:
     """Where a run stands, in one line."""
     steps = f"step {step}" + (f" of {options.max_steps}" if options.max_steps else "")
@@ -199,18 +220,21 @@ def describe(step: int, loss: float, seconds: float, options: RunOptions) -> str
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Let SIGTERM end a run as Ctrl-C does, with its state saved."""
+def stop_signal() -> Iterator[Callable[[], bool]]:
+    """Tell whether Ctrl-C or SIGTERM came, so that a run stops between two steps; a second Ctrl-C stops at once."""
+    came: list[int] = []
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+    def note(number: int, _: object) -> None:
+        came.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     try:
-        previous = signal.signal(signal.SIGTERM, stop)
+        previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # not in the main thread: the caller handles signals
-        yield
+        yield lambda: False
         return
     try:
-        yield
+        yield lambda: bool(came)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -20,7 +20,7 @@ from ..model import Model, Task, load_model, save_model
 from ..network.build import build_backbone, build_task
 from ..network.heads import load_matching
 from ..plan import Plan
-from ..preprocessing.store import open_case
+from ..preprocessing.store import StoredCase, open_case
 from ..record import write_record
 from ..scores import Scores
 from .loop import JointNetwork, RunOptions, train_network
@@ -49,20 +49,23 @@ def train(
     fold: str,
     batch_size: int,
     init: Path | None = None,
-) -> None:
+) -> list[str]:
     """Train one backbone on one or more datasets, write the model, and validate it.
 
     Args:
         folder: of the model; a checkpoint in it is gone on from.
         fold: "0" … "4" or "all".
         init: a model folder whose backbone, and tasks of the same names, the run starts from.
+
+    Returns:
+        A line for each held-out case that could not be validated.
     """
     splits = [choose_cases(member.dataset, member.folder, fold) for member in datasets]
     tasks = [
         TrainingTask(
             name=member.dataset.name,
             plan=member.plan,
-            cases=tuple(open_case(member.folder / "cases", name) for name in names),
+            cases=tuple(open_planned_case(member, name) for name in names),
             batch_size=batch_size,
         )
         for member, (names, _) in zip(datasets, splits, strict=True)
@@ -76,9 +79,11 @@ def train(
     model = as_model(network, datasets, preset, run | {"steps": str(progress.step), "spadunet": __version__})
     save_model(folder, model)
     log.info("model after %d steps: %s", progress.step, folder)
+    problems: list[str] = []
     for member, (_, names) in zip(datasets, splits, strict=True):
         if names:
-            validate(model, member, names, folder / "validation" / member.dataset.name, options)
+            problems += validate(model, member, names, folder / "validation" / member.dataset.name, options)
+    return problems
 
 
 def wishes(
@@ -103,7 +108,22 @@ def wishes(
         "weight_decay": str(options.weight_decay),
         "max_steps": str(options.max_steps),
         "max_minutes": str(options.max_minutes),
+        "precision": str(options.precision),
     }
+
+
+def open_planned_case(member: TrainingDataset, name: str) -> StoredCase:
+    """A stored case that was made by the dataset's present plan.
+
+    Raises:
+        InputError: if it is not there or another plan made it.
+    """
+    case = open_case(member.folder / "cases", name)
+    if case.header.plan_digest != member.plan.digest():
+        raise InputError(
+            f"{case.folder / name}.json: made by another plan; run spadunet_preprocess -d {member.dataset.name}"
+        )
+    return case
 
 
 def build_joint(datasets: Sequence[TrainingDataset], preset: str) -> JointNetwork:
@@ -152,8 +172,10 @@ def as_model(
     )
 
 
-def validate(model: Model, member: TrainingDataset, names: Sequence[str], folder: Path, options: RunOptions) -> None:
-    """Predict the fold's held-out cases from their raw images and write label maps and scores."""
+def validate(
+    model: Model, member: TrainingDataset, names: Sequence[str], folder: Path, options: RunOptions
+) -> list[str]:
+    """Predict the held-out cases from their raw images, write label maps and scores; a line for each that failed."""
     name = member.dataset.name
     engine = Engine(
         network=build_network(model, name).to(options.device),
@@ -164,10 +186,11 @@ def validate(model: Model, member: TrainingDataset, names: Sequence[str], folder
     wanted = set(names)
     cases = [case for case in member.dataset.cases if case.name in wanted]
     labels: LabelSet = member.plan.labels
-    scores = []
+    scores, problems = [], []
     for outcome in predict_cases(cases, engine, folder):
         if outcome.result is None:
             log.error("failed: %s", outcome.problem)
+            problems.append(str(outcome.problem))
             continue
         assert outcome.item.label_path is not None
         reference = read_label_map(outcome.item.label_path)
@@ -176,6 +199,7 @@ def validate(model: Model, member: TrainingDataset, names: Sequence[str], folder
     write_record(folder / "scores.json", result)
     for label, row in result.summary().items():
         log.info("validation %s, %s: Dice %s over %d cases", name, label, format_mean(row.dice), row.num_cases)
+    return problems
 
 
 def format_mean(value: float | None) -> str:

@@ -101,6 +101,7 @@ def make_double(norm: GroupNorm) -> GroupNorm:
     return double
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # from within the compiler
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
 def test_compiles_to_one_graph(layout, monkeypatch: pytest.MonkeyPatch):
     # pytest 9 captures loggers that do not propagate; the compiler's trace would double the time.

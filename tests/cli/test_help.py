@@ -1,0 +1,67 @@
+"""Every command answers at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+import spadunet
+
+COMMANDS = {
+    point.name: point.value
+    for point in metadata.distribution("spadunet").entry_points
+    if point.group == "console_scripts"
+}
+CALL = """
+import sys
+from {module} import main
+sys.argv[0] = {name!r}
+try:
+    main({arguments!r})
+except SystemExit as stop:
+    assert stop.code == 0, stop.code
+heavy = {{"torch", "numpy", "monai", "scipy", "SimpleITK", "matplotlib", "pydantic", "blosc2"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def call(name: str, *arguments: str) -> str:
+    """What a command prints in a process of its own, without any heavy library."""
+    module = COMMANDS[name].split(":")[0]
+    code = CALL.format(module=module, name=name, arguments=list(arguments))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_commands_that_were_promised_are_there():
+    promised = [
+        "check",
+        "demo",
+        "evaluate",
+        "fingerprint",
+        "info",
+        "plan",
+        "plan_and_preprocess",
+        "predict",
+        "preprocess",
+        "train",
+    ]
+    assert sorted(COMMANDS) == [f"spadunet_{verb}" for verb in promised]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_examples_of_the_command_itself_and_imports_nothing_heavy(name: str):
+    out = call(name, "--help")
+    assert out.startswith(f"usage: {name}")
+    examples = out.split("examples:\n")[1].strip().splitlines()
+    assert len(examples) >= 2
+    assert all(line.split()[0] == name for line in examples)
+    assert "--debug" in out
+
+
+def test_version_is_told_without_work():
+    assert call("spadunet_train", "--version") == f"spadunet {spadunet.__version__}\n"

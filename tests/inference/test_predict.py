@@ -1,0 +1,159 @@
+"""An image to a label map on the image's own grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from torch import Tensor, nn
+
+from spadunet.dataset import RawCase
+from spadunet.errors import InputError
+from spadunet.image import Image, read_image, read_label_map
+from spadunet.inference.predict import Engine, build_network, predict_cases, predict_image, prediction_path
+from spadunet.labels import LabelSet
+from spadunet.model import Model, Task
+from spadunet.network.build import build_backbone, build_task
+from spadunet.plan import IntensityRule, Plan
+
+BRIGHT, ORGAN_ID = 100.0, 5
+
+
+class Threshold(nn.Module):
+    """Organ where the image is brighter than the middle of its range."""
+
+    def forward(self, x: Tensor, da: int) -> Tensor:
+        return torch.cat([-x[:, :1], x[:, :1]], dim=1)
+
+
+def plan_of(spacing_mm, da: int = 0) -> Plan:
+    """One channel, whose intensities 0 … 100 become -1 … 1; one organ with an id of its own."""
+    return Plan(
+        dataset_name="Dataset001_A",
+        channel_names=("CT",),
+        intensity=(IntensityRule(kind="window", low=0, high=BRIGHT),),
+        target_spacing_mm=spacing_mm,
+        degree_of_anisotropy=da,
+        patch_sizes_voxels=dict.fromkeys(range(7), (4, 8, 8)) | {6: (1, 8, 8)},
+        labels=LabelSet(names=("background", "organ"), ids=(0, ORGAN_ID)),
+        memory_gb=1,
+        fingerprint_digest="0",
+    )
+
+
+def engine_of(plan: Plan) -> Engine:
+    """The threshold on the CPU."""
+    return Engine(network=Threshold(), plan=plan, device=torch.device("cpu"), precision=torch.float32)
+
+
+def image_with_box(shape, affine: np.ndarray) -> tuple[Image, np.ndarray]:
+    """Dim tissue in air, so that air is cropped away, and a bright box in it."""
+    array = np.zeros(shape, np.float32)
+    array[tuple(slice(min(1, n - 1), n) for n in shape)] = 10
+    box = tuple(slice(n // 4, max(3 * n // 4, n // 4 + 1)) for n in shape)
+    array[box] = BRIGHT
+    return Image(array=array[None], affine=affine), array == BRIGHT
+
+
+def turned_affine(spacing) -> np.ndarray:
+    """Axes permuted and two of them flipped, a little oblique, with an origin somewhere."""
+    cosine, sine = np.cos(0.1), np.sin(0.1)
+    rotation = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = (rotation @ np.array([[0, -1, 0], [0, 0, 1], [-1, 0, 0]])) * spacing
+    affine[:3, 3] = (-31.5, 7.25, 400)
+    return affine
+
+
+@pytest.mark.parametrize(
+    "affine", [np.diag([3.0, 1, 1, 1]), np.diag([-3.0, -1, 1, 1]), turned_affine((1, 3, 1)), turned_affine((1, 1, 3))]
+)
+def test_label_map_lies_on_the_images_own_grid_however_it_is_stored(affine: np.ndarray):
+    image, organ = image_with_box((10, 14, 12), affine)
+    label_map = predict_image(image, engine_of(plan_of("native")))
+    assert np.array_equal(label_map.affine, affine)
+    assert np.array_equal(label_map.array, organ * ORGAN_ID)
+
+
+def test_label_map_has_the_images_size_after_resampling():
+    image, organ = image_with_box((12, 16, 16), np.diag([2.0, 1, 1, 1]))
+    label_map = predict_image(image, engine_of(plan_of((1.0, 1.0, 1.0))))
+    assert label_map.shape == (12, 16, 16)
+    # Voxels beside a face may change sides; of the box's 6·8·8 there are no more than its faces.
+    assert ((label_map.array == ORGAN_ID) != organ).sum() <= 2 * (8 * 8 + 6 * 8 + 6 * 8)
+    inner = np.zeros_like(organ)
+    inner[4:8, 5:11, 5:11] = True
+    assert (label_map.array[inner] == ORGAN_ID).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 20), (20, 1, 20), (20, 20, 1)])
+def test_one_slice_along_any_axis_is_a_2d_image(shape):
+    image, organ = image_with_box(shape, np.diag([1.0, 1, 1, 1]))
+    label_map = predict_image(image, engine_of(plan_of("native")))
+    assert np.array_equal(label_map.array, organ * ORGAN_ID)
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0])
+def test_an_image_of_one_value_gives_background(value: float):
+    image = Image(array=np.full((1, 4, 5, 6), value, np.float32), affine=np.eye(4))
+    label_map = predict_image(image, engine_of(plan_of("native")))
+    assert label_map.shape == (4, 5, 6)
+    assert not label_map.array.any()
+
+
+def write_case(folder: Path, name: str) -> RawCase:
+    """A NIfTI file with a bright box."""
+    image, _ = image_with_box((6, 10, 10), np.eye(4))
+    path = folder / f"{name}_0000.nii.gz"
+    sitk.WriteImage(sitk.GetImageFromArray(image.array[0]), str(path))
+    return RawCase(name=name, image_paths=(path,), label_path=None)
+
+
+def test_a_broken_image_does_not_stop_the_others(tmp_path: Path):
+    cases = [write_case(tmp_path, name) for name in ("a", "b", "c")]
+    cases[1].image_paths[0].write_bytes(b"")
+    output = tmp_path / "out"
+    outcomes = {outcome.item.name: outcome for outcome in predict_cases(cases, engine_of(plan_of("native")), output)}
+    assert outcomes["b"].result is None
+    assert "b_0000.nii.gz: the file is empty" in (outcomes["b"].problem or "")
+    assert sorted(path.name for path in output.iterdir()) == ["a.nii.gz", "c.nii.gz"]
+    written, image = read_label_map(prediction_path(output, "a")), read_image(cases[0].image_paths)
+    assert np.array_equal(written.array == ORGAN_ID, image.array[0] == BRIGHT)
+    assert np.allclose(written.affine, image.affine)
+
+
+def test_a_full_disk_is_told_for_every_case_and_leaves_no_half_label_map(tmp_path: Path, full_disk):
+    cases = [write_case(tmp_path, name) for name in ("a", "b")]
+    outcomes = list(predict_cases(cases, engine_of(plan_of("native")), tmp_path / "out"))
+    assert all("no space is left on the device" in (outcome.problem or "") for outcome in outcomes)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def model_of(preset: str = "tiny", *, stated: str = "tiny") -> Model:
+    """Fresh weights of a preset under the name of another."""
+    backbone, plan = build_backbone(preset), plan_of("native")
+    task = Task(plan=plan, state=build_task(1, 2, backbone).state_dict())
+    return Model(
+        backbone="spad_unet",
+        preset=stated,
+        backbone_state=backbone.state_dict(),
+        tasks={"A": task},
+        provenance={},
+    )
+
+
+def test_a_models_network_has_its_weights_and_is_in_evaluation_mode():
+    model = model_of()
+    network = build_network(model, "A")
+    assert not network.training
+    for name, value in network.backbone.state_dict().items():
+        assert torch.equal(value, model.backbone_state[name])
+
+
+@pytest.mark.parametrize(("preset", "stated"), [("tiny", "small"), ("tiny", "colossal")])
+def test_weights_that_do_not_fit_their_preset_are_an_error(preset, stated):
+    with pytest.raises(InputError, match=rf"model spad_unet {stated}, task A: weights do not fit"):
+        build_network(model_of(preset, stated=stated), "A")

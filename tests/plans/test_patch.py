@@ -1,0 +1,53 @@
+"""Patch sizes worked out by hand: 8 GB hold 128³ voxels."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+
+from spadunet.plans.patch import choose_patch
+from spadunet.spacing import MAX_DA, Shape
+
+
+@pytest.mark.parametrize(
+    ("da", "median_shape", "memory_gb", "patch"),
+    [
+        (0, (500, 500, 500), 8, (128, 128, 128)),
+        (0, (500, 500, 500), 1, (64, 64, 64)),
+        (3, (500, 500, 500), 8, (32, 256, 256)),  # 8 times fewer slices than pixels
+        (0, (36, 50, 35), 12, (40, 56, 40)),  # hippocampus: the whole image, rounded up to eights
+        (2, (9, 256, 256), 12, (10, 256, 256)),  # Sunnybrook: the whole image, slices rounded up to twos
+        (2, (9, 256, 256), 1, (10, 160, 160)),  # 2^18 voxels / 10 slices = 161.9² pixels
+        (MAX_DA, (9, 256, 256), 12, (1, 256, 256)),
+        (MAX_DA, (1, 2000, 1000), 0.25, (1, 256, 256)),  # 2^16 voxels
+    ],
+)
+def test_a_patch_is_isotropic_in_mm_fits_the_memory_and_the_image(da: int, median_shape, memory_gb: float, patch):
+    assert choose_patch(da, median_shape, memory_gb) == patch
+
+
+def test_room_that_one_axis_leaves_goes_to_the_others():
+    assert choose_patch(0, (500, 32, 500), 8) == (256, 32, 256)
+    assert choose_patch(0, (32, 32, 5000), 8) == (32, 32, 2048)
+
+
+def test_height_and_width_are_treated_alike():
+    depth, height, width = choose_patch(1, (60, 100, 400), 2)
+    assert choose_patch(1, (60, 400, 100), 2) == (depth, width, height)
+
+
+@pytest.mark.parametrize("da", range(MAX_DA + 1))
+def test_no_patch_takes_more_than_the_memory_or_more_than_the_image_needs(da: int):
+    for shape, memory_gb in itertools.product([(1, 32, 32), (9, 256, 256), (500, 512, 512), (90, 40, 700)], [1, 8, 40]):
+        patch = choose_patch(da, shape, memory_gb)
+        assert math.prod(patch) <= memory_gb * 128**3 / 8
+        assert all(size < limit + 8 for size, limit in zip(patch, shape, strict=True))
+        assert patch[1] % 8 == patch[2] % 8 == 0
+
+
+@pytest.mark.parametrize(("da", "patch"), [(0, (8, 8, 8)), (2, (2, 8, 8)), (5, (1, 8, 8)), (MAX_DA, (1, 8, 8))])
+def test_the_smallest_patch_is_one_voxel_after_three_halvings(da: int, patch: Shape):
+    assert choose_patch(da, (1, 1, 1), 12) == patch
+    assert choose_patch(da, (500, 500, 500), 1e-6) == patch

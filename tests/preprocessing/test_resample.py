@@ -1,0 +1,188 @@
+"""Resampling by hand, and against the libraries that nnU-Net resamples with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from skimage.transform import resize
+
+from spadunet.image import read_image
+from spadunet.preprocessing.resample import (
+    CUBIC,
+    LINEAR,
+    NEAREST,
+    axis_operator,
+    largest_of_logits,
+    resample_array,
+    resample_classes,
+    resample_image,
+    shape_at,
+    spline_orders,
+)
+
+DATA = Path(__file__).parent.parent.parent / "spadunet/demo/data"
+HIPPOCAMPUS = DATA / "Dataset004_Hippocampus/imagesTr/hippocampus_011_0000.nii.gz"
+SUNNYBROOK = DATA / "Dataset101_SunnybrookLV/imagesTr/SC-N-02_ph00_0000.nii.gz"
+ALL_LINEAR, ALL_CUBIC = (LINEAR,) * 3, (CUBIC,) * 3
+
+
+def row(*values: int) -> np.ndarray:
+    """A label array of one row."""
+    return np.array(values, np.uint8).reshape(1, 1, -1)
+
+
+# --- one axis
+
+
+def test_linear_interpolation_by_hand():
+    # The centres of the four new voxels lie at -0.25, 0.25, 0.75 and 1.25 old ones.
+    expected = [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]]
+    np.testing.assert_allclose(axis_operator(2, 4, LINEAR), expected, atol=1e-7)
+    np.testing.assert_allclose(axis_operator(4, 2, LINEAR), [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]], atol=1e-7)
+
+
+def test_nearest_neighbour_repeats_and_drops_slices():
+    np.testing.assert_array_equal(axis_operator(2, 6, NEAREST), np.repeat(np.eye(2), 3, axis=0))
+    np.testing.assert_array_equal(axis_operator(6, 2, NEAREST), np.eye(6)[[1, 4]])
+
+
+@pytest.mark.parametrize("order", [NEAREST, LINEAR, CUBIC])
+def test_the_operator_of_the_same_size_is_the_identity(order: int):
+    np.testing.assert_allclose(axis_operator(7, 7, order), np.eye(7), atol=1e-7)
+
+
+@pytest.mark.parametrize("order", [NEAREST, LINEAR, CUBIC])
+@pytest.mark.parametrize(("size", "new_size"), [(1, 1), (1, 5), (5, 1), (2, 3), (7, 4), (48, 61)])
+def test_weights_sum_to_one_so_that_a_constant_stays(order: int, size: int, new_size: int):
+    operator = axis_operator(size, new_size, order)
+    assert (operator.shape, operator.dtype) == ((new_size, size), np.float32)
+    np.testing.assert_allclose(operator.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("order", [NEAREST, LINEAR, CUBIC])
+def test_the_operator_is_symmetric_from_left_and_right(order: int):
+    operator = axis_operator(9, 7, order)
+    np.testing.assert_allclose(operator, operator[::-1, ::-1], atol=1e-6)
+
+
+# --- volumes
+
+
+def test_a_real_volume_is_resampled_as_by_scikit_image_and_scipy():
+    image = read_image([HIPPOCAMPUS]).array
+    shape = (40, 41, 45)  # finer, coarser, finer
+    tolerance = 1e-3 * np.ptp(image)
+    ours = resample_image(image, shape, ALL_CUBIC)[0]
+    nnunet = resize(image[0].astype(float), shape, order=3, mode="edge", anti_aliasing=False, clip=True)
+    inside = (slice(2, -2),) * 3
+    np.testing.assert_allclose(ours[inside], nnunet[inside], rtol=0, atol=tolerance)
+    zoom = [new / old for new, old in zip(shape, image.shape[1:], strict=True)]
+    scipy = ndimage.zoom(image[0].astype(float), zoom, order=3, mode="nearest", grid_mode=True)
+    np.testing.assert_allclose(ours, scipy.clip(image.min(), image.max()), rtol=0, atol=tolerance)
+
+
+def test_thick_slices_are_resampled_in_plane_one_by_one():
+    image = read_image([SUNNYBROOK]).array[:, :4, 100:150, 100:150]
+    ours = resample_image(image, (8, 40, 60), spline_orders((8, 1.25, 1.25), (4, 1.5625, 1.04), CUBIC))[0]
+    for index, number in enumerate([0, 0, 1, 1, 2, 2, 3, 3]):
+        nnunet = resize(image[0, number].astype(float), (40, 60), order=3, mode="edge", anti_aliasing=False)
+        np.testing.assert_allclose(ours[index, 2:-2, 2:-2], nnunet[2:-2, 2:-2], rtol=0, atol=0.255)
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "new_spacing_mm", "order"),
+    [((1, 1, 1), (1, 1, 1), CUBIC), ((1.9, 1, 1), (1.5, 1, 1), CUBIC), ((8, 1, 1), (1, 1, 1), NEAREST)]
+    + [((1, 1, 1), (2, 1, 1), NEAREST), ((1, 1, 4), (1, 1, 1), CUBIC)],
+)
+def test_depth_is_nearest_where_slices_are_thick_before_or_after(spacing_mm, new_spacing_mm, order: int):
+    assert spline_orders(spacing_mm, new_spacing_mm, CUBIC) == (order, CUBIC, CUBIC)
+
+
+def test_the_order_of_the_axes_does_not_count():
+    array = np.random.default_rng(0).random((5, 7, 9), np.float32)
+    shape = (8, 5, 9)
+    turned = resample_array(array.transpose(2, 0, 1), (9, 8, 5), ALL_CUBIC)
+    np.testing.assert_allclose(turned.transpose(1, 2, 0), resample_array(array, shape, ALL_CUBIC), atol=1e-5)
+    flipped = resample_array(array[:, ::-1], shape, ALL_CUBIC)
+    np.testing.assert_allclose(flipped[:, ::-1], resample_array(array, shape, ALL_CUBIC), atol=1e-5)
+
+
+def test_each_channel_stays_in_its_range_though_splines_overshoot():
+    step = np.zeros((2, 8, 8, 8), np.float32)
+    step[0, :, :, 4:] = 1
+    step[1, :, :, 4:] = -5
+    assert resample_array(step[0], (8, 8, 13), ALL_CUBIC).max() > 1.01
+    image = resample_image(step, (8, 8, 13), ALL_CUBIC)
+    assert [channel.min() for channel in image] == [0, -5]
+    assert [channel.max() for channel in image] == [1, 0]
+
+
+def test_an_axis_of_one_voxel_is_repeated():
+    image = np.array([[[[1, 3]]]], np.float32)
+    expected = np.broadcast_to([1, 1.5, 2.5, 3], (1, 2, 3, 4))
+    np.testing.assert_allclose(resample_image(image, (2, 3, 4), (CUBIC, CUBIC, LINEAR)), expected)
+
+
+def test_nothing_is_changed_at_the_same_shape():
+    image = np.array([[[[0.1, 1e6]]]], np.float32)
+    classes = row(0, 5)
+    assert resample_image(image, (1, 1, 2), ALL_CUBIC).tolist() == image.tolist()
+    assert resample_classes(classes, (1, 1, 2), ALL_LINEAR).tolist() == classes.tolist()
+    assert resample_image(image.astype(np.int16), (1, 1, 2), ALL_CUBIC).dtype == np.float32
+
+
+# --- labels
+
+
+def test_classes_are_interpolated_one_by_one():
+    # No class 1 between 0 and 2, as rounding an interpolated label map would give.
+    assert resample_classes(row(0, 2), (1, 1, 4), ALL_LINEAR).ravel().tolist() == [0, 0, 2, 2]
+    assert resample_classes(row(3, 1, 2), (1, 1, 6), ALL_LINEAR).ravel().tolist() == [3, 3, 1, 1, 2, 2]
+
+
+def test_the_earlier_class_wins_a_draw():
+    assert resample_classes(row(0, 1), (1, 1, 1), ALL_LINEAR).ravel().tolist() == [0]
+    assert resample_classes(row(2, 1), (1, 1, 1), ALL_LINEAR).ravel().tolist() == [1]
+
+
+def test_slices_of_labels_are_repeated_where_thick():
+    classes = np.array([1, 0, 2], np.uint8).reshape(3, 1, 1)
+    orders = spline_orders((6, 1, 1), (3, 1, 1), LINEAR)
+    assert resample_classes(classes, (6, 1, 1), orders).ravel().tolist() == [1, 1, 0, 0, 2, 2]
+
+
+def test_labels_keep_their_type_and_an_empty_map_stays_empty():
+    classes = np.zeros((3, 3, 3), np.uint16)
+    resampled = resample_classes(classes, (5, 2, 1), ALL_LINEAR)
+    assert (resampled.dtype, resampled.shape, resampled.any()) == (np.uint16, (5, 2, 1), False)
+
+
+def test_scores_are_interpolated_before_the_largest_is_taken():
+    # At 0.25 of the way class 1 still leads, since it is so sure of its voxel.
+    logits = np.array([[1, 1.0], [9, 0]]).reshape(2, 1, 1, 2)
+    assert largest_of_logits(logits, (1, 1, 2), ALL_LINEAR).ravel().tolist() == [1, 0]
+    assert largest_of_logits(logits, (1, 1, 4), ALL_LINEAR).ravel().tolist() == [1, 1, 1, 0]
+
+
+def test_scores_all_below_zero_have_a_largest_too():
+    logits = np.array([-9.0, -3.0, -5.0]).reshape(3, 1, 1, 1)
+    assert largest_of_logits(logits, (1, 1, 1), ALL_LINEAR).ravel().tolist() == [1]
+
+
+# --- shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm", "new_spacing_mm", "expected"),
+    [
+        ((10, 256, 256), (8, 1.25, 1.25), (8, 1, 1), (10, 320, 320)),
+        ((10, 256, 256), (8, 1.25, 1.25), (4, 2.5, 2.5), (20, 128, 128)),
+        ((3, 3, 3), (1, 1, 1), (100, 2, 1), (1, 2, 3)),
+        ((1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
+    ],
+)
+def test_the_extent_stays_and_no_axis_vanishes(shape, spacing_mm, new_spacing_mm, expected):
+    assert shape_at(shape, spacing_mm, new_spacing_mm) == expected

@@ -1,0 +1,274 @@
+"""Finding a dataset, reading its dataset.json, pairing its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spadunet.dataset import Dataset, find_dataset, find_images, load_dataset
+from spadunet.errors import InputError
+from spadunet.labels import LabelSet
+
+DATA = Path(__file__).parent.parent / "spadunet/demo/data"
+JSON = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "heart": 1}, "file_ending": ".nii.gz"}
+
+
+def make_dataset(
+    folder: Path, images: list[str], labels: list[str] | None = None, description: dict | None = None
+) -> Path:
+    """A dataset of empty files; without `labels`, each image has one."""
+    for sub in ("imagesTr", "labelsTr"):
+        (folder / sub).mkdir(parents=True)
+    for name in images:
+        (folder / "imagesTr" / name).touch()
+    for name in labels if labels is not None else {name.replace("_0000", "") for name in images}:
+        (folder / "labelsTr" / name).touch()
+    (folder / "dataset.json").write_text(json.dumps(JSON if description is None else description))
+    return folder
+
+
+def problem_of(folder: Path) -> str:
+    """The one line that says why a dataset cannot be loaded, without the path of the folder."""
+    with pytest.raises(InputError) as caught:
+        load_dataset(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(f"{folder.resolve()}/")
+
+
+# --- finding
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """A folder with three datasets, of which two have one number, and a stray file."""
+    for name in ("Dataset004_Hippocampus", "Dataset004_Heart", "Dataset101_SunnybrookLV", "BTCV"):
+        (tmp_path / "raw" / name).mkdir(parents=True)
+    (tmp_path / "raw" / "notes.txt").touch()
+    return tmp_path / "raw"
+
+
+@pytest.mark.parametrize("name", ["Hippocampus", "hippocampus", "Dataset004_Hippocampus", "dataset004_hippocampus"])
+def test_a_dataset_is_found_by_its_name(raw: Path, name: str):
+    assert find_dataset(name, raw) == raw / "Dataset004_Hippocampus"
+
+
+@pytest.mark.parametrize("name", ["101", "0101"])
+def test_a_dataset_is_found_by_its_number(raw: Path, name: str):
+    assert find_dataset(name, raw) == raw / "Dataset101_SunnybrookLV"
+
+
+def test_a_folder_named_otherwise_is_found_by_its_name(raw: Path):
+    assert find_dataset("btcv", raw) == raw / "BTCV"
+
+
+def test_a_path_goes_before_names(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = make_dataset(tmp_path / "elsewhere" / "mine", [])
+    assert find_dataset(str(folder), raw) == folder
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert find_dataset("mine", raw) == Path("mine")
+
+
+def test_a_name_that_fits_several_is_refused(raw: Path):
+    with pytest.raises(InputError) as caught:
+        find_dataset("4", raw)
+    assert str(caught.value) == (
+        f"-d 4: fits several datasets in {raw}: Dataset004_Heart, Dataset004_Hippocampus; give the full name"
+    )
+
+
+@pytest.mark.parametrize("name", ["Liver", "1", "²", "Dataset004"])
+def test_a_name_that_fits_none_lists_what_there_is(raw: Path, name: str):
+    with pytest.raises(InputError) as caught:
+        find_dataset(name, raw)
+    assert str(caught.value) == (
+        f"-d {name}: dataset not found; datasets in {raw}: BTCV, Dataset004_Heart, Dataset004_Hippocampus, "
+        "Dataset101_SunnybrookLV; give one of them or a path"
+    )
+
+
+def test_a_raw_folder_that_is_not_there_has_none(tmp_path: Path):
+    with pytest.raises(InputError, match=r"^-d 4: dataset not found; datasets in .*/raw: none; give one of them"):
+        find_dataset("4", tmp_path / "raw")
+
+
+# --- loading
+
+
+def test_the_embedded_datasets_load():
+    dataset = load_dataset(DATA / "Dataset004_Hippocampus")
+    assert dataset.name == "Dataset004_Hippocampus"
+    assert dataset.channel_names == ("MRI",)
+    assert dataset.labels == LabelSet(names=("background", "Anterior", "Posterior"), ids=(0, 1, 2))
+    assert len(dataset.cases) == 40
+    first = dataset.cases[0]
+    assert first.name == "hippocampus_011"
+    assert [path.name for path in first.image_paths] == ["hippocampus_011_0000.nii.gz"]
+    assert first.label_path == dataset.folder / "labelsTr/hippocampus_011.nii.gz"
+    assert len(load_dataset(DATA / "Dataset101_SunnybrookLV").cases) == 12
+
+
+def test_channels_are_ordered_by_number_and_labels_by_id(tmp_path: Path):
+    description = {
+        "channel_names": {"1": "T2", "0": "T1"},
+        "labels": {"spleen": 6, "background": 0, "liver": 2},
+        "licence": "what the user adds stays unread",
+    }
+    names = ["b_0001.nii.gz", "b_0000.nii.gz", "a_0000.nii.gz", "a_0001.nii.gz", "._a_0000.nii.gz", "notes.txt"]
+    dataset = load_dataset(make_dataset(tmp_path / "X", names, ["a.nii.gz", "b.nii.gz"], description))
+    assert dataset.channel_names == ("T1", "T2")
+    assert dataset.labels == LabelSet(names=("background", "liver", "spleen"), ids=(0, 2, 6))
+    assert [(case.name, [path.name for path in case.image_paths]) for case in dataset.cases] == [
+        ("a", ["a_0000.nii.gz", "a_0001.nii.gz"]),
+        ("b", ["b_0000.nii.gz", "b_0001.nii.gz"]),
+    ]
+
+
+def test_one_channel_needs_no_suffix(tmp_path: Path):
+    dataset = load_dataset(make_dataset(tmp_path / "X", ["heart_1.nii.gz", "heart_2_0000.nii.gz"]))
+    assert [(case.name, case.image_paths[0].name) for case in dataset.cases] == [
+        ("heart_1", "heart_1.nii.gz"),
+        ("heart_2", "heart_2_0000.nii.gz"),
+    ]
+
+
+def test_uncompressed_files_are_taken_if_dataset_json_says_so(tmp_path: Path):
+    folder = make_dataset(tmp_path / "X", ["a_0000.nii", "b_0000.nii.gz"], description=JSON | {"file_ending": ".nii"})
+    assert [case.name for case in load_dataset(folder).cases] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("images", "description", "message"),
+    [
+        (
+            ["a_0000.nii.gz", "a_0001.nii.gz"],
+            JSON,
+            "imagesTr/a: wrong channel count: files for channels [0, 1], but dataset.json names 1; "
+            "add the missing or remove the extra files",
+        ),
+        (
+            ["a_0001.nii.gz"],
+            JSON | {"channel_names": {"0": "T1", "1": "T2"}},
+            "imagesTr/a: wrong channel count: files for channels [1], but dataset.json names 2; "
+            "add the missing or remove the extra files",
+        ),
+        (
+            ["a.nii.gz", "a_0000.nii.gz"],
+            JSON,
+            "imagesTr/a_0000.nii.gz: a second file for channel 0 of case a; keep one of them",
+        ),
+        ([], JSON, "imagesTr: no *.nii.gz files; put the images there (or set file_ending in dataset.json)"),
+        (
+            ["a.nii.gz"],
+            JSON | {"file_ending": ".nii"},
+            "imagesTr: no *.nii files; put the images there (or set file_ending in dataset.json)",
+        ),
+    ],
+    ids=["too many", "too few", "twice", "empty", "ending"],
+)
+def test_files_that_do_not_fit_are_told(tmp_path: Path, images: list[str], description: dict, message: str):
+    assert problem_of(make_dataset(tmp_path / "X", images, description=description)) == message
+
+
+def test_missing_labels_are_told_and_counted(tmp_path: Path):
+    names = [f"{name}_0000.nii.gz" for name in "abc"]
+    one = make_dataset(tmp_path / "one", names, ["a.nii.gz", "c.nii.gz"])
+    remedy = "add it or take its image out of imagesTr"
+    assert problem_of(one) == f"labelsTr/b.nii.gz: label file missing; {remedy}"
+    two = make_dataset(tmp_path / "two", names, ["b.nii.gz"])
+    assert problem_of(two) == f"labelsTr/a.nii.gz: label file missing (and 1 more); {remedy}"
+
+
+def test_a_missing_folder_is_told(tmp_path: Path):
+    with pytest.raises(InputError, match=r"/imagesTs: folder not found; it must hold the images$"):
+        find_images(tmp_path / "imagesTs", ".nii.gz", 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": None}, "field 'labels': Input should be an object (found None)"),
+        (
+            {"labels": {"background": 0, "tumour": [1, 2]}},
+            "field 'labels.tumour': Input should be a valid integer (found [1, 2])",
+        ),
+        (
+            {"labels": {"background": 0, "tumour": "one"}},
+            "field 'labels.tumour': Input should be a valid integer, unable to parse string as an integer "
+            "(found 'one')",
+        ),
+        (
+            {"labels": {"heart": 1}},
+            "field 'labels': expected \"background\": 0 among the labels (found {'heart': 1})",
+        ),
+        (
+            {"labels": {"background": 1, "heart": 0}},
+            "field 'labels': expected \"background\": 0 among the labels (found {'background': 1, 'heart': 0})",
+        ),
+        (
+            {"labels": {"background": 0, "heart": 1, "ignore": 2}},
+            "field 'labels': an ignore label is not supported yet; leave it out and give its voxels another label "
+            "(found {'background': 0, 'heart': 1, 'ignore': 2})",
+        ),
+        (
+            {"labels": {"background": 0, "heart": 65536}},
+            "field 'labels': label ids lie between 0 and 65535 (found {'background': 0, 'heart': 65536})",
+        ),
+        ({"labels": {"background": 0}}, "field 'labels': at least one label beside background is needed"),
+        (
+            {"labels": {"background": 0, "a": 1, "b": 1}},
+            "field 'labels': names and ids must be unique, not {'background': 0, 'a': 1, 'b': 1}",
+        ),
+        (
+            {"channel_names": {"1": "MRI"}},
+            "field 'channel_names': channels are numbered \"0\", \"1\", … (found {'1': 'MRI'})",
+        ),
+        ({"channel_names": {}}, 'field \'channel_names\': channels are numbered "0", "1", … (found {})'),
+        ({"file_ending": ".png"}, "field 'file_ending': expected one of .nii.gz, .nii (found '.png')"),
+        ({"patients": ["a"]}, "field 'patients': Input should be an object (found ['a'])"),
+    ],
+)
+def test_a_wrong_dataset_json_is_told_with_its_field(tmp_path: Path, change: dict, message: str):
+    folder = make_dataset(tmp_path / "X", ["a_0000.nii.gz"], description=JSON | change)
+    assert problem_of(folder) == f"dataset.json: {message}"
+
+
+def test_a_dataset_json_that_is_missing_or_no_json_is_told(tmp_path: Path):
+    folder = make_dataset(tmp_path / "X", ["a_0000.nii.gz"], description={"channel_names": {"0": "MRI"}})
+    assert problem_of(folder) == "dataset.json: field 'labels': field required"
+    (folder / "dataset.json").write_text("{'labels': 0}")
+    assert problem_of(folder) == "dataset.json: Invalid JSON: key must be a string at line 1 column 2"
+    (folder / "dataset.json").unlink()
+    assert problem_of(folder) == ("dataset.json: not found; write one that names channels and labels, as for nnU-Net")
+
+
+# --- patients
+
+
+@pytest.mark.parametrize(
+    ("case", "patient"),
+    [
+        ("SC-HF-I-01_ph08", "SC-HF-I-01"),
+        ("SC-HF-I-01_ph19", "SC-HF-I-01"),
+        ("SC-HF-I-05_ph00", "SC-HF-I-05"),
+        ("hippocampus_003", "hippocampus_003"),
+        ("patient001_frame12", "patient001"),
+        ("patient001_ED", "patient001"),
+        ("sub-01_ses-2", "sub-01"),
+        ("sub-01_ses-2_T1w", "sub-01"),
+        ("sub-010_T1w", "sub-010"),
+        ("liver_1", "liver_1"),
+        ("phantom_1", "phantom_1"),
+        ("ph08", "ph08"),
+    ],
+)
+def test_images_of_one_patient_are_told_by_their_names(case: str, patient: str):
+    assert load_dataset(DATA / "Dataset004_Hippocampus").patient_of(case) == patient
+
+
+def test_dataset_json_knows_patients_better_than_names_do(tmp_path: Path):
+    description = JSON | {"patients": {"a_ph1": "Ann", "b": "Ann"}}
+    names = ["a_ph1.nii.gz", "a_ph2.nii.gz", "b.nii.gz", "c.nii.gz"]
+    dataset: Dataset = load_dataset(make_dataset(tmp_path / "X", names, description=description))
+    assert [dataset.patient_of(case.name) for case in dataset.cases] == ["Ann", "a", "Ann", "c"]

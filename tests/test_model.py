@@ -1,0 +1,178 @@
+"""The model folder: what is written comes back, and what was changed is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from spadunet.errors import InputError, OutputError
+from spadunet.files import sha256_of_file
+from spadunet.labels import LabelSet
+from spadunet.model import Model, Task, load_model, read_model_record, save_model
+from spadunet.plan import IntensityRule, Plan
+
+FILES = (
+    "backbone.safetensors",
+    "tasks/Dataset004_Hippocampus/task.json",
+    "tasks/Dataset004_Hippocampus/task.safetensors",
+    "tasks/Dataset101_SunnybrookLV/task.json",
+    "tasks/Dataset101_SunnybrookLV/task.safetensors",
+)
+
+
+def make_model() -> Model:
+    """Two tasks; weights that are easy to tell apart, in each type that occurs and in a layout that is not plain."""
+
+    def task(name: str, number: float) -> Task:
+        plan = Plan(
+            dataset_name=name,
+            channel_names=("MRI",),
+            intensity=(IntensityRule(kind="percentiles", low=0.5, high=99.5),),
+            target_spacing_mm=(1.0, 1.0, 1.0),
+            degree_of_anisotropy=0,
+            patch_sizes_voxels=dict.fromkeys(range(7), (8, 8, 8)),
+            labels=LabelSet(names=("background", "organ"), ids=(0, 1)),
+            memory_gb=1,
+            fingerprint_digest="0",
+        )
+        return Task(plan=plan, state={"heads.0.weight": torch.full((2, 3), number)})
+
+    return Model(
+        backbone="spad_unet",
+        preset="tiny",
+        backbone_state={
+            "transposed": torch.arange(6.0).view(2, 3).T,
+            "half": torch.ones(2, dtype=torch.bfloat16),
+            "scalar": torch.tensor(7.0),
+        },
+        tasks={"Dataset004_Hippocampus": task("Hippocampus", 4), "Dataset101_SunnybrookLV": task("LV", 101)},
+        provenance={"steps": "3"},
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A saved model."""
+    save_model(tmp_path / "model", make_model())
+    return tmp_path / "model"
+
+
+def change_record(folder: Path, change: Callable[[dict], object]) -> None:
+    """Edit model.json as a user might."""
+    record = json.loads((folder / "model.json").read_text())
+    change(record)
+    (folder / "model.json").write_text(json.dumps(record))
+
+
+def test_model_comes_back_as_it_was_saved(folder: Path):
+    saved, loaded = make_model(), load_model(folder)
+    assert (loaded.backbone, loaded.preset, loaded.provenance) == ("spad_unet", "tiny", {"steps": "3"})
+    assert loaded.backbone_state.keys() == saved.backbone_state.keys()
+    for name, value in saved.backbone_state.items():
+        assert loaded.backbone_state[name].dtype == value.dtype
+        assert torch.equal(loaded.backbone_state[name], value)
+    assert list(loaded.tasks) == list(saved.tasks)
+    for name, task in saved.tasks.items():
+        assert loaded.tasks[name].plan == task.plan
+        assert torch.equal(loaded.tasks[name].state["heads.0.weight"], task.state["heads.0.weight"])
+
+
+def test_folder_holds_json_and_safetensors_only_each_with_its_hash(folder: Path):
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == {"model.json", *FILES}
+    record = read_model_record(folder)
+    assert record.sha256 == {file: sha256_of_file(folder / file) for file in FILES}
+    for file in FILES:
+        content = (folder / file).read_bytes()
+        # A safetensors file starts with the length of its JSON header, eight bytes; a pickle would start with 0x80.
+        header = content[8 : 8 + int.from_bytes(content[:8], "little")] if file.endswith("tensors") else content
+        assert json.loads(header)
+
+
+def test_saving_again_replaces_the_model(folder: Path):
+    save_model(folder, make_model())
+    assert load_model(folder).preset == "tiny"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_flipped_byte_is_told_with_its_file(folder: Path, file: str):
+    content = bytearray((folder / file).read_bytes())
+    content[-2] ^= 1
+    (folder / file).write_bytes(content)
+    with pytest.raises(InputError, match=f"{file}: does not have the SHA-256 that model.json states.*copy it again"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_missing_file_is_named(folder: Path, file: str):
+    (folder / file).unlink()
+    with pytest.raises(InputError, match=f"{file}: model file missing"):
+        load_model(folder)
+
+
+def test_weights_that_are_no_safetensors_are_told_even_with_a_fitting_hash(folder: Path):
+    (folder / "backbone.safetensors").write_bytes(b"\x80\x04not a pickle either")
+    digest = sha256_of_file(folder / "backbone.safetensors")
+    change_record(folder, lambda record: record["sha256"].update({"backbone.safetensors": digest}))
+    with pytest.raises(InputError, match=r"backbone\.safetensors: cannot be read as safetensors"):
+        load_model(folder)
+
+
+def test_a_folder_without_model_json_is_no_model(tmp_path: Path):
+    with pytest.raises(InputError, match=r"model\.json: not found; give a model folder, as spadunet_train writes it"):
+        load_model(tmp_path)
+
+
+def test_a_flipped_byte_in_model_json_is_told(folder: Path):
+    path = folder / "model.json"
+    path.write_text(path.read_text().replace('"preset"', '"preseT"'))
+    with pytest.raises(InputError, match=r"model\.json: field 'preset'"):
+        load_model(folder)
+    path.write_text("{")
+    with pytest.raises(InputError, match=r"model\.json: Invalid JSON"):
+        load_model(folder)
+
+
+def test_a_newer_format_asks_to_update_spadunet(folder: Path):
+    change_record(folder, lambda record: record.update(format_version=2, unheard_of="field"))
+    with pytest.raises(InputError, match=r"format version 2 is newer than 1.*update spadunet"):
+        load_model(folder)
+
+
+def test_hashes_of_files_outside_the_folder_are_refused(folder: Path, tmp_path: Path):
+    (tmp_path / "secret.txt").write_text("secret")
+    change_record(folder, lambda record: record["sha256"].update({"../secret.txt": "0"}))
+    with pytest.raises(InputError, match="its sha256 must list exactly"):
+        load_model(folder)
+
+
+def test_a_file_without_a_hash_is_refused(folder: Path):
+    change_record(folder, lambda record: record["sha256"].pop("backbone.safetensors"))
+    with pytest.raises(InputError, match="its sha256 must list exactly"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["../../x", "..", "", "a/b", "a\\b"])
+def test_a_task_whose_name_leads_out_of_the_model_is_refused(folder: Path, name: str):
+    change_record(folder, lambda record: record.update(tasks=[name]))
+    with pytest.raises(InputError, match=r"field 'tasks': expected names of folders in tasks/"):
+        load_model(folder)
+
+
+def test_a_model_without_tasks_is_refused(folder: Path):
+    change_record(folder, lambda record: record.update(tasks=[]))
+    with pytest.raises(InputError, match="field 'tasks'"):
+        load_model(folder)
+
+
+def test_a_disk_that_fills_up_leaves_no_model_and_no_half_file(tmp_path: Path, limited_files):
+    large = Model(
+        **{**vars(make_model()), "backbone_state": {"weight": torch.zeros(100_000)}}  # 400 kB
+    )
+    with limited_files(50_000), pytest.raises(OutputError, match=r"backbone\.safetensors: cannot be written"):
+        save_model(tmp_path, large)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

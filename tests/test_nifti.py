@@ -1,0 +1,124 @@
+"""What a NIfTI header announces, written byte by byte."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+from pathlib import Path
+
+import pytest
+
+from spadunet.errors import InputError
+from spadunet.nifti import check_nifti
+
+DATA = Path(__file__).parent.parent / "spadunet/demo/data"
+
+
+def nifti_1(
+    sizes: tuple[int, ...], spacing_mm: tuple[float, ...], order: str = "<", kind: tuple[int, int] = (4, 16)
+) -> bytes:
+    """Header of a .nii file, 352 bytes, with only the fields that are looked at; kind is datatype and bits a voxel."""
+    header = bytearray(352)
+    struct.pack_into(f"{order}i", header, 0, 348)
+    struct.pack_into(f"{order}{1 + len(sizes)}h", header, 40, len(sizes), *sizes)
+    struct.pack_into(f"{order}hh", header, 70, *kind)
+    struct.pack_into(f"{order}{1 + len(spacing_mm)}f", header, 76, 1, *spacing_mm)
+    struct.pack_into(f"{order}f", header, 108, 352)
+    header[344:348] = b"n+1\0"
+    return bytes(header)
+
+
+def nifti_2(sizes: tuple[int, ...], spacing_mm: tuple[float, ...], order: str = "<", kind=(4, 16)) -> bytes:
+    """The same for NIfTI-2, 544 bytes."""
+    header = bytearray(544)
+    struct.pack_into(f"{order}i", header, 0, 540)
+    header[4:8] = b"n+2\0"
+    struct.pack_into(f"{order}hh", header, 12, *kind)
+    struct.pack_into(f"{order}{1 + len(sizes)}q", header, 16, len(sizes), *sizes)
+    struct.pack_into(f"{order}{1 + len(spacing_mm)}d", header, 104, 1, *spacing_mm)
+    struct.pack_into(f"{order}q", header, 168, 544)
+    return bytes(header)
+
+
+def problem_of(path: Path, content: bytes) -> str | None:
+    """Write a file and say what is wrong with it, without its path."""
+    path.write_bytes(content)
+    try:
+        check_nifti(path)
+    except InputError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return None
+
+
+@pytest.mark.parametrize("write", [nifti_1, nifti_2])
+@pytest.mark.parametrize("order", "<>")
+def test_a_whole_file_of_either_version_and_byte_order_passes_and_a_byte_less_does_not(tmp_path, write, order: str):
+    header = write((2, 3, 4), (1, 2, 3), order)
+    whole = header + bytes(2 * 3 * 4 * 2)
+    assert problem_of(tmp_path / "a.nii", whole) is None
+    assert problem_of(tmp_path / "a.nii", whole + b"trailing bytes") is None
+    truncated = "truncated: 47 of the 48 bytes of voxels that its header announces; copy it again from its source"
+    assert problem_of(tmp_path / "a.nii", whole[:-1]) == truncated
+    assert problem_of(tmp_path / "a.nii.gz", gzip.compress(whole[:-1])) == truncated
+
+
+@pytest.mark.parametrize("write", [nifti_1, nifti_2])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(("kind", "code"), [((16, 32), "f"), ((64, 64), "d")])
+def test_voxels_that_are_no_numbers_are_counted(tmp_path, write, order: str, kind: tuple[int, int], code: str):
+    header = write((2, 2, 2), (1, 1, 1), order, kind)
+    sound = struct.pack(f"{order}8{code}", *range(8))
+    bad = struct.pack(f"{order}8{code}", 0, math.nan, 2, math.inf, -math.inf, 5, 6, 7)
+    assert problem_of(tmp_path / "a.nii", header + sound + b"\xff" * 16) is None  # what trails is no voxel
+    expected = "holds 3 NaN or infinite values; replace them by a number, e.g. the minimum"
+    assert problem_of(tmp_path / "a.nii", header + bad) == expected
+    assert problem_of(tmp_path / "a.nii.gz", gzip.compress(header + bad)) == expected
+
+
+def test_embedded_images_pass():
+    for path in [*sorted(DATA.glob("*/imagesTr/*"))[:1], *sorted(DATA.glob("*/labelsTr/*"))[-1:]]:
+        check_nifti(path)
+
+
+@pytest.mark.parametrize("side", [0.0, -3.0, math.nan, math.inf])
+def test_a_spacing_that_cannot_be_is_told(tmp_path: Path, side: float):
+    content = nifti_1((2, 3, 4), (1, 2, side)) + bytes(48)
+    assert problem_of(tmp_path / "a.nii", content) == (
+        f"voxel spacing 1×2×{side:g} mm; each must be above zero: correct the header"
+    )
+
+
+def test_only_the_axes_of_space_have_a_spacing(tmp_path: Path):
+    assert problem_of(tmp_path / "a.nii", nifti_1((6, 4), (1, 2, 0)) + bytes(48)) is None
+    assert problem_of(tmp_path / "a.nii", nifti_1((2, 3, 4, 1), (1, 2, 3, 0)) + bytes(48)) is None
+
+
+def test_an_image_without_voxels_is_told(tmp_path: Path):
+    assert problem_of(tmp_path / "a.nii", nifti_1((2, 0, 4), (1, 2, 3))) == (
+        "the header gives 2×0×4 voxels; each must be above zero: copy the file again"
+    )
+
+
+def test_single_bits_are_counted_in_whole_bytes(tmp_path: Path):
+    header = nifti_1((3, 3, 1), (1, 1, 1), kind=(1, 1))
+    assert problem_of(tmp_path / "a.nii", header + bytes(2)) is None
+    assert problem_of(tmp_path / "a.nii", header + bytes(1)) is not None
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"no image at all" * 100, nifti_1((2, 3, 4), (1, 2, 3))[:100]])
+def test_what_is_no_nifti_is_left_to_the_reader(tmp_path: Path, content: bytes):
+    assert problem_of(tmp_path / "a.nii", content) is None
+
+
+def test_a_damaged_gzip_file_is_told(tmp_path: Path):
+    whole = gzip.compress(nifti_1((2, 3, 4), (1, 2, 3)) + bytes(48))
+    assert problem_of(tmp_path / "a.nii.gz", whole[: len(whole) // 2]) == (
+        "damaged gzip file (Compressed file ended before the end-of-stream marker was reached); "
+        "copy it again from its source"
+    )
+    for content in (b"no gzip", whole[:20] + b"!!!" + whole[23:], whole[:-8] + b"\0\0\0\0" + whole[-4:]):
+        problem = problem_of(tmp_path / "a.nii.gz", content)
+        assert problem is not None
+        assert problem.startswith("damaged gzip file (")
+        assert "\n" not in problem

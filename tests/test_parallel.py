@@ -1,0 +1,63 @@
+"""The same function over many cases, in one process and in two.
+
+The functions come from the package: a worker process must find them by name.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from spadunet.errors import InputError, OutputError
+from spadunet.labels import LabelSet
+from spadunet.parallel import Outcome, map_cases
+from spadunet.record import read_record, write_record
+
+LABELS = LabelSet(names=("background", "liver"), ids=(0, 1))
+READ = partial(read_record, kind=LabelSet, remedy="write it")
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_bad_item_gets_its_line_and_does_not_stop_the_others(tmp_path: Path, num_processes: int):
+    first, missing, last = (tmp_path / f"{name}.json" for name in "abc")
+    write_record(first, LABELS)
+    write_record(last, LABELS)
+    outcomes = map_cases(READ, [first, missing, last], num_processes=num_processes, title="Reading")
+    assert sorted(outcomes, key=lambda outcome: outcome.item) == [
+        Outcome(item=first, result=LABELS, problem=None),
+        Outcome(item=missing, result=None, problem=f"{missing}: not found; write it"),
+        Outcome(item=last, result=LABELS, problem=None),
+    ]
+
+
+@pytest.mark.parametrize("error", [InputError("bad scan"), OutputError("disk full")])
+def test_errors_meant_for_the_user_become_problems(error: Exception):
+    def fail(item: int) -> int:
+        raise error
+
+    assert list(map_cases(fail, [7], num_processes=1, title="")) == [Outcome(item=7, result=None, problem=str(error))]
+
+
+def test_an_error_of_ours_is_not_swallowed():
+    with pytest.raises(ZeroDivisionError):
+        list(map_cases(lambda item: 1 / item, [0], num_processes=1, title=""))
+
+
+def test_no_items_have_no_outcomes_whatever_the_number_of_processes():
+    assert list(map_cases(READ, [], num_processes=8, title="")) == []
+
+
+def test_one_item_needs_no_second_process():
+    [outcome] = map_cases(lambda item: os.getpid(), [0], num_processes=8, title="")
+    assert outcome.result == os.getpid()
+
+
+def test_a_worker_that_dies_is_told_in_one_line():
+    with pytest.raises(OutputError) as caught:
+        list(map_cases(os._exit, [9, 9], num_processes=2, title="Preprocessing BTCV"))
+    assert str(caught.value) == (
+        "Preprocessing BTCV: a worker process died, probably for lack of memory; run the same command with a lower -np"
+    )

@@ -1,0 +1,65 @@
+"""Curves: one row a step, however often a run was stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from spadunet.training.curves import CSV_FILE, FIELDS, PNG_FILE, TENSORBOARD_FOLDER, Curves, read_rows
+
+
+def add(curves: Curves, step: int, loss: float = 1.0, task: str = "A") -> None:
+    """A row."""
+    curves.add(
+        step=step,
+        minutes=f"{step / 60:.4f}",
+        task=task,
+        da=0,
+        loss=loss,
+        learning_rate=0.1,
+        samples_per_second=2,
+        waiting_share=0,
+    )
+
+
+def steps(folder: Path) -> list[int]:
+    """Those in the file."""
+    return [int(row["step"]) for row in read_rows(folder / CSV_FILE)]
+
+
+def test_a_row_is_on_disk_as_soon_as_it_is_added(tmp_path: Path):
+    curves = Curves(tmp_path, 0)
+    add(curves, 0)
+    assert steps(tmp_path) == [0]
+    curves.close()
+    assert (tmp_path / CSV_FILE).read_text().splitlines()[0] == ",".join(FIELDS)
+
+
+def test_closing_leaves_a_picture_and_tensorboard_files(tmp_path: Path):
+    curves = Curves(tmp_path, 0)
+    add(curves, 0, task="A")
+    add(curves, 1, task="B")
+    curves.close()
+    assert (tmp_path / PNG_FILE).read_bytes().startswith(b"\x89PNG")
+    assert list((tmp_path / TENSORBOARD_FOLDER).iterdir())
+
+
+def test_a_run_without_a_step_draws_nothing(tmp_path: Path):
+    Curves(tmp_path, 0).close()
+    assert steps(tmp_path) == []
+    assert not (tmp_path / PNG_FILE).exists()
+
+
+@pytest.mark.parametrize(("start", "kept"), [(0, []), (2, [0, 1]), (4, [0, 1, 2, 3])])
+def test_opening_at_a_step_drops_what_a_killed_run_did_beyond_it(tmp_path: Path, start: int, kept: list[int]):
+    curves = Curves(tmp_path, 0)
+    for step in range(4):
+        add(curves, step)
+    curves.close()
+    with (tmp_path / CSV_FILE).open("a") as file:
+        file.write("4,0.1,A")  # half a row, as a kill leaves it
+    curves = Curves(tmp_path, start)
+    add(curves, start)
+    curves.close()
+    assert steps(tmp_path) == [*kept, start]

@@ -1,0 +1,191 @@
+"""The loop: exact resume, honest ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from spadunet.errors import OutputError
+from spadunet.model import read_tensors
+from spadunet.network.build import build_backbone, build_task
+from spadunet.network.heads import SegmentationTask
+from spadunet.network.unet import SpadUNet
+from spadunet.training import loop
+from spadunet.training.curves import read_rows
+from spadunet.training.loop import JointNetwork, share_done, train_network
+from spadunet.training.patches import TrainingTask
+from spadunet.training.state import Progress, read_progress
+
+CHECKPOINT = "state/checkpoint.safetensors"
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing catches it."""
+
+
+def small_network(num_tasks: int = 1) -> JointNetwork:
+    """Three levels of sixteen channels."""
+    torch.manual_seed(0)
+    tasks = [SegmentationTask(1, 3, [16, 16]) for _ in range(num_tasks)]
+    return JointNetwork(SpadUNet([16, 16, 16], [1, 1, 1]), tasks)
+
+
+def tiny_network() -> JointNetwork:
+    """The preset `tiny`."""
+    torch.manual_seed(0)
+    backbone = build_backbone("tiny")
+    return JointNetwork(backbone, [build_task(1, 3, backbone)])
+
+
+def losses(folder: Path) -> list[tuple[str, str]]:
+    """Task and loss of every step, as written."""
+    rows = read_rows(folder / "curves.csv")
+    assert [int(row["step"]) for row in rows] == list(range(len(rows)))
+    return [(row["task"], row["loss"]) for row in rows]
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, call: int, action: Callable[[], object]) -> None:
+    """Act at the start of the train_step of this number."""
+    real, calls = loop.train_step, 0
+
+    def train_step(*arguments: object) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == call + 1:
+            action()
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "train_step", train_step)
+
+
+def raising(error: BaseException) -> Callable[[], object]:
+    """An action that raises."""
+
+    def act() -> None:
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize("network", [tiny_network, small_network])
+def test_a_run_killed_after_its_checkpoint_goes_on_to_the_same_losses_and_weights(
+    network, make_task, make_options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tasks = [make_task()]
+    whole, parts = network(), network()
+    train_network(whole, tasks, tmp_path / "whole", make_options(), run={})
+    real_save = loop.save_state
+
+    def save_until_step_4(path: Path, model, optimiser, progress: Progress) -> None:
+        if progress.step <= 4:
+            real_save(path, model, optimiser, progress)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop, "save_state", save_until_step_4)
+        fail_at(patch, 6, raising(Killed()))
+        train_network(parts, tasks, tmp_path / "parts", make_options(), run={})
+    assert read_progress(tmp_path / "parts" / CHECKPOINT).step == 4
+    assert len(losses(tmp_path / "parts")) == 6  # two steps further than the checkpoint
+    resumed = network()
+    progress = train_network(resumed, tasks, tmp_path / "parts", make_options(), run={})
+    assert (progress.step, progress.is_finished) == (8, True)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    for (name, value), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(value, other), name
+    checkpoints = [read_tensors(tmp_path / folder / CHECKPOINT) for folder in ("whole", "parts")]
+    assert checkpoints[0].keys() == checkpoints[1].keys()
+    assert all(torch.equal(value, checkpoints[1][name]) for name, value in checkpoints[0].items())
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [raising(KeyboardInterrupt()), lambda: os.kill(os.getpid(), signal.SIGTERM)],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_an_interrupted_run_saves_its_state_and_goes_on(
+    stop, make_task, make_options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tasks, options = [make_task()], make_options(checkpoint_minutes=60.0, max_steps=5)
+    train_network(small_network(), tasks, tmp_path / "whole", options, run={})
+    handler = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        fail_at(patch, 3, stop)
+        train_network(small_network(), tasks, tmp_path / "parts", options, run={"seed": "0"})
+    assert signal.getsignal(signal.SIGTERM) == handler
+    progress = read_progress(tmp_path / "parts" / CHECKPOINT)
+    assert (progress.step, progress.is_finished, progress.run) == (3, False, {"seed": "0"})
+    train_network(small_network(), tasks, tmp_path / "parts", options, run={})
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(
+    make_task, make_options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real, calls = loop.deep_loss, 0
+
+    def explode(*arguments: object) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return real(*arguments) * (float("nan") if calls == 4 else 1)
+
+    monkeypatch.setattr(loop, "deep_loss", explode)
+    with pytest.raises(OutputError, match=r"the loss of Dataset001_A became nan; .*try a lower --learning-rate"):
+        train_network(small_network(), [make_task()], tmp_path, make_options(), run={})
+    progress = read_progress(tmp_path / CHECKPOINT)
+    assert (progress.step, progress.is_finished) == (3, False)
+    assert all(value.isfinite().all() for value in read_tensors(tmp_path / CHECKPOINT).values())
+    assert len(losses(tmp_path)) == 3
+
+
+def test_max_minutes_ends_a_run(make_task, make_options, tmp_path: Path):
+    options = make_options(max_steps=None, max_minutes=1e-6)
+    progress = train_network(small_network(), [make_task()], tmp_path, options, run={})
+    assert (progress.step, progress.is_finished) == (1, True)  # 60 µs are over after one step
+
+
+def test_whichever_limit_comes_first_ends_a_run(make_options):
+    assert share_done(4, 0.0, make_options(max_steps=8)) == 0.5
+    assert share_done(4, 30.0, make_options(max_steps=8, max_minutes=0.5)) == 1
+    assert share_done(4, 15.0, make_options(max_steps=None, max_minutes=0.5)) == 0.5
+
+
+def test_training_on_one_patch_again_and_again_learns_it(make_task, make_options, tmp_path: Path, monkeypatch):
+    task = make_task(num_cases=1)
+    batch = loop.BatchStream([task], 0)[0]
+    monkeypatch.setattr(loop.BatchStream, "__getitem__", lambda *_: batch)
+    train_network(small_network(), [task], tmp_path, make_options(max_steps=25, learning_rate=1e-2), run={})
+    values = [float(loss) for _, loss in losses(tmp_path)]
+    assert values[-1] < values[0] / 2
+
+
+def test_two_tasks_share_the_backbone_and_keep_their_own_heads(make_task, make_options, tmp_path: Path):
+    tasks: list[TrainingTask] = [
+        make_task("Dataset001_A"),
+        make_task("Dataset002_B", spacing_mm=(8.0, 1.0, 1.0), shape=(4, 24, 24), patch=(2, 16, 16)),
+    ]
+    network = small_network(num_tasks=2)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    train_network(network, tasks, tmp_path, make_options(max_steps=6), run={})
+    assert {task for task, _ in losses(tmp_path)} == {"Dataset001_A", "Dataset002_B"}
+    after = network.state_dict()
+    for name in ("tasks.0.heads.0.weight", "tasks.1.heads.0.weight", "backbone.encoder.stem.norm.weight"):
+        assert not torch.equal(before[name], after[name]), name
+
+
+def test_bfloat16_trains(make_task, make_options, tmp_path: Path):
+    options = make_options(max_steps=1, precision=torch.bfloat16)
+    train_network(small_network(), [make_task()], tmp_path, options, run={})
+    assert float(losses(tmp_path)[0][1]) > 0
+
+
+@pytest.mark.gpu
+def test_trains_on_a_gpu(make_task, make_options, tmp_path: Path):
+    options = make_options(max_steps=2, device=torch.device("cuda"), precision=torch.bfloat16)
+    train_network(small_network(), [make_task()], tmp_path, options, run={})
+    assert len(losses(tmp_path)) == 2

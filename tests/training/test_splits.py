@@ -1,0 +1,106 @@
+"""Folds: patients stay together, and a user's file is law."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spadunet.dataset import Dataset, RawCase
+from spadunet.errors import InputError
+from spadunet.labels import LabelSet
+from spadunet.training.splits import choose_cases, make_splits
+
+
+def dataset_of(*names: str, patients: dict[str, str] | None = None) -> Dataset:
+    """A dataset of cases that need not exist."""
+    return Dataset(
+        name="Dataset001_A",
+        folder=Path("raw"),
+        channel_names=("MRI",),
+        labels=LabelSet(names=("background", "organ"), ids=(0, 1)),
+        file_ending=".nii.gz",
+        cases=tuple(RawCase(name=name, image_paths=(), label_path=None) for name in names),
+        patients=patients or {},
+    )
+
+
+TEN = dataset_of(*(f"case{number}" for number in range(10)))
+PHASES = dataset_of(*(f"SC-N-{patient:02}_ph{phase:02}" for patient in range(7) for phase in range(3)))
+
+
+def test_each_case_is_held_out_once_and_trains_in_all_other_folds():
+    splits = make_splits(TEN)
+    assert len(splits) == 5
+    names = sorted(case.name for case in TEN.cases)
+    assert sorted(name for split in splits for name in split["val"]) == names
+    assert all(sorted(split["train"] + split["val"]) == names for split in splits)
+    assert all(len(split["val"]) == 2 for split in splits)
+
+
+@pytest.mark.parametrize("dataset", [PHASES, dataset_of("a", "b", "c", patients={"a": "P", "b": "P"})])
+def test_images_of_one_patient_are_never_on_both_sides(dataset: Dataset):
+    splits = make_splits(dataset)
+    assert splits
+    for split in splits:
+        assert split["val"]
+        assert not {dataset.patient_of(n) for n in split["train"]} & {dataset.patient_of(n) for n in split["val"]}
+
+
+def test_the_split_is_the_same_every_time_and_does_not_depend_on_the_order_of_cases():
+    shuffled = dataset_of(*(case.name for case in reversed(TEN.cases)))
+    assert [set(s["val"]) for s in make_splits(TEN)] == [set(s["val"]) for s in make_splits(shuffled)]
+
+
+def test_three_patients_give_three_folds_and_one_gives_none(tmp_path: Path):
+    assert len(make_splits(dataset_of("a", "b", "c"))) == 3
+    single = dataset_of("P_ph0", "P_ph1")
+    assert make_splits(single) == []
+    with pytest.raises(InputError, match=r"-f 0: .*has no folds, since a single patient cannot be split; give -f all"):
+        choose_cases(single, tmp_path, "0")
+
+
+def test_the_file_is_written_once_in_nnunets_layout(tmp_path: Path):
+    train, val = choose_cases(TEN, tmp_path, "3")
+    splits = json.loads((tmp_path / "splits_final.json").read_text())
+    assert splits[3] == {"train": train, "val": val}
+    assert [set(split) for split in splits] == [{"train", "val"}] * 5
+
+
+def test_a_file_that_is_there_is_read_and_left_as_it_is(tmp_path: Path):
+    path = tmp_path / "splits_final.json"
+    text = '[{"val": ["case1"],   "train": ["case7", "case3"]}]'
+    path.write_text(text)
+    assert choose_cases(TEN, tmp_path, "0") == (["case7", "case3"], ["case1"])
+    assert path.read_text() == text
+
+
+def test_all_trains_on_everything_and_writes_no_file(tmp_path: Path):
+    assert choose_cases(TEN, tmp_path, "all") == ([case.name for case in TEN.cases], [])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[", "expected a list of"),
+        ('{"train": [], "val": []}', "expected a list of"),
+        ('[{"train": ["case1"]}]', "expected a list of"),
+        ("[3]", "expected a list of"),
+        ('[{"train": ["case1"], "val": ["stranger"]}]', r"names cases that the dataset has not: \['stranger'\]"),
+        ('[{"train": [], "val": ["case1"]}]', "fold 0 has no training case"),
+        ("[]", "has no folds"),
+    ],
+)
+def test_a_bad_file_is_named_with_the_remedy(tmp_path: Path, text: str, message: str):
+    (tmp_path / "splits_final.json").write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        choose_cases(TEN, tmp_path, "0")
+    assert "splits_final.json" in str(caught.value)
+
+
+def test_a_fold_beyond_the_file_is_an_error_that_says_which_there_are(tmp_path: Path):
+    (tmp_path / "splits_final.json").write_text('[{"train": ["case1"], "val": []}, {"train": ["case2"], "val": []}]')
+    with pytest.raises(InputError, match=r"-f 4: .* has folds 0 to 1; give one of them or all"):
+        choose_cases(TEN, tmp_path, "4")
