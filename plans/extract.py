@@ -25,8 +25,11 @@ VOXELS_PER_CASE = 10_000
 class OrientedCase(Protocol):
     """What orientation and cropping give: array (C, D, H, W), its spacing, and the same for a label array."""
 
-    array: np.ndarray
-    spacing_mm: Spacing
+    @property
+    def array(self) -> np.ndarray: ...
+
+    @property
+    def spacing_mm(self) -> Spacing: ...
 
     @property
     def shape(self) -> Shape: ...

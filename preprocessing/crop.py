@@ -23,11 +23,12 @@ def nonzero_box(array: np.ndarray) -> Box:
 
 def crop(array: np.ndarray, box: Box) -> np.ndarray:
     """(…, D, H, W) to the box, as a view."""
-    return array[(..., *(slice(first, last) for first, last in box))]
+    depth, height, width = (slice(first, last) for first, last in box)
+    return array[..., depth, height, width]
 
 
 def uncrop(array: np.ndarray, box: Box, shape: Shape) -> np.ndarray:
     """Put (…, d, h, w) back at its place in zeros of (…, *shape)."""
     whole = np.zeros((*array.shape[:-3], *shape), dtype=array.dtype)
-    whole[(..., *(slice(first, last) for first, last in box))] = array
+    crop(whole, box)[...] = array
     return whole

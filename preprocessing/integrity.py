@@ -13,13 +13,18 @@ from ..parallel import map_cases
 
 def check_dataset(dataset: Dataset, *, num_processes: int) -> list[str]:
     """One line a problem, sorted; none if the dataset is sound."""
-    check = partial(read_checked, labels=dataset.labels, keep=False)
+    check = partial(check_case, labels=dataset.labels)
     outcomes = map_cases(check, dataset.cases, num_processes=num_processes, title=f"Checking {dataset.name}")
     return sorted(outcome.problem for outcome in outcomes if outcome.problem)
 
 
-def read_checked(case: RawCase, *, labels: LabelSet, keep: bool = True) -> tuple[Image, LabelMap | None] | None:
-    """Read a case and make sure that it can be used; with `keep` false nothing is returned.
+def check_case(case: RawCase, *, labels: LabelSet) -> None:
+    """As `read_checked`, keeping nothing."""
+    read_checked(case, labels=labels)
+
+
+def read_checked(case: RawCase, *, labels: LabelSet) -> tuple[Image, LabelMap | None]:
+    """Read a case and make sure that it can be used.
 
     Raises:
         InputError: if a file cannot be read, a channel is constant, or the label map has another grid or unknown ids.
@@ -45,4 +50,4 @@ def read_checked(case: RawCase, *, labels: LabelSet, keep: bool = True) -> tuple
                 f"{case.label_path}: holds label values {unknown} that dataset.json does not name "
                 f"(it has {list(labels.ids)}); add them to its labels or correct the file"
             )
-    return (image, label_map) if keep else None
+    return image, label_map

@@ -48,20 +48,22 @@ def choose_axes(shape: Shape, affine: np.ndarray) -> tuple[tuple[int, int, int],
 def nearest_patient_axes(affine: np.ndarray) -> tuple[int, int, int]:
     """For each storage axis, the patient axis (0 left, 1 posterior, 2 superior) it follows best, each taken once."""
     cosines = np.abs(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))  # [patient, storage]
-    orders = list(itertools.permutations(range(3)))
-    return max(orders, key=lambda order: sum(cosines[order[axis], axis] for axis in range(3)))
+    first, second, third = max(
+        itertools.permutations(range(3)), key=lambda order: sum(cosines[order[axis], axis] for axis in range(3))
+    )
+    return first, second, third
 
 
 def orient(array: np.ndarray, axes: tuple[int, int, int], flips: tuple[bool, bool, bool]) -> np.ndarray:
     """(…, A0, A1, A2) to (…, D, H, W), as a view."""
     lead = array.ndim - 3
     array = array.transpose(*range(lead), *(lead + axis for axis in axes))
-    return np.flip(array, [lead + axis for axis in range(3) if flips[axis]])
+    return np.flip(array, tuple(lead + axis for axis in range(3) if flips[axis]))
 
 
 def unorient(array: np.ndarray, axes: tuple[int, int, int], flips: tuple[bool, bool, bool]) -> np.ndarray:
     """(…, D, H, W) back to (…, A0, A1, A2), as a view."""
     lead = array.ndim - 3
-    array = np.flip(array, [lead + axis for axis in range(3) if flips[axis]])
+    array = np.flip(array, tuple(lead + axis for axis in range(3) if flips[axis]))
     inverse = np.argsort(axes)
     return array.transpose(*range(lead), *(lead + int(axis) for axis in inverse))

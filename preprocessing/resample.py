@@ -8,6 +8,7 @@ width.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 
 import numpy as np
 from scipy import ndimage
@@ -68,7 +69,9 @@ def largest_of_logits(logits: np.ndarray, shape: Shape, orders: tuple[int, int, 
     return largest(enumerate(logits), shape, orders, np.dtype(dtype))
 
 
-def largest(scores, shape: Shape, orders: tuple[int, int, int], dtype: np.dtype) -> np.ndarray:
+def largest(
+    scores: Iterable[tuple[int, np.ndarray]], shape: Shape, orders: tuple[int, int, int], dtype: np.dtype
+) -> np.ndarray:
     """Number of the score map (D, H, W) that is largest at each voxel of `shape`; the earlier one where equal."""
     result = np.zeros(shape, dtype)
     best = np.full(shape, -np.inf, np.float32)

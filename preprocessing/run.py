@@ -48,9 +48,7 @@ def preprocess_case(case: RawCase, *, plan: Plan, folder: Path) -> bool:
         if open_case(folder, case.name).header.made_from == made_from:
             return False
     (folder / f"{case.name}.json").unlink(missing_ok=True)
-    checked = read_checked(case, labels=plan.labels)
-    assert checked is not None
-    image, label_map = checked
+    image, label_map = read_checked(case, labels=plan.labels)
     made = preprocess(case.name, image, label_map, plan)
     store_case(folder, made, made_from=made_from, plan_digest=plan.digest())
     return True

@@ -75,7 +75,7 @@ class Case:
     classes: np.ndarray | None
     geometry: Geometry
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.image.shape[1:] != self.geometry.shape:
             raise ValueError(f"case {self.name}: image {self.image.shape} does not have shape {self.geometry.shape}")
         if self.classes is not None and self.classes.shape != self.geometry.shape:

@@ -31,7 +31,7 @@ class Image:
     array: np.ndarray
     affine: np.ndarray
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.array.ndim != 4:
             raise ValueError(f"an image array has 4 axes (channel and three of space), not shape {self.array.shape}")
         check_affine(self.affine)
@@ -54,7 +54,7 @@ class LabelMap:
     array: np.ndarray
     affine: np.ndarray
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.array.ndim != 3:
             raise ValueError(f"a label map's array has 3 axes, not shape {self.array.shape}")
         if not np.issubdtype(self.array.dtype, np.integer):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 from .. import __version__
 from ..errors import InputError, OutputError
@@ -22,7 +23,7 @@ LIBRARIES = ("torch", "monai", "SimpleITK", "batchgeneratorsv2", "numpy", "scipy
 class OneLineParser(argparse.ArgumentParser):
     """A parser that answers wrong use with one line; the whole usage is for `--help`."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         """Print the line and leave with exit code 2."""
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 

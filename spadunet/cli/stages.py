@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..dataset import Dataset
     from ..fingerprint import Fingerprint
     from ..plan import Plan
+    from ..plans.planner import TargetSpacing
     from ..workspace import Workspace
 
 log = logging.getLogger("spadunet")
@@ -199,17 +200,19 @@ def plan(dataset: Dataset, found: Fingerprint, folder: Path, options: argparse.N
     return made
 
 
-def parse_spacing(words: list[str]):
+def parse_spacing(words: list[str]) -> TargetSpacing:
     """`median`, `native` or three numbers."""
-    if words in (["median"], ["native"]):
-        return words[0]
+    if words == ["median"]:
+        return "median"
+    if words == ["native"]:
+        return "native"
     try:
-        numbers = tuple(float(word) for word in words)
-    except ValueError:
-        numbers = ()
-    if len(numbers) != 3 or not all(0 < number < float("inf") for number in numbers):
-        raise InputError(f"--spacing {' '.join(words)}: expected median, native or three numbers above zero (mm)")
-    return numbers
+        depth, height, width = (positive_float(word) for word in words)
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise InputError(
+            f"--spacing {' '.join(words)}: expected median, native or three numbers above zero (mm)"
+        ) from error
+    return depth, height, width
 
 
 def preprocess(dataset: Dataset, made: Plan, folder: Path, num_processes: int) -> bool:

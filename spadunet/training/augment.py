@@ -90,17 +90,17 @@ def transforms(size: Shape, is_thick: bool) -> BasicTransform:
     )
 
 
-def any_angle(image: Tensor, dim: int, **_) -> float:
+def any_angle(image: Tensor, dim: int, **_: object) -> float:
     """Rotation about any axis."""
     return np.random.uniform(-MAX_ROTATION, MAX_ROTATION)
 
 
-def in_plane_angle(image: Tensor, dim: int, **_) -> float:
+def in_plane_angle(image: Tensor, dim: int, **_: object) -> float:
     """Rotation about the depth axis only."""
     return np.random.uniform(-MAX_ROTATION_IN_PLANE, MAX_ROTATION_IN_PLANE) if dim == 0 else 0.0
 
 
-def in_plane_scale(image: Tensor, dim: int, **_) -> float:
+def in_plane_scale(image: Tensor, dim: int, **_: object) -> float:
     """Scaling in plane only."""
     return 1.0 if dim == 0 else np.random.uniform(*SCALING)
 
@@ -121,7 +121,7 @@ def seeded(seed: int) -> Iterator[None]:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)
-    torch.random.default_generator.manual_seed(seed)
+    torch.manual_seed(seed)
     try:
         yield
     finally:

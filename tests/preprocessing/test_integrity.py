@@ -54,7 +54,6 @@ def test_a_sound_case_is_read_with_its_labels_or_without(image: Path, label: Pat
     alone = read_checked(dataclasses.replace(case, label_path=None), labels=LABELS)
     assert alone is not None
     assert alone[1] is None
-    assert read_checked(case, labels=LABELS, keep=False) is None
 
 
 def test_a_label_map_of_background_alone_is_sound(image: Path, label: Path):
