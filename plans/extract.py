@@ -98,5 +98,6 @@ def digest_of_dataset(dataset: Dataset) -> str:
     digest = hashlib.sha256()
     for case in dataset.cases:
         paths: list[Path] = [*case.image_paths, *([case.label_path] if case.label_path else [])]
+        digest.update(case.name.encode())
         digest.update("".join(sha256_of_file(path) for path in paths).encode())
     return digest.hexdigest()[:16]

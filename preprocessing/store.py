@@ -15,6 +15,7 @@ import numpy as np
 
 from ..case import Case, Geometry
 from ..errors import OutputError
+from ..errors import InputError
 from ..files import atomic_path
 from ..record import FormatVersion, Record, read_record, write_record
 from ..spacing import Shape
@@ -138,4 +139,7 @@ def open_case(folder: Path, name: str) -> StoredCase:
         InputError: if it is not there or its header is damaged.
     """
     header = read_record(folder / f"{name}.json", CaseHeader, remedy="run spadunet_preprocess")
+    for path in (image_path(folder, name), classes_path(folder, name), folder / f"{name}.foreground.npy"):
+        if not path.is_file():
+            raise InputError(f"{path}: not found; run spadunet_preprocess")
     return StoredCase(folder=folder, header=header)

@@ -44,6 +44,10 @@ class Fingerprint(Record):
     intensities: tuple[IntensityFacts, ...]
     """By channel."""
 
+    def digest(self) -> str:
+        """As for every record, wherever the raw dataset lies."""
+        return super(Fingerprint, self.model_copy(update={"source_folder": ""})).digest()
+
     def volumes(self) -> tuple[CaseFacts, ...]:
         """The cases with more than one slice, or all if there is none."""
         volumes = tuple(case for case in self.cases if case.shape[0] > 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import resource
 import shutil
 from collections.abc import Callable, Iterator
@@ -54,7 +53,7 @@ def copy_demo() -> CopyDemo:
     """Write a raw dataset from the first training cases of an embedded one.
 
     `size` (x, y, z) cuts a box of at most this size around the middle of the labels; `as_slices` writes every slice
-    that has labels as an image of its own, up to `num_cases`, and names their patients in dataset.json.
+    that has labels as an image of its own, up to `num_cases`.
     """
 
     def copy(
@@ -63,7 +62,7 @@ def copy_demo() -> CopyDemo:
         (folder / "imagesTr").mkdir(parents=True)
         (folder / "labelsTr").mkdir()
         shutil.copy(DEMO / name / "dataset.json", folder)
-        written, patients = 0, {}
+        written = 0
         for path in sorted((DEMO / name / "labelsTr").glob("*.nii.gz")):
             case = path.name.removesuffix(".nii.gz")
             image = sitk.ReadImage(str(DEMO / name / "imagesTr" / f"{case}_0000.nii.gz"))
@@ -73,11 +72,7 @@ def copy_demo() -> CopyDemo:
                     sitk.WriteImage(cut_image, str(folder / "imagesTr" / f"{case}{part}_0000.nii.gz"))
                     sitk.WriteImage(cut_labels, str(folder / "labelsTr" / f"{case}{part}.nii.gz"))
                     written += 1
-                    patients[f"{case}{part}"] = case
         assert written == num_cases
-        if as_slices:
-            description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-            (folder / "dataset.json").write_text(json.dumps(description | {"patients": patients}), encoding="utf-8")
         return folder
 
     return copy
@@ -98,7 +93,7 @@ def parts(
         yield "", image, labels
         return
     for number in np.flatnonzero(sitk.GetArrayFromImage(labels).any(axis=(1, 2))).tolist():
-        yield f"s{number:02}", image[:, :, number : number + 1], labels[:, :, number : number + 1]
+        yield f"_s{number:02}", image[:, :, number : number + 1], labels[:, :, number : number + 1]
 
 
 @pytest.fixture

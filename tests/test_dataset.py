@@ -13,6 +13,8 @@ from spadunet.labels import LabelSet
 
 DATA = Path(__file__).parent.parent / "spadunet/demo/data"
 JSON = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "heart": 1}, "file_ending": ".nii.gz"}
+TWO = JSON | {"channel_names": {"0": "T1", "1": "T2"}}
+REMEDY = "write one that names channels and labels, as for nnU-Net"
 
 
 def make_dataset(
@@ -125,6 +127,11 @@ def test_channels_are_ordered_by_number_and_labels_by_id(tmp_path: Path):
     ]
 
 
+def test_a_number_at_the_end_is_no_channel_where_there_is_only_one(tmp_path: Path):
+    dataset = load_dataset(make_dataset(tmp_path / "X", ["heart_2019.nii.gz", "heart_2020_0000.nii.gz"]))
+    assert [case.name for case in dataset.cases] == ["heart_2019", "heart_2020"]
+
+
 def test_one_channel_needs_no_suffix(tmp_path: Path):
     dataset = load_dataset(make_dataset(tmp_path / "X", ["heart_1.nii.gz", "heart_2_0000.nii.gz"]))
     assert [(case.name, case.image_paths[0].name) for case in dataset.cases] == [
@@ -142,15 +149,21 @@ def test_uncompressed_files_are_taken_if_dataset_json_says_so(tmp_path: Path):
     ("images", "description", "message"),
     [
         (
-            ["a_0000.nii.gz", "a_0001.nii.gz"],
-            JSON,
-            "imagesTr/a: wrong channel count: files for channels [0, 1], but dataset.json names 1; "
+            ["a_0000.nii.gz", "a_0001.nii.gz", "a_0002.nii.gz"],
+            TWO,
+            "imagesTr/a: wrong channel count: files for channels [0, 1, 2], expected 2, numbered from _0000; "
             "add the missing or remove the extra files",
         ),
         (
             ["a_0001.nii.gz"],
-            JSON | {"channel_names": {"0": "T1", "1": "T2"}},
-            "imagesTr/a: wrong channel count: files for channels [1], but dataset.json names 2; "
+            TWO,
+            "imagesTr/a: wrong channel count: files for channels [1], expected 2, numbered from _0000; "
+            "add the missing or remove the extra files",
+        ),
+        (
+            ["a_0000.nii.gz", "a_0002.nii.gz"],
+            TWO,
+            "imagesTr/a: wrong channel count: files for channels [0, 2], expected 2, numbered from _0000; "
             "add the missing or remove the extra files",
         ),
         (
@@ -165,7 +178,7 @@ def test_uncompressed_files_are_taken_if_dataset_json_says_so(tmp_path: Path):
             "imagesTr: no *.nii files; put the images there (or set file_ending in dataset.json)",
         ),
     ],
-    ids=["too many", "too few", "twice", "empty", "ending"],
+    ids=["too many", "too few", "gap", "twice", "empty", "ending"],
 )
 def test_files_that_do_not_fit_are_told(tmp_path: Path, images: list[str], description: dict, message: str):
     assert problem_of(make_dataset(tmp_path / "X", images, description=description)) == message
@@ -231,16 +244,16 @@ def test_a_missing_folder_is_told(tmp_path: Path):
 )
 def test_a_wrong_dataset_json_is_told_with_its_field(tmp_path: Path, change: dict, message: str):
     folder = make_dataset(tmp_path / "X", ["a_0000.nii.gz"], description=JSON | change)
-    assert problem_of(folder) == f"dataset.json: {message}"
+    assert problem_of(folder).removesuffix(f"; {REMEDY}") == f"dataset.json: {message}"
 
 
 def test_a_dataset_json_that_is_missing_or_no_json_is_told(tmp_path: Path):
     folder = make_dataset(tmp_path / "X", ["a_0000.nii.gz"], description={"channel_names": {"0": "MRI"}})
-    assert problem_of(folder) == "dataset.json: field 'labels': field required"
+    assert problem_of(folder) == f"dataset.json: field 'labels': field required; {REMEDY}"
     (folder / "dataset.json").write_text("{'labels': 0}")
-    assert problem_of(folder) == "dataset.json: Invalid JSON: key must be a string at line 1 column 2"
+    assert problem_of(folder) == f"dataset.json: Invalid JSON: key must be a string at line 1 column 2; {REMEDY}"
     (folder / "dataset.json").unlink()
-    assert problem_of(folder) == ("dataset.json: not found; write one that names channels and labels, as for nnU-Net")
+    assert problem_of(folder) == f"dataset.json: not found; {REMEDY}"
 
 
 # --- patients
@@ -261,6 +274,9 @@ def test_a_dataset_json_that_is_missing_or_no_json_is_told(tmp_path: Path):
         ("liver_1", "liver_1"),
         ("phantom_1", "phantom_1"),
         ("ph08", "ph08"),
+        ("scan_01", "scan_01"),  # else all cases would be one patient
+        ("ct_scan_012", "ct_scan_012"),
+        ("patient001_slice07", "patient001"),
     ],
 )
 def test_images_of_one_patient_are_told_by_their_names(case: str, patient: str):
@@ -268,7 +284,13 @@ def test_images_of_one_patient_are_told_by_their_names(case: str, patient: str):
 
 
 def test_dataset_json_knows_patients_better_than_names_do(tmp_path: Path):
-    description = JSON | {"patients": {"a_ph1": "Ann", "b": "Ann"}}
-    names = ["a_ph1.nii.gz", "a_ph2.nii.gz", "b.nii.gz", "c.nii.gz"]
+    description = JSON | {"patients": {"a1_ph1": "Ann", "b": "Ann"}}
+    names = ["a1_ph1.nii.gz", "a1_ph2.nii.gz", "b.nii.gz", "c.nii.gz"]
     dataset: Dataset = load_dataset(make_dataset(tmp_path / "X", names, description=description))
-    assert [dataset.patient_of(case.name) for case in dataset.cases] == ["Ann", "a", "Ann", "c"]
+    assert [dataset.patient_of(case.name) for case in dataset.cases] == ["Ann", "a1", "Ann", "c"]
+
+
+def test_slices_of_a_named_case_belong_to_its_patient(tmp_path: Path):
+    description = JSON | {"patients": {"a1": "Ann"}}
+    dataset = load_dataset(make_dataset(tmp_path / "X", ["a1_s03.nii.gz"], description=description))
+    assert dataset.patient_of("a1_s03") == "Ann"

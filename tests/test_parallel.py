@@ -46,6 +46,17 @@ def test_an_error_of_ours_is_not_swallowed():
         list(map_cases(lambda item: 1 / item, [0], num_processes=1, title=""))
 
 
+def test_too_little_memory_for_one_case_does_not_stop_the_others():
+    def fail_at_seven(item: int) -> int:
+        if item == 7:
+            raise MemoryError
+        return item
+
+    first, second = map_cases(fail_at_seven, [7, 8], num_processes=1, title="")
+    assert first.problem == "7: out of memory; free some, or use a larger machine"
+    assert second == Outcome(item=8, result=8, problem=None)
+
+
 def test_no_items_have_no_outcomes_whatever_the_number_of_processes():
     assert list(map_cases(READ, [], num_processes=8, title="")) == []
 

@@ -65,7 +65,7 @@ def partial_files(folder: Path) -> list[Path]:
     return list(folder.rglob(".partial-*"))
 
 
-@pytest.mark.parametrize("ending", [".b2nd", ".foreground.npy", ".json"])
+@pytest.mark.parametrize("ending", [".b2nd", ".json"])
 def test_preprocessing_goes_on_and_keeps_the_finished_cases(
     make_raw: Callable[[Path], Path], tmp_path: Path, ending: str
 ):
@@ -75,7 +75,7 @@ def test_preprocessing_goes_on_and_keeps_the_finished_cases(
     cases = workspace / "preprocessed" / HIPPOCAMPUS / "cases"
     run_killed("preprocess", ending, 6 if ending == ".b2nd" else 3, *common)  # in the third case
     assert partial_files(cases)
-    before = {path: path.stat().st_mtime_ns for path in cases.glob("*.json")}
+    before = {path: path.stat().st_mtime_ns for path in cases.glob("*.json") if not path.name.startswith(".")}
     assert len(before) == 2
     assert "4 cases made, 2 kept" in run_through("preprocess", *common)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
@@ -101,7 +101,7 @@ def test_training_goes_on_to_the_same_losses_and_weights(planned: Path, tmp_path
     assert not partial_files(tmp_path)
 
 
-@pytest.mark.parametrize("ending", ["backbone.safetensors", "task.json", "model.json", "spadunet_train.json"])
+@pytest.mark.parametrize("ending", ["task.json", "spadunet_train.json"])
 def test_a_run_killed_while_its_model_is_written_is_completed(planned: Path, tmp_path: Path, quick, ending: str):
     arguments = ("-d", 4, "-f", "all", "--max-steps", 1, *quick, "-o", tmp_path, "--data", planned)
     run_killed("train", ending, 1, *arguments)

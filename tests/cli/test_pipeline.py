@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,17 @@ def test_bare_train_and_predict_take_what_was_made_last_and_say_which(
     assert_label_maps_fit(images, tmp_path / "out", 5)
 
 
+def test_a_dataset_planned_by_path_is_found_again_by_name_and_by_being_last(
+    planned: Path, tmp_path: Path, run, quick, caplog: pytest.LogCaptureFixture
+):
+    elsewhere = planned / "raw" / SLICES
+    assert run(plan_and_preprocess.main, "-d", elsewhere, "--memory-gb", 0.03, "-np", 1, "--data", tmp_path) == 0
+    for words in ((), ("-d", "Slices"), ("-d", 202)):
+        options = ("-f", "all", "--max-steps", 1, "--restart", *quick, "--data", tmp_path)
+        assert run(train.main, *words, *options) == 0
+    assert f"dataset: {SLICES}, planned last" in caplog.text
+
+
 def test_two_datasets_train_one_backbone_and_each_is_predicted_by_its_task(
     joint_model: Path, planned: Path, tmp_path: Path, run, capsys: pytest.CaptureFixture[str]
 ):
@@ -210,8 +222,7 @@ def test_an_interrupted_run_goes_on_with_the_same_command(
 
     def interrupted(*arguments: object) -> float:
         calls.append(arguments)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)
         return real(*arguments)
 
     with monkeypatch.context() as patch:

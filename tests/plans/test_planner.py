@@ -132,6 +132,23 @@ def test_a_window_without_ct_is_refused():
     )
 
 
+@pytest.mark.parametrize("window", [(240, -160), (1, 1), (0, float("inf")), (float("nan"), 1)])
+def test_a_window_that_cannot_be_is_refused(window: tuple[float, float]):
+    found = fingerprint_of(((1, 1, 1), (9, 9, 9)))
+    with pytest.raises(InputError) as caught:
+        make_plan(found, ("CT",), LABELS, window=window)
+    assert str(caught.value) == f"--window {window[0]:g} {window[1]:g}: expected two numbers, the lower first"
+
+
+def test_ct_that_is_the_same_everywhere_needs_a_given_window():
+    constant = CT_FACTS.model_copy(update={"percentile_00_5": -1024, "percentile_99_5": -1024})
+    found = fingerprint_of(((1, 1, 1), (9, 9, 9))).model_copy(update={"intensities": (constant,)})
+    with pytest.raises(InputError) as caught:
+        make_plan(found, ("CT",), LABELS)
+    assert str(caught.value) == ("channel CT: window -1024 to -1024: low must be below high; give --window LOW HIGH")
+    assert make_plan(found, ("CT",), LABELS, window=(-160, 240)).intensity[0].low == -160
+
+
 # --- the rest
 
 

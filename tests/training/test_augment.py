@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spadunet.training.augment import augment, margin, transforms
+from spadunet.training.augment import MARGIN, augment, margin, transforms
 
 SIZES = [((8, 16, 16), 0), ((4, 16, 16), 2), ((1, 16, 16), 6), ((2, 8, 8), 3), ((5, 7, 9), 0)]
 
@@ -23,10 +23,10 @@ def larger_patch(size, da: int, *, num_channels: int = 1) -> tuple[Tensor, Tenso
 
 
 def test_margin_is_a_share_of_the_patch_and_none_along_thick_slices():
-    # 0.15 · 40 = 6, 0.15 · 56 = 8.4
-    assert margin((40, 56, 40), 0) == (6, 8, 6)
-    assert margin((40, 56, 40), 1) == (0, 8, 6)
-    assert margin((1, 2, 3), 0) == (0, 0, 0)
+    # 0.3 · 40 = 12, 0.3 · 56 = 16.8, 0.3 · 1 = 0.3
+    assert MARGIN == 0.3
+    assert margin((40, 56, 1), 0) == (12, 17, 0)
+    assert margin((40, 56, 1), 1) == (0, 17, 0)
 
 
 @pytest.mark.parametrize(("size", "da"), SIZES)
@@ -112,7 +112,8 @@ def test_thick_slices_are_turned_and_scaled_in_plane():
     classes = torch.zeros(image.shape[1:], dtype=torch.int64)
     classes[:, :, : image.shape[3] // 2] = 1
     generator = np.random.default_rng(0)
-    halves = classes[:, 2:-2, 2:-2]
+    edge = margin((2, 16, 16), 3)[1]
+    halves = classes[:, edge:-edge, edge:-edge]
     turned = sum(not torch.equal(augment(image, classes, 3, (2, 16, 16), generator)[1], halves) for _ in range(30))
     assert turned >= 10
 

@@ -103,21 +103,17 @@ def test_a_run_killed_after_its_checkpoint_goes_on_to_the_same_losses_and_weight
     assert all(torch.equal(value, checkpoints[1][name]) for name, value in checkpoints[0].items())
 
 
-@pytest.mark.parametrize(
-    "stop",
-    [raising(KeyboardInterrupt()), lambda: os.kill(os.getpid(), signal.SIGTERM)],
-    ids=["Ctrl-C", "SIGTERM"],
-)
-def test_an_interrupted_run_saves_its_state_and_goes_on(
-    stop, make_task, make_options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_between_two_steps_with_its_state_saved(
+    number, make_task, make_options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     tasks, options = [make_task()], make_options(checkpoint_minutes=60.0, max_steps=5)
     train_network(small_network(), tasks, tmp_path / "whole", options, run={})
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        fail_at(patch, 3, stop)
+        fail_at(patch, 2, lambda: os.kill(os.getpid(), number))
         train_network(small_network(), tasks, tmp_path / "parts", options, run={"seed": "0"})
-    assert signal.getsignal(signal.SIGTERM) == handler
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
     progress = read_progress(tmp_path / "parts" / CHECKPOINT)
     assert (progress.step, progress.is_finished, progress.run) == (3, False, {"seed": "0"})
     train_network(small_network(), tasks, tmp_path / "parts", options, run={})

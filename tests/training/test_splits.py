@@ -55,7 +55,7 @@ def test_the_split_is_the_same_every_time_and_does_not_depend_on_the_order_of_ca
 
 def test_three_patients_give_three_folds_and_one_gives_none(tmp_path: Path):
     assert len(make_splits(dataset_of("a", "b", "c"))) == 3
-    single = dataset_of("P_ph0", "P_ph1")
+    single = dataset_of("P1_ph0", "P1_ph1")
     assert make_splits(single) == []
     with pytest.raises(InputError, match=r"-f 0: .*has no folds, since a single patient cannot be split; give -f all"):
         choose_cases(single, tmp_path, "0")
