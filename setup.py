@@ -97,6 +97,7 @@ setup(
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.5",
             "ruff>=0.6",
+            "scikit-image>=0.22",
             "setuptools>=64",
             "wheel",
         ],

@@ -14,8 +14,7 @@ import blosc2
 import numpy as np
 
 from ..case import Case, Geometry
-from ..errors import OutputError
-from ..errors import InputError
+from ..errors import InputError, OutputError
 from ..files import atomic_path
 from ..record import FormatVersion, Record, read_record, write_record
 from ..spacing import Shape

@@ -174,10 +174,12 @@ def find_images(folder: Path, ending: str, num_channels: int) -> dict[str, tuple
     files = sorted(path for path in folder.iterdir() if path.name.endswith(ending) and not path.name.startswith("."))
     if not files:
         raise InputError(f"{folder}: no *{ending} files; put the images there (or set file_ending in dataset.json)")
+    stems = {path: path.name.removesuffix(ending) for path in files}
     found: dict[str, dict[int, Path]] = {}
-    for path in files:
-        stem = path.name.removesuffix(ending)
-        match = re.fullmatch(r"(.+)_(0000)" if num_channels == 1 else r"(.+)_(\d{4})", stem)
+    for path, stem in stems.items():
+        match = re.fullmatch(r"(.+)_(\d{4})", stem)
+        if match and num_channels == 1 and f"{match[1]}_0000" not in stems.values():
+            match = None  # scan_2019 is a name, no channel
         name, channel = (match[1], int(match[2])) if match else (stem, 0)
         if channel in found.setdefault(name, {}):
             raise InputError(f"{path}: a second file for channel {channel} of case {name}; keep one of them")

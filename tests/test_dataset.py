@@ -132,6 +132,12 @@ def test_a_number_at_the_end_is_no_channel_where_there_is_only_one(tmp_path: Pat
     assert [case.name for case in dataset.cases] == ["heart_2019", "heart_2020"]
 
 
+def test_a_surplus_channel_beside_the_first_is_told_where_there_is_only_one(tmp_path: Path):
+    folder = make_dataset(tmp_path / "X", ["a_0000.nii.gz", "a_0001.nii.gz"], ["a.nii.gz"])
+    with pytest.raises(InputError, match=r"imagesTr/a: wrong channel count: files for channels \[0, 1\], expected 1"):
+        load_dataset(folder)
+
+
 def test_one_channel_needs_no_suffix(tmp_path: Path):
     dataset = load_dataset(make_dataset(tmp_path / "X", ["heart_1.nii.gz", "heart_2_0000.nii.gz"]))
     assert [(case.name, case.image_paths[0].name) for case in dataset.cases] == [

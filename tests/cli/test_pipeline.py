@@ -187,6 +187,32 @@ def test_prediction_does_not_depend_on_whether_it_is_repeated_or_continued(
         assert np.array_equal(read_label_map(path).array, first[path.name])
 
 
+def test_label_maps_of_an_earlier_run_never_pass_as_those_of_an_interrupted_one(
+    joint_model: Path, planned: Path, tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch
+):
+    images = planned / "raw" / HEART / "imagesTr"
+    command = ("-i", images, "-o", tmp_path, "-m", joint_model, "-d", 101, "-device", "cpu")
+    assert run(predict.main, *command, "--overlap", 0) == 0
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("spadunet.inference.predict.predict_image", stop)
+        assert run(predict.main, *command, "--overlap", 0.25) == 130
+    assert not list(tmp_path.glob("*.nii.gz"))
+    assert (tmp_path / "spadunet_predict.unfinished").is_file()
+
+
+def test_cases_of_another_plan_are_not_trained_on(
+    planned: Path, tmp_path: Path, run, quick, capsys: pytest.CaptureFixture[str]
+):
+    shutil.copytree(planned, tmp_path / "data")
+    assert run(plan.main, "-d", 4, "--memory-gb", 0.02, "-np", 1, "--data", tmp_path / "data") == 0
+    assert run(train.main, "-d", 4, "--max-steps", 1, *quick, "--data", tmp_path / "data") == 2
+    assert "made by another plan; run spadunet_preprocess -d Dataset004_Hippocampus" in capsys.readouterr().err
+
+
 def test_a_run_starts_from_a_models_weights(
     joint_model: Path, planned: Path, tmp_path: Path, run, quick, caplog: pytest.LogCaptureFixture
 ):
