@@ -54,7 +54,10 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Doubles by k2s2 transposed SPAD convolutions, joins the encoder's map, one residual block a level."""
+    """Doubles by k2s2 transposed SPAD convolutions, joins the encoder's map, one residual block a level.
+
+    The finest level has a single convolution instead, since a convolution costs most there.
+    """
 
     def __init__(self, widths: Sequence[int]):
         super().__init__()

@@ -195,7 +195,11 @@ BAD_DATASETS: dict[str, tuple[Mutation, str, str]] = {
         "imagesTr/a",
         "expected 2, numbered from _0000",
     ),
-    "surplus channel": (put("imagesTr/b_0001.nii.gz", volume()), "b_0001.nii.gz", "label file missing"),
+    "surplus channel": (
+        put("imagesTr/b_0001.nii.gz", volume()),
+        "imagesTr/b",
+        "wrong channel count: files for channels [0, 1], expected 1",
+    ),
     "empty folder": (empty("imagesTr"), "imagesTr", "no *.nii.gz files; put the images there"),
     "no folder": (lambda folder: shutil.rmtree(folder / "imagesTr"), "imagesTr", "folder not found"),
     "zero spacing": (set_spacing(IMAGE, 0), IMAGE, "each must be above zero: correct the header"),

@@ -209,7 +209,8 @@ def test_cases_of_another_plan_are_not_trained_on(
 ):
     shutil.copytree(planned, tmp_path / "data")
     assert run(plan.main, "-d", 4, "--memory-gb", 0.02, "-np", 1, "--data", tmp_path / "data") == 0
-    assert run(train.main, "-d", 4, "--max-steps", 1, *quick, "--data", tmp_path / "data") == 2
+    command = ("-d", 4, "--max-steps", 1, *quick, "-o", tmp_path / "model", "--data", tmp_path / "data")
+    assert run(train.main, *command) == 2
     assert "made by another plan; run spadunet_preprocess -d Dataset004_Hippocampus" in capsys.readouterr().err
 
 

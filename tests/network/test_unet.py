@@ -167,7 +167,10 @@ class FlatUNet(nn.Module):
         )
         self.downs = nn.ModuleList(FlatConv(layer) for layer in encoder.downs)
         self.ups = nn.ModuleList(FlatUp(layer) for layer in decoder.ups)
-        self.blocks = nn.ModuleList(FlatBlock(block) for block in decoder.blocks)
+        self.blocks = nn.ModuleList(
+            flat_conv_norm_act(block) if isinstance(block, ConvNormAct) else FlatBlock(block)
+            for block in decoder.blocks
+        )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) with sizes divisible by 32, to decoded maps, finest first."""
