@@ -40,10 +40,10 @@ def group_norm(dtype: torch.dtype) -> float:
     return seconds(lambda: theirs(x)) / seconds(lambda: ours(x))
 
 
-def folded_convolution() -> float:
-    """conv3d's time over ours, 2×16×10×128×128 at DA 2, float32."""
-    x = torch.randn(2, 16, 10, 128, 128).contiguous(memory_format=torch.channels_last_3d).requires_grad_()
-    layer = SpadConv(16, 16, kernel=3, stride=1, level=0)
+def folded_convolution(dtype: torch.dtype, layout: torch.memory_format) -> float:
+    """conv3d's time over ours, 2×16×10×128×128 at DA 2."""
+    x = torch.randn(2, 16, 10, 128, 128, dtype=dtype).contiguous(memory_format=layout).requires_grad_()
+    layer = SpadConv(16, 16, kernel=3, stride=1, level=0).to(dtype)
 
     def through_conv3d() -> Tensor:
         return functional.conv3d(x, pool_depth_taps(layer.weight, 1), layer.bias, 1, (0, 1, 1))
@@ -56,7 +56,10 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; times faster than torch's own layer")
     print(f"GroupNorm, channels-last, float32   {group_norm(torch.float32):.1f}")
     print(f"GroupNorm, channels-last, bfloat16  {group_norm(torch.bfloat16):.1f}")
-    print(f"pooled 1x3x3 convolution, float32   {folded_convolution():.1f}")
+    for layout, name in ((torch.channels_last_3d, "channels-last"), (torch.contiguous_format, "channels-first")):
+        for dtype in (torch.float32, torch.bfloat16):
+            ratio = folded_convolution(dtype, layout)
+            print(f"pooled 1x3x3 convolution, {name}, {str(dtype).removeprefix('torch.')}  {ratio:.1f}")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,11 @@ def pad_to_multiple(x: Tensor, multiples: tuple[int, int, int]) -> Tensor:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, depth_stride: int) -> Tensor:
-    """Apply an adapted kernel; one without depth reach runs as a 2D convolution over the slices: faster."""
+    """Apply an adapted kernel; one without depth reach runs as a 2D convolution over the slices.
+
+    That is faster where training runs on a CPU, in bfloat16 and channels-last (`benchmarks/layers.py`), and not in
+    float32 with channels first.
+    """
     padding = 1 if weight.shape[-1] == 3 else 0
     if weight.shape[-1] == stride > 1:
         x = pad_to_multiple(x, (depth_stride, stride, stride))
