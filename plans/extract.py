@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -97,7 +96,6 @@ def digest_of_dataset(dataset: Dataset) -> str:
     """Changes when any training file does."""
     digest = hashlib.sha256()
     for case in dataset.cases:
-        paths: list[Path] = [*case.image_paths, *([case.label_path] if case.label_path else [])]
         digest.update(case.name.encode())
-        digest.update("".join(sha256_of_file(path) for path in paths).encode())
+        digest.update("".join(sha256_of_file(path) for path in case.paths).encode())
     return digest.hexdigest()[:16]

@@ -56,8 +56,7 @@ def preprocess_case(case: RawCase, *, plan: Plan, folder: Path) -> bool:
 
 def digest_of_sources(case: RawCase, plan: Plan) -> str:
     """Changes when the plan or one of the case's files does."""
-    paths = [*case.image_paths, *([case.label_path] if case.label_path else [])]
     digest = hashlib.sha256(plan.digest().encode())
-    for path in paths:
+    for path in case.paths:
         digest.update(sha256_of_file(path).encode())
     return digest.hexdigest()[:16]

@@ -75,6 +75,11 @@ class RawCase:
     image_paths: tuple[Path, ...]
     label_path: Path | None
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All its files, images first."""
+        return self.image_paths if self.label_path is None else (*self.image_paths, self.label_path)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
@@ -175,10 +180,11 @@ def find_images(folder: Path, ending: str, num_channels: int) -> dict[str, tuple
     if not files:
         raise InputError(f"{folder}: no *{ending} files; put the images there (or set file_ending in dataset.json)")
     stems = {path: path.name.removesuffix(ending) for path in files}
+    known = set(stems.values())
     found: dict[str, dict[int, Path]] = {}
     for path, stem in stems.items():
         match = re.fullmatch(r"(.+)_(\d{4})", stem)
-        if match and num_channels == 1 and f"{match[1]}_0000" not in stems.values():
+        if match and num_channels == 1 and f"{match[1]}_0000" not in known:
             match = None  # scan_2019 is a name, no channel
         name, channel = (match[1], int(match[2])) if match else (stem, 0)
         if channel in found.setdefault(name, {}):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .run import add_data_option, log_to_file, make_parser, run_command, write_manifest
+from .stages import find_device
 
 EXAMPLES = """\
   spadunet_predict -i imagesTs -o predictions -d Hippocampus
@@ -57,7 +58,7 @@ def execute(options: argparse.Namespace) -> int:
     from ..inference.predict import Engine, build_network, predict_cases, prediction_path
     from ..model import MODEL_JSON, load_model
     from ..models import choose_task, find_model
-    from ..network.device import choose_device, choose_precision
+    from ..network.device import choose_precision
     from ..record import write_record
     from ..workspace import find_workspace
 
@@ -79,10 +80,7 @@ def execute(options: argparse.Namespace) -> int:
     if options.output.resolve() == options.input.resolve():
         raise InputError(f"-o {options.output}: is the input folder; its images would be overwritten: give another")
     require_writable(options.output)
-    try:
-        device = choose_device(options.device)
-    except ValueError as error:
-        raise InputError(f"--device: {error}") from error
+    device = find_device(options.device)
     log_to_file(options.output / "spadunet_predict.log")
     log.info("model %s, task %s, on %s", folder, task, device)
 

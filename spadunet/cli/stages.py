@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 
 if TYPE_CHECKING:
+    import torch
+
     from ..dataset import Dataset
     from ..fingerprint import Fingerprint
     from ..plan import Plan
@@ -224,6 +226,20 @@ def preprocess(dataset: Dataset, made: Plan, folder: Path, num_processes: int) -
     for problem in summary.problems:
         log.error("failed: %s", problem)
     return not summary.problems
+
+
+def find_device(name: str) -> torch.device:
+    """The device of `--device`.
+
+    Raises:
+        InputError: if it is not there.
+    """
+    from ..network.device import choose_device
+
+    try:
+        return choose_device(name)
+    except ValueError as error:
+        raise InputError(f"--device: {error}") from error
 
 
 def read_plan(folder: Path, dataset: Dataset) -> Plan:

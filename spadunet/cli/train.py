@@ -14,6 +14,7 @@ from .stages import (
     FINGERPRINT_JSON,
     PLAN_JSON,
     check_names_differ,
+    find_device,
     non_negative_float,
     non_negative_int,
     positive_float,
@@ -77,9 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Find the datasets, settle where the model goes, train."""
     from ..dataset import load_dataset
-    from ..errors import InputError
     from ..files import require_writable
-    from ..network.device import choose_device, choose_precision
+    from ..network.device import choose_precision
     from ..training.loop import RunOptions
     from ..training.train import BACKBONE, TrainingDataset, train, wishes
     from ..workspace import find_workspace
@@ -93,10 +93,7 @@ def execute(options: argparse.Namespace) -> int:
         folder = workspace.preprocessed / dataset.name
         datasets.append(TrainingDataset(dataset=dataset, plan=read_plan(folder, dataset), folder=folder))
     check_names_differ([member.dataset for member in datasets])
-    try:
-        device = choose_device(options.device)
-    except ValueError as error:
-        raise InputError(f"--device: {error}") from error
+    device = find_device(options.device)
     preset = options.preset or ("base" if device.type == "cuda" else "tiny")
     joint_name = "+".join(member.dataset.name for member in datasets)
     folder = options.output or workspace.results / joint_name / f"{BACKBONE}_{preset}" / f"fold_{options.fold}"

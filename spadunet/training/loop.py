@@ -92,6 +92,12 @@ def train_network(
         progress = read_progress(checkpoint)
         step, seconds = progress.step, progress.seconds
         load_state(checkpoint, network, optimiser)
+
+    def save(*, is_finished: bool) -> Progress:
+        progress = Progress(step=step, seconds=seconds, is_finished=is_finished, run=run)
+        save_state(checkpoint, network, optimiser, progress)
+        return progress
+
     first_step, first_seconds = step, seconds
     numbers = {task.name: index for index, task in enumerate(tasks)}
     sizes = {task.name: task.batch_size for task in tasks}
@@ -133,22 +139,15 @@ def train_network(
                     log.info(describe(step, loss, seconds, options))
                     last_line = now
                 if now - last_save > options.checkpoint_minutes * 60:
-                    save_state(
-                        checkpoint,
-                        network,
-                        optimiser,
-                        Progress(step=step, seconds=seconds, is_finished=False, run=run),
-                    )
+                    save(is_finished=False)
                     last_save = now
         except RuntimeError:
             if not is_stopped():  # the signal reaches the workers too, whose end is then no news
                 raise
     if is_stopped():
-        save_state(checkpoint, network, optimiser, Progress(step=step, seconds=seconds, is_finished=False, run=run))
+        save(is_finished=False)
         raise KeyboardInterrupt
-    progress = Progress(step=step, seconds=seconds, is_finished=True, run=run)
-    save_state(checkpoint, network, optimiser, progress)
-    return progress
+    return save(is_finished=True)
 
 
 def load_batches(stream: BatchStream, start_step: int, options: RunOptions) -> DataLoader[Batch]:
