@@ -43,7 +43,7 @@ def build_network(model: Model, task_name: str) -> SegmentationNetwork:
     task = model.tasks[task_name]
     try:
         backbone = build_backbone(model.preset)
-        head = build_task(len(task.plan.channel_names), task.plan.labels.num_classes, backbone)
+        head = build_task(len(task.plan.channel_names), task.plan.labels.num_classes, model.preset)
         backbone.load_state_dict(model.backbone_state)
         head.load_state_dict(task.state)
     except (KeyError, RuntimeError) as error:

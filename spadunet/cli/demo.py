@@ -19,7 +19,6 @@ DATASETS = ("Dataset004_Hippocampus", "Dataset101_SunnybrookLV")
 TITLES = ("Hippocampus, brain MR, 1 mm isotropic", "Left ventricle, cardiac MR, 1.25 mm pixels, 8 mm slices")
 SPACINGS = (("median",), ("8", "2.5", "2.5"))  # coarse pixels: a patch shows the whole chest around the heart
 MINUTES = 7.5
-BATCH_SIZE = 2
 MEMORY_GB = 0.8  # patches that two processor cores work through quickly
 
 log = logging.getLogger("spadunet")
@@ -64,7 +63,7 @@ def execute(options: argparse.Namespace) -> int:
         train.main,
         "spadunet_train",
         *("-d", *paths, "-f", "all", "--preset", "tiny", "--max-minutes", str(options.minutes)),
-        *("--batch-size", str(BATCH_SIZE), "--seed", str(options.seed), "--restart", "-o", str(model), *data),
+        *("--seed", str(options.seed), "--restart", "-o", str(model), *data),
     )
     sections = []
     for name, title, path in zip(DATASETS, TITLES, paths, strict=True):

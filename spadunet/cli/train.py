@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--init", type=Path, metavar="MODEL", help="model folder whose weights the run starts from")
     parser.add_argument("--max-steps", type=positive_int, help=f"(default: {DEFAULT_STEPS} unless --max-minutes)")
     parser.add_argument("--max-minutes", type=positive_float, help="end after this time of training")
-    parser.add_argument("--batch-size", type=positive_int, default=2, help="patches a step (default: 2)")
+    parser.add_argument("--batch-size", type=positive_int, help="patches a step (default: 2, up to 4 if small)")
     parser.add_argument("--learning-rate", type=positive_float, default=3e-3, help="peak (default: 0.003)")
     parser.add_argument("--weight-decay", type=non_negative_float, default=0.01, help="of AdamW (default: 0.01)")
     parser.add_argument(

@@ -10,22 +10,25 @@ from .unet import SpadUNet
 
 @dataclass(frozen=True, kw_only=True)
 class UNetSize:
-    """Channels and encoder blocks by level."""
+    """Channels and encoder blocks by level, and how many decoded levels have a head."""
 
     widths: tuple[int, ...]
     num_blocks: tuple[int, ...]
+    num_heads: int = 4
+    """Deep supervision on four levels, as in SPAD-Nets' released settings."""
 
 
 UNET_PRESETS = {
-    "tiny": UNetSize(widths=(16, 32, 64, 96, 128, 128), num_blocks=(0, 1, 1, 1, 1, 1)),
+    "tiny": UNetSize(widths=(16, 32, 64, 96, 128, 128), num_blocks=(0, 1, 1, 1, 1, 1), num_heads=1),
     "small": UNetSize(widths=(24, 48, 96, 160, 224, 224), num_blocks=(1, 2, 2, 2, 2, 2)),
     "base": UNetSize(widths=(32, 64, 128, 256, 320, 320), num_blocks=(1, 3, 4, 6, 6, 6)),
     "large": UNetSize(widths=(48, 96, 192, 384, 512, 512), num_blocks=(1, 3, 4, 6, 6, 6)),
 }
-"""Chosen by the user's budget, never by the dataset."""
+"""Chosen by the user's budget, never by the dataset.
 
-NUM_SUPERVISED_LEVELS = 4
-"""Decoded levels with a head, as in SPAD-Nets' released settings (weights 8, 4, 2, 1)."""
+`tiny` is made for minutes on a processor, where deep supervision holds the finest level back: on Hippocampus, after 500
+steps of four patches, validation Dice is 0.868 with it and 0.876 without.
+"""
 
 
 def build_backbone(preset: str) -> SpadUNet:
@@ -38,6 +41,11 @@ def build_backbone(preset: str) -> SpadUNet:
     return SpadUNet(size.widths, size.num_blocks)
 
 
-def build_task(num_channels: int, num_classes: int, backbone: SpadUNet) -> SegmentationTask:
-    """A fresh segmentation task for a backbone."""
-    return SegmentationTask(num_channels, num_classes, backbone.widths[:NUM_SUPERVISED_LEVELS])
+def build_task(num_channels: int, num_classes: int, preset: str) -> SegmentationTask:
+    """A fresh segmentation task for the backbone of a preset.
+
+    Raises:
+        KeyError: if there is no such preset.
+    """
+    size = UNET_PRESETS[preset]
+    return SegmentationTask(num_channels, num_classes, size.widths[: size.num_heads])

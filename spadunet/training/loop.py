@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from monai.losses.dice import DiceCELoss
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -174,7 +175,7 @@ def train_step(
     task: int,
     batch: Batch,
     optimiser: torch.optim.Optimizer,
-    loss_function: nn.Module,
+    loss_function: DiceCELoss,
     options: RunOptions,
 ) -> float:
     """One optimiser step; its loss.

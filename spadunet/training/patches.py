@@ -4,6 +4,7 @@ workers sees the same batches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,12 +14,21 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..plan import Plan
+from ..plans.patch import VOXELS_PER_GB
 from ..preprocessing.store import StoredCase
 from ..spacing import Shape
 from .augment import augment, margin
 
 FOREGROUND_SHARE = 0.33
 """Share of patches centred on a foreground voxel (of a random class), the rest anywhere."""
+
+MIN_BATCH_SIZE, MAX_BATCH_SIZE = 2, 4
+
+
+def choose_batch_size(plan: Plan) -> int:
+    """Two patches a step, for which the plan's memory is meant; up to four where small images leave room."""
+    room = 2 * plan.memory_gb * VOXELS_PER_GB
+    return max(MIN_BATCH_SIZE, min(MAX_BATCH_SIZE, int(room / math.prod(plan.patch_size_voxels))))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from ..preprocessing.store import StoredCase, open_case
 from ..record import write_record
 from ..scores import Scores
 from .loop import JointNetwork, RunOptions, train_network
-from .patches import TrainingTask
+from .patches import TrainingTask, choose_batch_size
 from .splits import choose_cases
 
 log = logging.getLogger("spadunet")
@@ -47,7 +47,7 @@ def train(
     *,
     preset: str,
     fold: str,
-    batch_size: int,
+    batch_size: int | None = None,
     init: Path | None = None,
 ) -> list[str]:
     """Train one backbone on one or more datasets, write the model, and validate it.
@@ -55,6 +55,7 @@ def train(
     Args:
         folder: of the model; a checkpoint in it is gone on from.
         fold: "0" … "4" or "all".
+        batch_size: patches a step; None for `choose_batch_size` of each dataset's plan.
         init: a model folder whose backbone, and tasks of the same names, the run starts from.
 
     Returns:
@@ -66,7 +67,7 @@ def train(
             name=member.dataset.name,
             plan=member.plan,
             cases=tuple(open_planned_case(member, name) for name in names),
-            batch_size=batch_size,
+            batch_size=batch_size or choose_batch_size(member.plan),
         )
         for member, (names, _) in zip(datasets, splits, strict=True)
     ]
@@ -92,7 +93,7 @@ def wishes(
     *,
     preset: str,
     fold: str,
-    batch_size: int,
+    batch_size: int | None,
     init: Path | None,
 ) -> dict[str, str]:
     """What a run is asked for, as kept in its checkpoint and in the model's provenance."""
@@ -103,7 +104,7 @@ def wishes(
         "fold": fold,
         "init": str(init),
         "seed": str(options.seed),
-        "batch_size": str(batch_size),
+        "batch_size": "auto" if batch_size is None else str(batch_size),
         "learning_rate": str(options.learning_rate),
         "weight_decay": str(options.weight_decay),
         "max_steps": str(options.max_steps),
@@ -128,11 +129,8 @@ def open_planned_case(member: TrainingDataset, name: str) -> StoredCase:
 
 def build_joint(datasets: Sequence[TrainingDataset], preset: str) -> JointNetwork:
     """A fresh backbone with a fresh task for each dataset."""
-    backbone = build_backbone(preset)
-    tasks = [
-        build_task(len(member.plan.channel_names), member.plan.labels.num_classes, backbone) for member in datasets
-    ]
-    return JointNetwork(backbone, tasks)
+    tasks = [build_task(len(member.plan.channel_names), member.plan.labels.num_classes, preset) for member in datasets]
+    return JointNetwork(build_backbone(preset), tasks)
 
 
 def start_from(network: JointNetwork, datasets: Sequence[TrainingDataset], model: Model) -> None:

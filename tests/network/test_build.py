@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,9 @@ PLANS = {
 
 
 def build(plan: Plan) -> SegmentationNetwork:
-    """The tiny network for a plan."""
-    backbone = build_backbone("tiny")
-    return SegmentationNetwork(backbone, build_task(len(plan.channel_names), plan.labels.num_classes, backbone))
+    """The small network for a plan: the smallest with deep supervision."""
+    task = build_task(len(plan.channel_names), plan.labels.num_classes, "small")
+    return SegmentationNetwork(build_backbone("small"), task)
 
 
 def test_the_four_plans_have_four_degrees_of_anisotropy():
@@ -114,5 +115,15 @@ def test_deep_logits_start_with_what_forward_gives():
 
 def test_presets_are_named_and_an_unknown_one_is_an_error():
     assert list(UNET_PRESETS) == ["tiny", "small", "base", "large"]
-    with pytest.raises(KeyError):
-        build_backbone("huge")
+    for build_part in (build_backbone, partial(build_task, 1, 2)):
+        with pytest.raises(KeyError):
+            build_part("huge")
+
+
+def test_deep_supervision_on_four_levels_but_in_tiny():
+    assert {name: len(build_task(1, 2, name).heads) for name in UNET_PRESETS} == {
+        "tiny": 1,
+        "small": 4,
+        "base": 4,
+        "large": 4,
+    }

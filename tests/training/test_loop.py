@@ -39,8 +39,7 @@ def small_network(num_tasks: int = 1) -> JointNetwork:
 def tiny_network() -> JointNetwork:
     """The preset `tiny`."""
     torch.manual_seed(0)
-    backbone = build_backbone("tiny")
-    return JointNetwork(backbone, [build_task(1, 3, backbone)])
+    return JointNetwork(build_backbone("tiny"), [build_task(1, 3, "tiny")])
 
 
 def losses(folder: Path) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional
 
 from spadunet.training.loss import SMOOTH, deep_loss, make_loss
 
@@ -35,15 +36,24 @@ def test_dice_is_taken_over_the_batch_so_that_an_empty_patch_does_not_count_by_i
     assert deep_loss(make_loss(), [logits], classes).item() == pytest.approx(math.log(2) + dice, abs=1e-6)
 
 
-def test_levels_weigh_half_of_the_finer_one():
-    torch.manual_seed(0)
-    classes = torch.randint(2, (1, 2, 4, 4))
-    fine, coarse = torch.randn(1, 2, 2, 4, 4), torch.randn(1, 2, 2, 2, 2)  # as at DA 1: depth is not halved
+def test_a_coarse_level_weighs_half_and_is_compared_with_the_shares_of_the_voxels_it_covers():
+    classes = torch.tensor([[1, 0, 1, 1], [0, 0, 1, 1]]).view(1, 1, 2, 4)  # one voxel in four, and four in four
+    fine = torch.zeros(1, 2, 1, 2, 4)
+    coarse = torch.zeros(1, 2, 1, 1, 2)  # p = 1/2 everywhere
     loss = make_loss()
+    dice = 1 - (2 * (1 / 4 + 1) / 2 + SMOOTH) / (1 / 4 + 1 + 1 + SMOOTH)
+    below = math.log(2) + dice
     alone = deep_loss(loss, [fine], classes).item()
-    below = deep_loss(loss, [coarse], classes[:, :, 1::2, 1::2]).item()  # the nearest neighbours
     both = deep_loss(loss, [fine, coarse], classes).item()
     assert both == pytest.approx((alone + below / 2) / 1.5, rel=1e-6)
+
+
+def test_depth_that_a_level_does_not_halve_stays_apart():
+    classes = torch.tensor([0, 1]).view(1, 2, 1, 1).expand(1, 2, 4, 4)  # DA 1: one slice of each class
+    coarse = torch.zeros(1, 2, 2, 2, 2)
+    coarse[:, 0, 0], coarse[:, 1, 1] = 50, 50
+    fine = functional.interpolate(coarse, size=(2, 4, 4))
+    assert deep_loss(make_loss(), [fine, coarse], classes).item() == pytest.approx(0, abs=1e-5)
 
 
 def test_levels_of_half_precision_are_compared_in_single():

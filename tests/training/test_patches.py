@@ -10,7 +10,7 @@ import torch
 
 from spadunet.training import patches
 from spadunet.training.loop import load_batches
-from spadunet.training.patches import Batch, BatchStream, TrainingTask, draw_corner
+from spadunet.training.patches import Batch, BatchStream, TrainingTask, choose_batch_size, draw_corner
 
 NO_FOREGROUND = np.zeros((0, 4), np.int32)
 
@@ -114,3 +114,19 @@ def test_one_slice_images_are_drawn_as_such(make_task):
     task = make_task(spacing_mm=(1.0, 1.0, 1.0), shape=(1, 24, 24), patch=(1, 16, 16))
     batch = BatchStream([task], 0)[0]
     assert (batch.da, batch.image.shape) == (6, (2, 1, 1, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("memory_gb", "patch", "size"),
+    [
+        (12.0, (128, 160, 128), 2),  # a patch that fills the memory with two
+        (12.0, (40, 56, 40), 4),
+        (0.8, (40, 56, 40), 4),
+        (0.5, (40, 56, 40), 2),
+        (0.1, (128, 128, 128), 2),  # edited by hand to more than its memory
+    ],
+)
+def test_small_patches_make_larger_batches(make_task, memory_gb: float, patch: tuple[int, int, int], size: int):
+    plan = make_task().plan
+    changed = {"memory_gb": memory_gb, "patch_sizes_voxels": dict.fromkeys(range(7), patch)}
+    assert choose_batch_size(plan.model_copy(update=changed)) == size
