@@ -26,7 +26,7 @@ def deep_loss(loss: DiceCELoss, logits: list[Tensor], classes: Tensor) -> Tensor
     shares = functional.one_hot(classes, logits[0].shape[1]).movedim(-1, 1).float()  # (B, K, D, H, W)
     weights = [0.5**level for level in range(len(logits))]
     losses = [
-        weight * loss(level.float(), functional.adaptive_avg_pool3d(shares, level.shape[2:]))
+        weight * loss(level.float(), functional.interpolate(shares, list(level.shape[2:]), mode="area"))
         for weight, level in zip(weights, logits, strict=True)
     ]
     return sum(losses[1:], losses[0]) / sum(weights)
