@@ -21,16 +21,17 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from spadunet.cli import demo, plan_and_preprocess
-from spadunet.cli.demo import DATASETS
 from spadunet.cli.stages import read_plan
-from spadunet.dataset import Dataset, load_dataset
+from spadunet.dataset import Dataset, find_images, load_dataset
 from spadunet.evaluation.evaluate import evaluate_case
+from spadunet.evaluation.pairs import label_files
 from spadunet.image import read_image, read_label_map
 from spadunet.inference.predict import Engine, predict_image
 from spadunet.network.blocks import LEAKY_SLOPE, NUM_GROUPS, PointwiseConv
 from spadunet.network.build import build_backbone, build_task
 from spadunet.network.heads import SegmentationNetwork
 from spadunet.plan import Plan
+from spadunet.scores import Scores
 from spadunet.training.loop import MAX_GRADIENT_NORM
 from spadunet.training.loss import deep_loss, make_loss
 from spadunet.training.patches import BatchStream, TrainingTask, choose_batch_size
@@ -38,7 +39,7 @@ from spadunet.training.schedule import learning_rate
 from spadunet.training.splits import choose_cases
 from spadunet.training.train import TrainingDataset, open_planned_case
 
-EMBEDDED = Path(demo.__file__).parents[1] / "demo" / "data" / DATASETS[0]
+EMBEDDED = Path(demo.__file__).parents[1] / "demo" / "data" / demo.DATASETS[0]
 WIDTHS = (16, 32, 64, 128)
 PEAK_RATE, WEIGHT_DECAY = 3e-3, 0.01
 
@@ -98,16 +99,16 @@ def train(network: nn.Module, task: TrainingTask, num_steps: int) -> float:
     return statistics.median(seconds)
 
 
-def mean_dice(network: nn.Module, dataset: Dataset, plan: Plan) -> float:
+def mean_dice(network: nn.Module, dataset: Dataset, plan: Plan) -> float | None:
     """Over the test cases and their classes, where either mask has voxels."""
     engine = Engine(network=network.eval(), plan=plan, device=torch.device("cpu"), precision=torch.bfloat16)
-    values = []
-    for path in sorted((dataset.folder / "labelsTs").glob("*.nii.gz")):
-        name = path.name.removesuffix(".nii.gz")
-        prediction = predict_image(read_image(sorted((dataset.folder / "imagesTs").glob(f"{name}_*"))), engine)
-        scores = evaluate_case(name, prediction, read_label_map(path), plan.labels)
-        values += [score.dice for score in scores.classes.values() if score.dice is not None]
-    return statistics.mean(values)
+    images = find_images(dataset.folder / "imagesTs", dataset.file_ending, len(plan.channel_names))
+    references = label_files(dataset.folder / "labelsTs")
+    cases = [
+        evaluate_case(name, predict_image(read_image(images[name]), engine), read_label_map(path), plan.labels)
+        for name, path in references.items()
+    ]
+    return Scores(cases=tuple(cases)).mean("dice")
 
 
 def main() -> None:
@@ -118,11 +119,9 @@ def main() -> None:
     options = parser.parse_args()
     dataset = load_dataset(options.dataset)
     with tempfile.TemporaryDirectory() as data:
-        try:
-            plan_and_preprocess.main(["-d", str(options.dataset), "--data", data, "-np", "1"])
-        except SystemExit as stop:
-            if stop.code:
-                raise
+        arguments = ("-d", str(options.dataset), "--data", data, "-np", "1")
+        if code := demo.do(plan_and_preprocess.main, "spadunet_plan_and_preprocess", *arguments):
+            raise SystemExit(code)
         folder = Path(data) / "preprocessed" / dataset.name
         plan = read_plan(folder, dataset)
         member = TrainingDataset(dataset=dataset, plan=plan, folder=folder)
