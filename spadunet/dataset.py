@@ -11,16 +11,10 @@ from pydantic import ConfigDict, ValidationError, field_validator
 from .errors import InputError
 from .image import NIFTI_ENDINGS
 from .labels import BACKGROUND, LabelSet
+from .patients import patients_of
 from .record import Record, first_problem, read_record
 
 DATASET_JSON = "dataset.json"
-REPEAT_SUFFIX = re.compile(
-    r"^(?P<patient>.*\d.*?)[_-](?:ph|phase|frame|time|tp|visit|ses|session|scan|run|echo|ED|ES|s|sl|slice|z)[_-]?\d*$",
-    re.IGNORECASE,
-)
-"""Names that tell several images of one patient apart, as SC-N-02_ph00 and SC-N-02_ph07 do. What is left must hold a
-digit: scan_01 and scan_02 are two patients."""
-BIDS_SUBJECT = re.compile(r"^(?P<patient>sub-[A-Za-z0-9]+)")
 
 
 class DatasetDescription(Record):
@@ -92,16 +86,7 @@ class Dataset:
     file_ending: str
     cases: tuple[RawCase, ...]
     patients: dict[str, str]
-
-    def patient_of(self, case: str) -> str:
-        """The patient whom a case shows: dataset.json's `patients`, else told from the name, else the case itself."""
-        if case in self.patients:
-            return self.patients[case]
-        subject = BIDS_SUBJECT.match(case)
-        if subject:
-            return subject["patient"]
-        match = REPEAT_SUFFIX.match(case)
-        return self.patient_of(match["patient"]) if match else case
+    """Patient by case name."""
 
 
 def find_dataset(name: str, raw_folder: Path) -> Path:
@@ -164,7 +149,7 @@ def load_dataset(folder: Path) -> Dataset:
         labels=labels,
         file_ending=description.file_ending,
         cases=tuple(cases),
-        patients=description.patients,
+        patients=patients_of(list(images), description.patients),
     )
 
 

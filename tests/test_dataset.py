@@ -265,38 +265,14 @@ def test_a_dataset_json_that_is_missing_or_no_json_is_told(tmp_path: Path):
 # --- patients
 
 
-@pytest.mark.parametrize(
-    ("case", "patient"),
-    [
-        ("SC-HF-I-01_ph08", "SC-HF-I-01"),
-        ("SC-HF-I-01_ph19", "SC-HF-I-01"),
-        ("SC-HF-I-05_ph00", "SC-HF-I-05"),
-        ("hippocampus_003", "hippocampus_003"),
-        ("patient001_frame12", "patient001"),
-        ("patient001_ED", "patient001"),
-        ("sub-01_ses-2", "sub-01"),
-        ("sub-01_ses-2_T1w", "sub-01"),
-        ("sub-010_T1w", "sub-010"),
-        ("liver_1", "liver_1"),
-        ("phantom_1", "phantom_1"),
-        ("ph08", "ph08"),
-        ("scan_01", "scan_01"),  # else all cases would be one patient
-        ("ct_scan_012", "ct_scan_012"),
-        ("patient001_slice07", "patient001"),
-    ],
-)
-def test_images_of_one_patient_are_told_by_their_names(case: str, patient: str):
-    assert load_dataset(DATA / "Dataset004_Hippocampus").patient_of(case) == patient
-
-
 def test_dataset_json_knows_patients_better_than_names_do(tmp_path: Path):
     description = JSON | {"patients": {"a1_ph1": "Ann", "b": "Ann"}}
     names = ["a1_ph1.nii.gz", "a1_ph2.nii.gz", "b.nii.gz", "c.nii.gz"]
     dataset: Dataset = load_dataset(make_dataset(tmp_path / "X", names, description=description))
-    assert [dataset.patient_of(case.name) for case in dataset.cases] == ["Ann", "a1", "Ann", "c"]
+    assert dataset.patients == {"a1_ph1": "Ann", "a1_ph2": "a1", "b": "Ann", "c": "c"}
 
 
 def test_slices_of_a_named_case_belong_to_its_patient(tmp_path: Path):
     description = JSON | {"patients": {"a1": "Ann"}}
-    dataset = load_dataset(make_dataset(tmp_path / "X", ["a1_s03.nii.gz"], description=description))
-    assert dataset.patient_of("a1_s03") == "Ann"
+    dataset = load_dataset(make_dataset(tmp_path / "X", ["a1_slice03.nii.gz"], description=description))
+    assert dataset.patients == {"a1_slice03": "Ann"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +16,20 @@ NUM_FOLDS = 5
 SPLIT_SEED = 12345  # nnU-Net's, so that its users find nothing surprising
 SPLITS_JSON = "splits_final.json"
 
+log = logging.getLogger("spadunet")
+
 
 def make_splits(dataset: Dataset) -> list[dict[str, list[str]]]:
     """Five folds that keep all cases of a patient together, in nnU-Net's layout: [{"train": […], "val": […]}, …].
 
     Fewer patients than folds give fewer folds; a single patient gives none.
     """
-    patients = sorted({dataset.patient_of(case.name) for case in dataset.cases})
+    patients = sorted({dataset.patients[case.name] for case in dataset.cases})
     order = np.random.default_rng(SPLIT_SEED).permutation(len(patients))
     fold_of = {patients[patient]: position % NUM_FOLDS for position, patient in enumerate(order)}
     splits = []
     for fold in range(min(NUM_FOLDS, len(patients)) if len(patients) > 1 else 0):
-        is_val = {case.name: fold_of[dataset.patient_of(case.name)] == fold for case in dataset.cases}
+        is_val = {case.name: fold_of[dataset.patients[case.name]] == fold for case in dataset.cases}
         splits.append(
             {
                 "train": [name for name, held_out in is_val.items() if not held_out],
@@ -49,6 +52,7 @@ def choose_cases(dataset: Dataset, folder: Path, fold: str) -> tuple[list[str], 
         return names, []
     path = folder / SPLITS_JSON
     if not path.is_file():
+        log.info("%s: %d cases of %d patients", dataset.name, len(names), len(set(dataset.patients.values())))
         write_text(path, json.dumps(make_splits(dataset), indent=1) + "\n")
     try:
         splits = json.loads(path.read_text(encoding="utf-8"))
@@ -67,6 +71,20 @@ def choose_cases(dataset: Dataset, folder: Path, fold: str) -> tuple[list[str], 
         raise InputError(
             f"{path}: fold {fold} names cases that the dataset has not: {unknown[:3]}; correct or delete it"
         )
+    both = sorted(set(train) & set(val))
+    if both:
+        raise InputError(f"{path}: fold {fold} lists cases in both train and val: {both[:3]}; correct or delete it")
+    forgotten = sorted(set(names).difference(*(set(train + val) for train, val in pairs)))
+    if forgotten:
+        log.warning(
+            "%s: %d cases are in no fold and are not used (%s …): delete the file to make it anew, or add them",
+            path,
+            len(forgotten),
+            forgotten[0],
+        )
+    shared = {dataset.patients[name] for name in train} & {dataset.patients[name] for name in val}
+    if shared:
+        log.warning("%s: fold %s has images of %s in both train and val", path, fold, ", ".join(sorted(shared)[:3]))
     if not train:
         raise InputError(f"{path}: fold {fold} has no training case; correct or delete it")
     return train, val

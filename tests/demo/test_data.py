@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 import spadunet
-from spadunet.dataset import load_dataset
+from spadunet.patients import patients_of
 
 DATA = Path(spadunet.__file__).parent / "demo/data"
 DATASETS = sorted(path.name for path in DATA.iterdir() if path.is_dir())
@@ -45,9 +45,9 @@ def test_no_test_case_is_in_the_training_set_by_name_or_content(name: str):
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_no_test_patient_is_in_the_training_set(name: str):
-    dataset = load_dataset(DATA / name)
-    train = {dataset.patient_of(case) for case in cases_in(DATA / name / "imagesTr")}
-    assert not train & {dataset.patient_of(case) for case in cases_in(DATA / name / "imagesTs")}
+    train, test = (cases_in(DATA / name / folder) for folder in ("imagesTr", "imagesTs"))
+    patients = patients_of([*train, *test], {})
+    assert not {patients[case] for case in train} & {patients[case] for case in test}
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -10,6 +10,7 @@ import pytest
 from spadunet.dataset import Dataset, RawCase
 from spadunet.errors import InputError
 from spadunet.labels import LabelSet
+from spadunet.patients import patients_of
 from spadunet.training.splits import choose_cases, make_splits
 
 
@@ -22,7 +23,7 @@ def dataset_of(*names: str, patients: dict[str, str] | None = None) -> Dataset:
         labels=LabelSet(names=("background", "organ"), ids=(0, 1)),
         file_ending=".nii.gz",
         cases=tuple(RawCase(name=name, image_paths=(), label_path=None) for name in names),
-        patients=patients or {},
+        patients=patients_of(names, patients or {}),
     )
 
 
@@ -45,7 +46,7 @@ def test_images_of_one_patient_are_never_on_both_sides(dataset: Dataset):
     assert splits
     for split in splits:
         assert split["val"]
-        assert not {dataset.patient_of(n) for n in split["train"]} & {dataset.patient_of(n) for n in split["val"]}
+        assert not {dataset.patients[n] for n in split["train"]} & {dataset.patients[n] for n in split["val"]}
 
 
 def test_the_split_is_the_same_every_time_and_does_not_depend_on_the_order_of_cases():
@@ -89,6 +90,7 @@ def test_all_trains_on_everything_and_writes_no_file(tmp_path: Path):
         ('[{"train": ["case1"]}]', "expected a list of"),
         ("[3]", "expected a list of"),
         ('[{"train": ["case1"], "val": ["stranger"]}]', r"names cases that the dataset has not: \['stranger'\]"),
+        ('[{"train": ["case1"], "val": ["case1"]}]', r"lists cases in both train and val: \['case1'\]"),
         ('[{"train": [], "val": ["case1"]}]', "fold 0 has no training case"),
         ("[]", "has no folds"),
     ],
@@ -104,3 +106,11 @@ def test_a_fold_beyond_the_file_is_an_error_that_says_which_there_are(tmp_path: 
     (tmp_path / "splits_final.json").write_text('[{"train": ["case1"], "val": []}, {"train": ["case2"], "val": []}]')
     with pytest.raises(InputError, match=r"-f 4: .* has folds 0 to 1; give one of them or all"):
         choose_cases(TEN, tmp_path, "4")
+
+
+def test_cases_added_later_and_patients_on_both_sides_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    splits = [{"train": ["SC-N-01_ph00"], "val": ["SC-N-01_ph01"]}]
+    (tmp_path / "splits_final.json").write_text(json.dumps(splits))
+    choose_cases(PHASES, tmp_path, "0")
+    assert "19 cases are in no fold and are not used (SC-N-00_ph00 …)" in caplog.text
+    assert "fold 0 has images of SC-N-01 in both train and val" in caplog.text
