@@ -38,6 +38,7 @@ class ChannelsLastGroupNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float) -> Tensor:
         """(B, C, D, H, W), (C,), (C,) to (B, C, D, H, W)."""
         batch, channels = x.shape[:2]
+        x = as_rows(x).unflatten(1, x.shape[2:]).movedim(-1, 1)  # PyTorch wants the usual stride of a single slice too
         num_voxels = x[0, 0].numel()
         y, mean, scale = torch.native_group_norm(x, weight, bias, batch, channels, num_voxels, num_groups, eps)
         ctx.save_for_backward(x, weight, mean, scale)

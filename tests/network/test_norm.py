@@ -69,6 +69,16 @@ def test_channels_last_takes_the_fast_path_and_keeps_its_layout():
     assert is_channels_last(x.grad)
 
 
+def test_slices_with_the_stride_that_unfolding_gives_them():
+    norm, reference = make_norm(2, 4), nn.GroupNorm(2, 4, dtype=torch.float64)
+    reference.load_state_dict(norm.state_dict())
+    plain = torch.randn(2, 4, 1, 3, 5, dtype=torch.float64)
+    odd = plain.contiguous(memory_format=torch.channels_last_3d).as_strided(plain.shape, (60, 1, 4, 20, 4))
+    assert is_channels_last(odd)
+    for ours, theirs in zip(values_and_gradients(norm, odd), values_and_gradients(reference, plain), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_channels_last_without_gradients_gives_the_same_values():
     norm = make_norm(4, 8)
     x = torch.randn(1, 8, 3, 4, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last_3d)
