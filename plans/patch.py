@@ -6,8 +6,8 @@ from ..spacing import MAX_DA, Shape
 
 VOXELS_PER_GB = 128**3 / 8
 """nnU-Net trains 128³ voxels (two a batch) with 8 GB of a GPU; ours needs the same order for its `base` preset."""
-IN_PLANE_MULTIPLE = 8
-"""Whole multiples waste no padding down to the third halving."""
+IN_PLANE_MULTIPLE = 4
+"""Whole multiples waste no padding down to the second halving; coarser ones would waste more around small images."""
 ROUNDING = 1e-9
 """The cube root of 128³ is 127.99999999999997 in floating point."""
 

@@ -17,9 +17,9 @@ from spadunet.spacing import MAX_DA, Shape
         (0, (500, 500, 500), 8, (128, 128, 128)),
         (0, (500, 500, 500), 1, (64, 64, 64)),
         (3, (500, 500, 500), 8, (32, 256, 256)),  # 8 times fewer slices than pixels
-        (0, (36, 50, 35), 12, (40, 56, 40)),  # hippocampus: the whole image, rounded up to eights
-        (2, (9, 256, 256), 12, (10, 256, 256)),  # Sunnybrook: the whole image, slices rounded up to twos
-        (2, (9, 256, 256), 1, (10, 160, 160)),  # 2^18 voxels / 10 slices = 161.9² pixels
+        (0, (36, 50, 35), 12, (36, 52, 36)),  # hippocampus: the whole image, rounded up to fours
+        (2, (9, 254, 256), 12, (9, 256, 256)),  # Sunnybrook: the whole image, all its slices
+        (2, (9, 256, 256), 1, (9, 168, 168)),  # 2^18 voxels / 9 slices = 170.7² pixels
         (MAX_DA, (9, 256, 256), 12, (1, 256, 256)),
         (MAX_DA, (1, 2000, 1000), 0.25, (1, 256, 256)),  # 2^16 voxels
     ],
@@ -43,11 +43,11 @@ def test_no_patch_takes_more_than_the_memory_or_more_than_the_image_needs(da: in
     for shape, memory_gb in itertools.product([(1, 32, 32), (9, 256, 256), (500, 512, 512), (90, 40, 700)], [1, 8, 40]):
         patch = choose_patch(da, shape, memory_gb)
         assert math.prod(patch) <= memory_gb * 128**3 / 8
-        assert all(size < limit + 8 for size, limit in zip(patch, shape, strict=True))
-        assert patch[1] % 8 == patch[2] % 8 == 0
+        assert all(size < limit + 4 for size, limit in zip(patch, shape, strict=True))
+        assert patch[1] % 4 == patch[2] % 4 == 0
 
 
-@pytest.mark.parametrize(("da", "patch"), [(0, (8, 8, 8)), (2, (2, 8, 8)), (5, (1, 8, 8)), (MAX_DA, (1, 8, 8))])
-def test_the_smallest_patch_is_one_voxel_after_three_halvings(da: int, patch: Shape):
+@pytest.mark.parametrize(("da", "patch"), [(0, (4, 4, 4)), (1, (2, 4, 4)), (5, (1, 4, 4)), (MAX_DA, (1, 4, 4))])
+def test_the_smallest_patch_is_one_voxel_after_two_halvings(da: int, patch: Shape):
     assert choose_patch(da, (1, 1, 1), 12) == patch
     assert choose_patch(da, (500, 500, 500), 1e-6) == patch
