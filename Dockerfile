@@ -3,7 +3,7 @@
 #   CPU   docker build -t spadunet .
 #   CUDA  docker build -t spadunet:cuda --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
 #
-#   docker run --rm spadunet                                          the demo
+#   docker run --rm -u "$(id -u):$(id -g)" -v "$PWD:/data" spadunet   the demo, into ./spadunet_demo_output
 #   docker run --rm -u "$(id -u):$(id -g)" -v "$PWD:/data" spadunet spadunet_predict -i images -o labels -m model
 #
 # With a GPU add `--gpus all`; for training add `--shm-size 8g`, since the loaders hand batches over in shared memory.

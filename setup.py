@@ -74,7 +74,6 @@ setup(
         "torch>=2.6,!=2.9.*",  # 3D convolutions are slow in 2.9
         "monai>=1.4",
         "SimpleITK>=2.3",
-        "batchgenerators>=0.25",
         "batchgeneratorsv2>=0.2",
         "acvl-utils>=0.2",
         "scipy>=1.10",
@@ -120,7 +119,8 @@ setup(
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Healthcare Industry",
         "Intended Audience :: Science/Research",
-        "Operating System :: OS Independent",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",

@@ -127,7 +127,7 @@ def main() -> None:
         member = TrainingDataset(dataset=dataset, plan=plan, folder=folder)
         names, _ = choose_cases(dataset, folder, "0")
         cases = tuple(open_planned_case(member, name) for name in names)
-        task = TrainingTask(name=dataset.name, plan=plan, cases=cases, batch_size=choose_batch_size(plan))
+        task = TrainingTask(name=dataset.name, plan=plan, cases=cases, batch_size=choose_batch_size(plan, 0))
         num_channels, num_classes = len(plan.channel_names), plan.labels.num_classes
         torch.manual_seed(0)
         ours = SegmentationNetwork(build_backbone("tiny"), build_task(num_channels, num_classes, "tiny"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from ..scores import CaseScore, ClassScore, Scores
 from .overlap import dice
 from .pairs import Pair, find_pairs
 from .surface import Box, assd_mm, hd_mm, surface_distances_mm, widen
+
+log = logging.getLogger("spadunet")
 
 
 def evaluate_folders(
@@ -33,20 +36,25 @@ def evaluate_folders(
         num_processes: more than one starts processes, so call it under `if __name__ == "__main__"` in a script.
         allow_missing: leave out references without a prediction, and name them in `Scores.not_predicted`.
 
+    Cases whose files are damaged or do not fit together are logged, and named in `Scores.failed`.
+
     Raises:
-        InputError: lists everything that is wrong with any file, so that all can be put right at once.
+        InputError: if no case can be scored; lists everything that is wrong with any file.
     """
     pairs, not_predicted = find_pairs(prediction_folder, reference_folder, allow_missing=allow_missing)
     score = functools.partial(evaluate_pair, labels=labels)
     outcomes = list(map_cases(score, pairs, num_processes=num_processes, title="evaluate"))
     problems = sorted(outcome.problem for outcome in outcomes if outcome.problem is not None)
-    if problems:
-        raise InputError(
-            f"{len(problems)} of {len(pairs)} cases cannot be scored, so none was; correct or remove them:\n"
-            + "\n".join(problems)
-        )
     cases = [outcome.result for outcome in outcomes if outcome.result is not None]
-    return Scores(cases=tuple(sorted(cases, key=lambda case: case.case)), not_predicted=tuple(not_predicted))
+    if not cases:
+        raise InputError(f"none of {len(pairs)} cases can be scored:\n" + "\n".join(problems))
+    for problem in problems:
+        log.error("failed: %s", problem)
+    return Scores(
+        cases=tuple(sorted(cases, key=lambda case: case.case)),
+        not_predicted=tuple(not_predicted),
+        failed=tuple(sorted(outcome.item.name for outcome in outcomes if outcome.problem is not None)),
+    )
 
 
 def evaluate_pair(pair: Pair, labels: LabelSet) -> CaseScore:
@@ -63,7 +71,7 @@ def evaluate_pair(pair: Pair, labels: LabelSet) -> CaseScore:
             problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
-    return evaluate_case(pair.case, label_maps[0], label_maps[1], labels)
+    return evaluate_case(pair.name, label_maps[0], label_maps[1], labels)
 
 
 def evaluate_case(case: str, prediction: LabelMap, reference: LabelMap, labels: LabelSet) -> CaseScore:

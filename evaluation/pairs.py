@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 class Pair(NamedTuple):
     """A case's name and its two files."""
 
-    case: str
+    name: str
     prediction: Path
     reference: Path
 

@@ -1,12 +1,15 @@
-"""Scores as text: for a spreadsheet, for the terminal, and for programs that read nnU-Net's summary.json."""
+"""Scores as files and text: for a spreadsheet, for the terminal, and for programs that read nnU-Net's summary.json."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+from pathlib import Path
 
+from ..files import write_text
 from ..labels import LabelSet
+from ..record import write_record
 from ..scores import METRICS, ClassScore, ClassSummary, Scores
 
 COUNTS = ("num_prediction_voxels", "num_reference_voxels")
@@ -18,6 +21,15 @@ NNUNET_NAMES = {
     "num_reference_voxels": "n_ref",
 }
 """nnU-Net v2's keys (its evaluate_predictions.py), and in their manner for what it does not compute."""
+
+
+def write_scores(folder: Path, scores: Scores, labels: LabelSet) -> list[Path]:
+    """Write scores.json, summary.json and scores.csv; their paths."""
+    files = [folder / "scores.json", folder / "summary.json", folder / "scores.csv"]
+    write_record(files[0], scores)
+    write_text(files[1], summary_json(scores, labels))
+    write_text(files[2], csv_text(scores))
+    return files
 
 
 def csv_text(scores: Scores) -> str:
@@ -76,6 +88,8 @@ def remarks(scores: Scores) -> list[str]:
         )
     if scores.not_predicted:
         lines.append(f"References without a prediction, not counted: {len(scores.not_predicted)}")
+    if scores.failed:
+        lines.append(f"Cases that could not be scored, not counted: {', '.join(scores.failed)}")
     return lines
 
 
@@ -91,6 +105,7 @@ def summary_json(scores: Scores, labels: LabelSet) -> str:
             for case in scores.cases
         ],
         "not_predicted": list(scores.not_predicted),
+        "failed": list(scores.failed),
     }
     return json.dumps(summary, indent=1) + "\n"
 

@@ -76,8 +76,9 @@ def extract_case(case: RawCase, *, read: ReadCase, orient: OrientCase) -> tuple[
         foreground = np.flatnonzero(oriented.follow(label_map.array))
         if foreground.size:
             voxels = voxels[:, foreground]
-    step = -(-voxels.shape[1] // VOXELS_PER_CASE)
-    return facts, voxels[:, ::step]
+    if voxels.shape[1] > VOXELS_PER_CASE:  # a stride would follow rows and columns
+        voxels = voxels[:, np.random.default_rng(0).integers(voxels.shape[1], size=VOXELS_PER_CASE)]
+    return facts, voxels
 
 
 def summarise(values: np.ndarray) -> IntensityFacts:

@@ -14,7 +14,7 @@ from ..spacing import MAX_DA, Shape, Spacing
 from .patch import choose_patch
 
 PERCENTILES = (0.5, 99.5)
-"""Of the foreground (Isensee et al. 2021; Luo et al. 2024, section 5)."""
+"""CT: of the foreground of all images; else: of each image's non-zero voxels (Isensee et al. 2021; Luo et al. 2024)."""
 
 TargetSpacing = Spacing | Literal["median", "native"]
 Window = tuple[float, float]

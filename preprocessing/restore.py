@@ -9,18 +9,12 @@ from ..image import LabelMap, spacing_of
 from ..labels import LabelSet
 from .crop import uncrop
 from .orient import unorient
-from .resample import LINEAR, largest_of_logits, resample_classes, spline_orders
+from .resample import LINEAR, largest_of_logits, spline_orders
 
 
 def restore_logits(logits: np.ndarray, geometry: Geometry, labels: LabelSet) -> LabelMap:
     """Class scores (K, D, H, W) of a case to a label map on its stored image's grid; background outside the crop."""
     classes = largest_of_logits(logits, geometry.cropped_shape, orders_back(geometry))
-    return place(classes, geometry, labels)
-
-
-def restore_classes(classes: np.ndarray, geometry: Geometry, labels: LabelSet) -> LabelMap:
-    """Class numbers (D, H, W) of a case to a label map on the grid of its stored image."""
-    classes = resample_classes(classes, geometry.cropped_shape, orders_back(geometry))
     return place(classes, geometry, labels)
 
 

@@ -50,13 +50,13 @@ def preprocess_case(case: RawCase, *, plan: Plan, folder: Path) -> bool:
     (folder / f"{case.name}.json").unlink(missing_ok=True)
     image, label_map = read_checked(case, labels=plan.labels)
     made = preprocess(case.name, image, label_map, plan)
-    store_case(folder, made, made_from=made_from, plan_digest=plan.digest())
+    store_case(folder, made, made_from=made_from, plan_digest=plan.preprocessing_digest())
     return True
 
 
 def digest_of_sources(case: RawCase, plan: Plan) -> str:
     """Changes when the plan or one of the case's files does."""
-    digest = hashlib.sha256(plan.digest().encode())
+    digest = hashlib.sha256(plan.preprocessing_digest().encode())
     for path in case.paths:
         digest.update(sha256_of_file(path).encode())
     return digest.hexdigest()[:16]

@@ -122,11 +122,13 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def sample_foreground(classes: np.ndarray) -> np.ndarray:
-    """(N, 4) int32: class number and (depth, height, width) of at most MAX_FOREGROUND_VOXELS a class, evenly taken."""
+    """(N, 4) int32: class number and (depth, height, width) of at most MAX_FOREGROUND_VOXELS a class, at random."""
+    generator = np.random.default_rng(0)
     rows = [np.zeros((0, 4), np.int32)]
     for number in np.unique(classes[classes > 0]).tolist():
         voxels = np.argwhere(classes == number)
-        voxels = voxels[:: -(-len(voxels) // MAX_FOREGROUND_VOXELS)]
+        if len(voxels) > MAX_FOREGROUND_VOXELS:  # a stride would follow rows and columns
+            voxels = voxels[generator.integers(len(voxels), size=MAX_FOREGROUND_VOXELS)]
         rows.append(np.column_stack([np.full(len(voxels), number), voxels]).astype(np.int32))
     return np.concatenate(rows)
 

@@ -7,25 +7,29 @@ import errno
 import glob
 import hashlib
 import os
+import platform
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import InputError, OutputError
 
 PARTIAL_PREFIX = ".partial-"
+ORPHAN_SECONDS = 24 * 3600
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` on success, delete it on failure.
 
-    The temporary name holds the process's number, so that runs side by side keep apart; what killed runs left behind
-    for the same file is deleted.
+    The temporary name holds the machine's name and the process's number, so that runs side by side keep apart; what
+    killed runs left behind for the same file is deleted.
 
     Raises:
         OutputError: if the disk is full or the folder cannot be written.
     """
-    partial = path.with_name(f"{PARTIAL_PREFIX}{os.getpid()}-{path.name}")
+    partial = partial_path(path, os.getpid())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         delete_orphans(path)
@@ -40,12 +44,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
 
 
+def partial_path(path: Path, process: int) -> Path:
+    """Where a process on this machine writes what will become `path`."""
+    return path.with_name(f"{PARTIAL_PREFIX}{platform.node()}-{process}-{path.name}")
+
+
 def delete_orphans(path: Path) -> None:
-    """Delete temporary files for `path` whose processes are gone."""
+    """Delete temporary files for `path` whose processes on this machine are gone, and a day old ones of any machine."""
     for orphan in path.parent.glob(f"{PARTIAL_PREFIX}*-{glob.escape(path.name)}"):
-        number = orphan.name.removeprefix(PARTIAL_PREFIX).removesuffix(f"-{path.name}")
-        if number.isdigit() and not is_running(int(number)):
-            orphan.unlink(missing_ok=True)
+        machine, _, number = orphan.name.removeprefix(PARTIAL_PREFIX).removesuffix(f"-{path.name}").rpartition("-")
+        is_gone = machine == platform.node() and number.isdigit() and not is_running(int(number))
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            if is_gone or time.time() - orphan.stat().st_mtime > ORPHAN_SECONDS:
+                orphan.unlink()
 
 
 def is_running(process: int) -> bool:
@@ -88,11 +99,10 @@ def require_writable(folder: Path) -> None:
     Raises:
         InputError: if it cannot be written.
     """
-    probe = folder / f"{PARTIAL_PREFIX}probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         reason = disk_error_reason(error) or error.strerror
         raise InputError(f"{folder}: cannot be written: {reason}") from error

@@ -17,7 +17,7 @@ from pydantic import field_validator
 from .errors import InputError, OutputError
 from .files import atomic_path, sha256_of_file
 from .plan import Plan
-from .record import FORMAT_VERSION, FormatVersion, Record, read_record, write_record
+from .record import FormatVersion, Record, read_record, write_record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,7 +101,6 @@ def read_model_record(folder: Path) -> ModelRecord:
         InputError: if it is missing or damaged, or of a newer format.
     """
     path = folder / MODEL_JSON
-    check_format(path)
     return read_record(path, ModelRecord, remedy="give a model folder, as spadunet_train writes it")
 
 
@@ -137,24 +136,6 @@ def load_model(folder: Path) -> Model:
         tasks=tasks,
         provenance=record.provenance,
     )
-
-
-def check_format(path: Path) -> None:
-    """Tell a newer format from a damaged file.
-
-    Raises:
-        InputError: if the document states a newer format version.
-    """
-    import json
-
-    try:
-        version = json.loads(path.read_text(encoding="utf-8"))["format_version"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # read_record names what is wrong
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise InputError(
-            f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest known here; update spadunet"
-        )
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +17,11 @@ from typing import Generic, TypeVar
 from tqdm import tqdm
 
 from .errors import InputError, OutputError
+
+LINE_SECONDS = 30
+"""Without a terminal there is no bar: a line this often says how far the work is."""
+
+log = logging.getLogger("spadunet")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,33 +44,43 @@ def map_cases(
     Args:
         function: importable by name, with arguments that can be pickled, if num_processes > 1.
         num_processes: 1 runs in this process.
-        title: what the bar says; the bar is off without a terminal.
+        title: what the bar says; without a terminal, a line now and then.
 
     Raises:
         OutputError: if a worker process dies.
     """
-    num_processes = min(num_processes, len(items))
+    if min(num_processes, len(items)) <= 1:
+        outcomes: Iterator[Outcome[Item, Result]] = (attempt(function, item) for item in items)
+    else:
+        outcomes = run_in_pool(function, items, min(num_processes, len(items)), title)
+    last_line = time.monotonic()
     with tqdm(total=len(items), desc=title, unit="case", disable=None) as bar:
-        if num_processes <= 1:
-            for item in items:
-                yield attempt(function, item)
-                bar.update()
-            return
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(
-            num_processes, mp_context=context, initializer=leave_with_parent, initargs=(os.getpid(),)
-        )
-        try:
-            futures: list[Future[Outcome[Item, Result]]] = [pool.submit(attempt, function, item) for item in items]
-            for future in as_completed(futures):
-                yield future.result()
-                bar.update()
-        except BrokenProcessPool as error:
-            raise OutputError(
-                f"{title}: a worker process died, probably for lack of memory; run the same command with a lower -np"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for number, outcome in enumerate(outcomes, start=1):
+            yield outcome
+            bar.update()
+            if bar.disable and time.monotonic() - last_line > LINE_SECONDS:
+                log.info("%s: %d of %d cases", title, number, len(items))
+                last_line = time.monotonic()
+
+
+def run_in_pool(
+    function: Callable[[Item], Result], items: Sequence[Item], num_processes: int, title: str
+) -> Iterator[Outcome[Item, Result]]:
+    """The outcomes of `map_cases`, from worker processes."""
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(
+        num_processes, mp_context=context, initializer=leave_with_parent, initargs=(os.getpid(),)
+    )
+    try:
+        futures: list[Future[Outcome[Item, Result]]] = [pool.submit(attempt, function, item) for item in items]
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise OutputError(
+            f"{title}: a worker process died, probably for lack of memory; run the same command with a lower -np"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def leave_with_parent(parent: int) -> None:
@@ -84,15 +101,17 @@ def attempt(function: Callable[[Item], Result], item: Item) -> Outcome[Item, Res
     except (InputError, OutputError) as error:
         return Outcome(item=item, result=None, problem=str(error))
     except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        return Outcome(
-            item=item,
-            result=None,
-            problem=f"{getattr(item, 'name', item)}: out of memory; free some, or use a larger machine",
-        )
+        if is_out_of_memory(error):
+            problem = "out of memory; free some, or use a larger machine"
+        else:
+            log.debug("", exc_info=error)
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            what = " ".join(str(error).split())
+            problem = f"unexpected {type(error).__name__}: {what} (in {place.name}, {place.filename}:{place.lineno})"
+        return Outcome(item=item, result=None, problem=f"{getattr(item, 'name', item)}: {problem}")
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """True for Python's, NumPy's and torch's errors (the last by name: torch is not imported here)."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    """True for Python's, NumPy's and torch's errors (the last by name and words: torch is not imported here)."""
+    is_named_so = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or is_named_so

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Literal
 
@@ -63,6 +64,11 @@ class Plan(Record):
         if any(size < 1 for patch in self.patch_sizes_voxels.values() for size in patch):
             raise ValueError("patch sizes are at least 1 voxel")
         return self
+
+    def preprocessing_digest(self) -> str:
+        """Changes with what stored cases depend on; patch sizes and memory are not among it."""
+        relevant = self.model_dump_json(include={"channel_names", "intensity", "target_spacing_mm", "labels"})
+        return hashlib.sha256(relevant.encode()).hexdigest()[:16]
 
     @property
     def is_native(self) -> bool:

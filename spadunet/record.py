@@ -18,6 +18,10 @@ FormatVersion = Literal[1]
 RecordType = TypeVar("RecordType", bound="Record")
 
 
+class NewerFormatError(InputError):
+    """A document that only a newer spadunet can read."""
+
+
 class Record(BaseModel):
     """A frozen, checked value that travels to and from JSON; an unknown field is an error that names it."""
 
@@ -33,10 +37,18 @@ class Record(BaseModel):
 
         Raises:
             InputError: if the text is no JSON, or a field is missing, unknown or wrong; names `source` and field.
+            NewerFormatError: if the document states a newer format version.
         """
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
+            for problem in error.errors(include_url=False):
+                version = problem["input"]
+                if problem["loc"] == ("format_version",) and isinstance(version, int) and version > FORMAT_VERSION:
+                    raise NewerFormatError(
+                        f"{source}: format version {version} is newer than {FORMAT_VERSION}, the newest known here; "
+                        "update spadunet"
+                    ) from error
             raise InputError(f"{source}: {first_problem(error)}") from error
 
     def digest(self) -> str:
@@ -70,6 +82,8 @@ def read_record(path: Path, kind: type[RecordType], *, remedy: str) -> RecordTyp
         raise InputError(f"{path}: cannot be read as text ({error}); {remedy}") from error
     try:
         return kind.from_json(text, source=path)
+    except NewerFormatError:
+        raise
     except InputError as error:
         raise InputError(f"{error}; {remedy}" if remedy else str(error)) from error
 

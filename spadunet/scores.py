@@ -76,13 +76,15 @@ class ClassSummary(Record):
 class Scores(Record):
     """Scores of all cases, with means by class and over classes.
 
-    `not_predicted` names the cases that have a reference and no prediction: no mean counts them.
+    `not_predicted` names the cases that have a reference and no prediction, `failed` those whose files cannot be
+    scored: no mean counts them.
     """
 
     format_version: FormatVersion = 1
     definitions: dict[str, str] = Field(default_factory=lambda: dict(DEFINITIONS))
     cases: tuple[CaseScore, ...]
     not_predicted: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def check(self) -> Scores:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from spadunet.errors import InputError, OutputError
-from spadunet.files import atomic_path, disk_error_reason, require_writable, sha256_of_file, write_text
+from spadunet.files import atomic_path, disk_error_reason, partial_path, require_writable, sha256_of_file, write_text
 
+NO_PROCESS = 99999999
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -60,12 +61,15 @@ def test_a_full_disk_is_told_in_one_line_and_the_older_file_stays(tmp_path: Path
 
 def test_what_a_killed_run_left_is_deleted_and_what_a_running_one_writes_is_not(tmp_path: Path):
     dead, alive, other = (
-        tmp_path / name for name in (".partial-99999999-c.txt", f".partial-{os.getppid()}-c.txt", ".partial-9-b.txt")
+        partial_path(tmp_path / name, process)
+        for name, process in (("c.txt", NO_PROCESS), ("c.txt", os.getppid()), ("b.txt", NO_PROCESS))
     )
-    for path in (dead, alive, other):
+    elsewhere, forgotten = tmp_path / ".partial-far-away-99999999-c.txt", tmp_path / ".partial-gone-1-c.txt"
+    for path in (dead, alive, other, elsewhere, forgotten):
         path.write_text("half")
+    os.utime(forgotten, (0, 0))
     write_text(tmp_path / "c.txt", "new")
-    assert names(tmp_path) == sorted([alive.name, other.name, "c.txt"])
+    assert names(tmp_path) == sorted([alive.name, other.name, elsewhere.name, "c.txt"])
     assert (tmp_path / "c.txt").read_text() == "new"
 
 
@@ -113,10 +117,10 @@ def test_a_folder_that_cannot_be_written_is_told_before_any_work(tmp_path: Path,
     with pytest.raises(InputError, match=r"/a: cannot be written: a file of that name is in the way; choose another"):
         require_writable(tmp_path / "a")
 
-    def refuse(self: Path, data: bytes) -> None:
+    def refuse(**_: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr("spadunet.files.tempfile.TemporaryFile", refuse)
     message = f"^{tmp_path}: cannot be written: permission denied; choose a folder that you may write to$"
     with pytest.raises(InputError, match=message):
         require_writable(tmp_path)

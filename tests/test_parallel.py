@@ -41,20 +41,32 @@ def test_errors_meant_for_the_user_become_problems(error: Exception):
     assert list(map_cases(fail, [7], num_processes=1, title="")) == [Outcome(item=7, result=None, problem=str(error))]
 
 
-def test_an_error_of_ours_is_not_swallowed():
-    with pytest.raises(ZeroDivisionError):
-        list(map_cases(lambda item: 1 / item, [0], num_processes=1, title=""))
+def test_an_error_of_ours_names_its_place_and_does_not_stop_the_others():
+    first, second = map_cases(lambda item: 1 / item, [0, 1], num_processes=1, title="")
+    assert str(first.problem).startswith("0: unexpected ZeroDivisionError: division by zero (in <lambda>, ")
+    assert f"{__file__}:" in str(first.problem)
+    assert second.result == 1
 
 
-def test_too_little_memory_for_one_case_does_not_stop_the_others():
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried …")]
+)
+def test_too_little_memory_for_one_case_does_not_stop_the_others(error: Exception):
     def fail_at_seven(item: int) -> int:
         if item == 7:
-            raise MemoryError
+            raise error
         return item
 
     first, second = map_cases(fail_at_seven, [7, 8], num_processes=1, title="")
     assert first.problem == "7: out of memory; free some, or use a larger machine"
     assert second == Outcome(item=8, result=8, problem=None)
+
+
+def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, caplog):
+    caplog.set_level("INFO", "spadunet")
+    monkeypatch.setattr("spadunet.parallel.LINE_SECONDS", 0)
+    list(map_cases(str, [1, 2], num_processes=1, title="Reading"))
+    assert [record.getMessage() for record in caplog.records] == ["Reading: 1 of 2 cases", "Reading: 2 of 2 cases"]
 
 
 def test_no_items_have_no_outcomes_whatever_the_number_of_processes():

@@ -79,7 +79,9 @@ def test_an_unknown_field_is_named():
 
 def test_a_plan_of_a_newer_version_is_refused():
     text = PLAN.to_json().replace('"format_version": 1', '"format_version": 2')
-    with pytest.raises(InputError, match=r"^plan\.json: field 'format_version': Input should be 1 \(found 2\)$"):
+    text = text.replace('"memory_gb"', '"num_layers": 5, "memory_gb"')
+    message = "plan.json: format version 2 is newer than 1, the newest known here; update spadunet"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         Plan.from_json(text, source="plan.json")
 
 

@@ -48,7 +48,11 @@ def test_equal_content_has_equal_digests_and_other_content_another():
         ('{"name": "a", "inner": [{"side": 3}]}', "field 'inner.0.side_mm': field required"),
         ("{}", "field 'name': field required"),
         ('{"name": 3}', "field 'name': Input should be a valid string (found 3)"),
-        ('{"name": "a", "format_version": 2}', "field 'format_version': Input should be 1 (found 2)"),
+        ('{"name": "a", "format_version": 0}', "field 'format_version': Input should be 1 (found 0)"),
+        (
+            '{"title": "a", "format_version": 2}',
+            "format version 2 is newer than 1, the newest known here; update spadunet",
+        ),
         ("[]", "Input should be an object"),
         ("", "Invalid JSON: EOF while parsing a value at line 1 column 0"),
         ('{"name":\n "a",}', "Invalid JSON: trailing comma at line 2 column 6"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from .run import add_data_option, make_parser, run_command
+from .run import make_parser, run_command
 from .stages import add_dataset_options, check, load_datasets
 
 EXAMPLES = """\
@@ -18,7 +18,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, exit."""
     parser = make_parser("Read every training case of a raw dataset and list all problems at once.", EXAMPLES)
     add_dataset_options(parser)
-    add_data_option(parser)
     options = parser.parse_args(arguments)
     run_command(parser, options, lambda: execute(options))
 
@@ -27,6 +26,5 @@ def execute(options: argparse.Namespace) -> int:
     """Check each dataset."""
     from ..workspace import find_workspace
 
-    for dataset in load_datasets(options.dataset, find_workspace(options.data)):
-        check(dataset, options.num_processes)
+    check(load_datasets(options.dataset, find_workspace(options.data)), options.num_processes)
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import evaluate, plan_and_preprocess, predict, train
 from .run import make_parser, run_command
-from .stages import positive_float
+from .stages import non_negative_int, positive_float
 
 EXAMPLES = """\
   spadunet_demo
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("spadunet_demo_output"), help="where everything goes")
     parser.add_argument("--minutes", type=positive_float, default=MINUTES, help=f"of training (default: {MINUTES})")
-    parser.add_argument("--seed", type=int, default=0, help="of the training run (default: 0)")
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="of the training run (default: 0)")
     options = parser.parse_args(arguments)
     run_command(parser, options, lambda: execute(options))
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from .run import log_to_file, make_parser, run_command, write_manifest
+from .stages import add_process_option
 
 EXAMPLES = """\
   spadunet_evaluate -p predictions -r spadunet_data/raw/Dataset004_Hippocampus/labelsTs
   spadunet_evaluate -p predictions -r references -o scores --labels dataset.json
   spadunet_evaluate -p predictions -r references --allow-missing -np 4"""
-
-MAX_PROCESSES = 8
-"""Unless the user asks for more: each holds two whole label maps in memory."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,14 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "-r", "--references", type=Path, required=True, metavar="FOLDER", help="label maps of the same names"
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="where to write (else -p)")
-    parser.add_argument(
-        "-np",
-        "--num-processes",
-        type=int,
-        default=min(os.cpu_count() or 1, MAX_PROCESSES),
-        metavar="N",
-        help=f"cases worked on at once (default: one a core, at most {MAX_PROCESSES})",
-    )
+    add_process_option(parser)
     parser.add_argument(
         "--allow-missing", action="store_true", help="score the others where some references have no prediction"
     )
@@ -51,21 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "else dataset.json beside the reference folder, else labels are called by their ids)",
     )
     options = parser.parse_args(arguments)
-    run_command(parser, options, lambda: evaluate(options))
+    run_command(parser, options, lambda: execute(options))
 
 
-def evaluate(options: argparse.Namespace) -> int:
+def execute(options: argparse.Namespace) -> int:
     """Score, write, print the table; returns the exit code."""
     from ..errors import InputError
     from ..evaluation.evaluate import evaluate_folders
     from ..evaluation.label_names import labels_for
-    from ..evaluation.tables import csv_text, summary_json, table_text
-    from ..files import require_writable, write_text
-    from ..record import write_record
+    from ..evaluation.tables import table_text, write_scores
+    from ..files import require_writable
 
     started = time.time()
-    if options.num_processes < 1:
-        raise InputError(f"-np {options.num_processes}: expected at least one process")
     for flag, folder in (("-p", options.predictions), ("-r", options.references)):
         if not folder.is_dir():
             raise InputError(f"{flag} {folder}: folder not found")
@@ -80,13 +67,10 @@ def evaluate(options: argparse.Namespace) -> int:
         num_processes=options.num_processes,
         allow_missing=options.allow_missing,
     )
-    files = [output / "scores.json", output / "summary.json", output / "scores.csv"]
-    write_record(files[0], scores)
-    write_text(files[1], summary_json(scores, labels))
-    write_text(files[2], csv_text(scores))
+    files = write_scores(output, scores, labels)
     write_manifest(
         output / "spadunet_evaluate.json", "spadunet_evaluate", options, started=started, device="cpu", files=files
     )
     print(table_text(scores), end="")
     print(f"written: {', '.join(map(str, files))}")
-    return 0
+    return 1 if scores.failed else 0

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .run import add_data_option, log_to_file, make_parser, run_command, write_manifest
-from .stages import FINGERPRINT_JSON, add_dataset_options, fingerprint, load_datasets
+from .run import make_parser, run_command
+from .stages import FINGERPRINT_JSON, add_dataset_options, fingerprint, work_on_datasets
+
+if TYPE_CHECKING:
+    from ..dataset import Dataset
 
 EXAMPLES = """\
   spadunet_fingerprint -d Hippocampus
@@ -21,31 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "Read every training case of a raw dataset and note spacings, shapes and intensities.", EXAMPLES
     )
     add_dataset_options(parser)
-    add_data_option(parser)
     options = parser.parse_args(arguments)
     run_command(parser, options, lambda: execute(options))
 
 
 def execute(options: argparse.Namespace) -> int:
     """Write fingerprint.json for each dataset."""
-    from ..files import require_writable
-    from ..workspace import find_workspace
 
-    started = time.time()
-    workspace = find_workspace(options.data)
-    datasets = load_datasets(options.dataset, workspace)
-    folders = [workspace.preprocessed / dataset.name for dataset in datasets]
-    for folder in folders:
-        require_writable(folder)
-        log_to_file(folder / "spadunet_fingerprint.log")
-    for dataset, folder in zip(datasets, folders, strict=True):
+    def work(dataset: Dataset, folder: Path) -> bool:
         fingerprint(dataset, folder, options.num_processes)
-        write_manifest(
-            folder / "spadunet_fingerprint.json",
-            "spadunet_fingerprint",
-            options,
-            started=started,
-            device="cpu",
-            files=[folder / FINGERPRINT_JSON],
-        )
-    return 0
+        return True
+
+    return work_on_datasets(options, "spadunet_fingerprint", work, files=[FINGERPRINT_JSON])

@@ -47,7 +47,7 @@ def execute(options: argparse.Namespace) -> int:
     ):
         print(f"  {title:13}{folder.resolve()}{'' if folder.is_dir() else ' (not there)'}")
     print("datasets")
-    for folder in sorted(workspace.raw.glob("*/")):
+    for folder in sorted(path for path in workspace.raw.glob("*") if path.is_dir()):
         state = "planned" if (workspace.preprocessed / folder.name / PLAN_JSON).is_file() else "not planned"
         print(f"  {folder.name}  ({state})")
     print("models")

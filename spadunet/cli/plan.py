@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .run import add_data_option, log_to_file, make_parser, run_command, write_manifest
+from .run import make_parser, run_command
 from .stages import (
+    FINGERPRINT_JSON,
     PLAN_JSON,
     add_dataset_options,
     add_plan_options,
     check_plan_options,
     fingerprint,
-    load_datasets,
     plan,
+    work_on_datasets,
 )
+
+if TYPE_CHECKING:
+    from ..dataset import Dataset
 
 EXAMPLES = """\
   spadunet_plan -d Hippocampus
@@ -32,33 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add_dataset_options(parser)
     add_plan_options(parser)
-    add_data_option(parser)
     options = parser.parse_args(arguments)
     run_command(parser, options, lambda: execute(options))
 
 
 def execute(options: argparse.Namespace) -> int:
     """Write plan.json for each dataset, after its fingerprint."""
-    from ..files import require_writable
-    from ..workspace import find_workspace
 
-    started = time.time()
-    workspace = find_workspace(options.data)
-    datasets = load_datasets(options.dataset, workspace)
-    check_plan_options(options, datasets)
-    folders = [workspace.preprocessed / dataset.name for dataset in datasets]
-    for folder in folders:
-        require_writable(folder)
-        log_to_file(folder / "spadunet_plan.log")
-    for dataset, folder in zip(datasets, folders, strict=True):
-        found = fingerprint(dataset, folder, options.num_processes)
-        plan(dataset, found, folder, options)
-        write_manifest(
-            folder / "spadunet_plan.json",
-            "spadunet_plan",
-            options,
-            started=started,
-            device="cpu",
-            files=[folder / PLAN_JSON],
-        )
-    return 0
+    def work(dataset: Dataset, folder: Path) -> bool:
+        plan(dataset, fingerprint(dataset, folder, options.num_processes), folder, options)
+        return True
+
+    def first(datasets: list[Dataset]) -> None:
+        check_plan_options(options, datasets)
+
+    return work_on_datasets(options, "spadunet_plan", work, files=[FINGERPRINT_JSON, PLAN_JSON], first=first)

@@ -8,8 +8,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..errors import InputError
 from .run import add_data_option, log_to_file, make_parser, run_command, write_manifest
-from .stages import find_device
+from .stages import GOES_ON, add_device_options, find_device
 
 EXAMPLES = """\
   spadunet_predict -i imagesTs -o predictions -d Hippocampus
@@ -17,6 +18,8 @@ EXAMPLES = """\
   spadunet_predict -i imagesTs -o predictions                 with the model trained last
   spadunet_predict -i imagesTs -o predictions --continue      go on after an interruption
 """
+MAX_OVERLAP = 0.95
+MANIFEST = "spadunet_predict.json"
 UNFINISHED_FILE = "spadunet_predict.unfinished"
 
 log = logging.getLogger("spadunet")
@@ -34,9 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "-m", "--model", type=Path, metavar="MODEL", help="model folder (default: the one trained last)"
     )
     parser.add_argument("-f", "--fold", help="fold of the model (default: the one trained last)")
-    parser.add_argument("--overlap", type=float, default=0.5, help="of neighbouring windows, 0 to 0.95 (default: 0.5)")
-    parser.add_argument("-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
-    parser.add_argument("--precision", choices=("auto", "bf16", "float32"), default="auto")
+    parser.add_argument("--overlap", type=overlap, default=0.5, help=f"of windows, 0 to {MAX_OVERLAP} (default: 0.5)")
+    add_device_options(parser)
     parser.add_argument(
         "--continue",
         "--continue_prediction",
@@ -46,14 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add_data_option(parser)
     options = parser.parse_args(arguments)
-    run_command(parser, options, lambda: execute(options))
+    run_command(parser, options, lambda: execute(options), if_stopped=GOES_ON)
 
 
 def execute(options: argparse.Namespace) -> int:
     """Load the model, find the images, predict them one after the other."""
     from ..dataset import RawCase, find_images
-    from ..errors import InputError
-    from ..files import require_writable, write_text
+    from ..evaluation.label_names import LABELS_JSON
+    from ..files import require_writable, sha256_of_file, write_text
     from ..image import NIFTI_ENDINGS
     from ..inference.predict import Engine, build_network, predict_cases, prediction_path
     from ..model import MODEL_JSON, load_model
@@ -63,8 +65,6 @@ def execute(options: argparse.Namespace) -> int:
     from ..workspace import find_workspace
 
     started = time.time()
-    if not 0 <= options.overlap <= 0.95:
-        raise InputError(f"--overlap {options.overlap}: expected a share from 0 to 0.95")
     workspace = find_workspace(options.data)
     folder = options.model and model_of_fold(options.model, options.fold)
     folder = folder or find_model(workspace.results, dataset=options.dataset, fold=options.fold)
@@ -80,38 +80,42 @@ def execute(options: argparse.Namespace) -> int:
     if options.output.resolve() == options.input.resolve():
         raise InputError(f"-o {options.output}: is the input folder; its images would be overwritten: give another")
     require_writable(options.output)
+    network = build_network(model, task)
     device = find_device(options.device)
+    precision = choose_precision(options.precision, device)
     log_to_file(options.output / "spadunet_predict.log")
     log.info("model %s, task %s, on %s", folder, task, device)
 
     unfinished = options.output / UNFINISHED_FILE
-    run = [str(options.input.resolve()), task, str(options.overlap), (folder / MODEL_JSON).read_text(encoding="utf-8")]
-    digest = "\n".join(run)
-    goes_on = unfinished.is_file() and unfinished.read_text(encoding="utf-8") == digest
+    request = "\n".join(
+        (str(options.input.resolve()), task, str(options.overlap), str(precision), sha256_of_file(folder / MODEL_JSON))
+    )
+    goes_on = unfinished.is_file() and unfinished.read_text(encoding="utf-8") == request
     cases = [RawCase(name=name, image_paths=paths, label_path=None) for name, paths in images.items()]
     if not (options.keep or goes_on):
+        require_own(options.output, [prediction_path(options.output, case.name) for case in cases])
         for case in cases:  # those of an earlier run must not pass as this one's if it is interrupted
             prediction_path(options.output, case.name).unlink(missing_ok=True)
-    write_text(unfinished, digest)
+    write_text(unfinished, request)
     if options.keep or goes_on:
         there = {case.name for case in cases if prediction_path(options.output, case.name).is_file()}
         log.info("%d of %d label maps are there already and kept", len(there), len(cases))
         cases = [case for case in cases if case.name not in there]
     engine = Engine(
-        network=build_network(model, task).to(device),
+        network=network.to(device),
         plan=plan,
         device=device,
-        precision=choose_precision(options.precision, device),
+        precision=precision,
         overlap=options.overlap,
     )
-    write_record(options.output / "labels.json", plan.labels)
+    write_record(options.output / LABELS_JSON, plan.labels)
     outcomes = list(predict_cases(cases, engine, options.output))
     written = [outcome.result for outcome in outcomes if outcome.result is not None]
     problems = [outcome.problem for outcome in outcomes if outcome.problem]
     for problem in problems:
         log.error("failed: %s", problem)
     write_manifest(
-        options.output / "spadunet_predict.json",
+        options.output / MANIFEST,
         "spadunet_predict",
         options,
         started=started,
@@ -123,14 +127,35 @@ def execute(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def require_own(folder: Path, predictions: Sequence[Path]) -> None:
+    """Refuse to write over label maps that are no predictions: a slip of `-o` must not cost hand-drawn references.
+
+    Raises:
+        InputError: if such files lie in the folder, and nothing tells that `spadunet_predict` wrote them.
+    """
+    if any((folder / name).is_file() for name in (UNFINISHED_FILE, MANIFEST)):
+        return
+    there = [path for path in predictions if path.is_file()]
+    if there:
+        raise InputError(
+            f"-o {folder}: holds {there[0].name}, which spadunet_predict did not write; give another folder"
+        )
+
+
+def overlap(text: str) -> float:
+    """Parse a share of a window."""
+    value = float(text)
+    if not 0 <= value <= MAX_OVERLAP:
+        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to {MAX_OVERLAP}")
+    return value
+
+
 def model_of_fold(model: Path, fold: str | None) -> Path:
     """The folder of `-m`, or its fold where `-f` asks for one.
 
     Raises:
         InputError: if the fold is not there.
     """
-    from ..errors import InputError
-
     if fold is None or model.name == f"fold_{fold}":
         return model
     if not (model / f"fold_{fold}").is_dir():

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .run import add_data_option, log_to_file, make_parser, run_command, write_manifest
-from .stages import CASES_FOLDER, add_dataset_options, load_datasets, preprocess, read_plan
+from .run import make_parser, run_command
+from .stages import CASES_FOLDER, GOES_ON, add_dataset_options, preprocess, read_plan, work_on_datasets
+
+if TYPE_CHECKING:
+    from ..dataset import Dataset
 
 EXAMPLES = """\
   spadunet_preprocess -d Hippocampus
@@ -23,32 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         EXAMPLES,
     )
     add_dataset_options(parser)
-    add_data_option(parser)
     options = parser.parse_args(arguments)
-    run_command(parser, options, lambda: execute(options))
+    run_command(parser, options, lambda: execute(options), if_stopped=GOES_ON)
 
 
 def execute(options: argparse.Namespace) -> int:
     """Store the cases of each dataset."""
-    from ..files import require_writable
-    from ..workspace import find_workspace
 
-    started = time.time()
-    workspace = find_workspace(options.data)
-    datasets = load_datasets(options.dataset, workspace)
-    folders = [workspace.preprocessed / dataset.name for dataset in datasets]
-    for folder in folders:
-        require_writable(folder)
-        log_to_file(folder / "spadunet_preprocess.log")
-    is_whole = True
-    for dataset, folder in zip(datasets, folders, strict=True):
-        is_whole &= preprocess(dataset, read_plan(folder, dataset), folder, options.num_processes)
-        write_manifest(
-            folder / "spadunet_preprocess.json",
-            "spadunet_preprocess",
-            options,
-            started=started,
-            device="cpu",
-            files=[folder / CASES_FOLDER],
-        )
-    return 0 if is_whole else 1
+    def work(dataset: Dataset, folder: Path) -> bool:
+        return preprocess(dataset, read_plan(folder, dataset), folder, options.num_processes)
+
+    return work_on_datasets(options, "spadunet_preprocess", work, files=[CASES_FOLDER])

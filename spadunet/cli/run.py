@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import logging
 import os
 import platform
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -52,57 +55,84 @@ def add_data_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_command(parser: argparse.ArgumentParser, options: argparse.Namespace, work: Callable[[], int]) -> None:
-    """Do the work and leave with its exit code; errors meant for the user become one line.
+def run_command(
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    work: Callable[[], int],
+    *,
+    if_stopped: str = "nothing half-written is left",
+) -> None:
+    """Do the work and leave with its exit code; errors meant for the user become one line, on screen and in the log.
 
-    0 all done; 1 some case failed or a result could not be written; 2 wrong use or bad input.
+    0 all done; 1 some case failed or a result could not be written; 2 wrong use or bad input; 130 stopped by Ctrl-C or
+    SIGTERM, with `if_stopped` as advice.
     """
     # Idle threads of torch spin only briefly: spinning long takes the core from the batch worker, and sleeping at once
     # costs a wake-up at each of many small operators (measured on two cores: a step took half as long again).
     os.environ.setdefault("GOMP_SPINCOUNT", "4000")
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("spadunet").setLevel(logging.INFO)
+    logging.getLogger("spadunet").setLevel(logging.DEBUG if options.debug else logging.INFO)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = work()
     except (InputError, OutputError) as error:
         if options.debug:
             raise
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        report(f"{parser.prog}: error: {error}")
         code = 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
-        print(f"{parser.prog}: stopped; the same command goes on from here", file=sys.stderr)
+        report(f"{parser.prog}: stopped; {if_stopped}")
         code = 130
     except OSError as error:
         reason = disk_error_reason(error)
         if options.debug or reason is None:
             raise
-        print(f"{parser.prog}: error: {error.filename or 'a file'}: {reason}", file=sys.stderr)
+        report(f"{parser.prog}: error: {error.filename or 'a file'}: {reason}")
         code = 1
     except Exception as error:
         if options.debug:
             raise
         what = " ".join(str(error).split()) or "no message"
-        print(f"{parser.prog}: error: unexpected {type(error).__name__}: {what} (--debug shows where)", file=sys.stderr)
+        report(f"{parser.prog}: error: unexpected {type(error).__name__}: {what} (--debug shows where)")
         code = 1
     finally:
         close_log_files()
     sys.exit(code)
 
 
+class LogFile(logging.FileHandler):
+    """A log that gives up in silence when it cannot be written, as on a full disk: the screen has every line too."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Instead of logging's traceback."""
+
+
+def report(line: str) -> None:
+    """Say on screen and in the log why a command ends early."""
+    print(line, file=sys.stderr)
+    for handler in log_files():
+        handler.handle(logging.makeLogRecord({"msg": line}))
+
+
 def log_to_file(path: Path) -> None:
     """Copy what the run says to a text file, beside the terminal, until the command ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, mode="a", encoding="utf-8")
+    handler = LogFile(path, mode="a", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logging.getLogger("spadunet").addHandler(handler)
 
 
+def log_files() -> list[logging.FileHandler]:
+    """The text files of `log_to_file`."""
+    return [handler for handler in logging.getLogger("spadunet").handlers if isinstance(handler, logging.FileHandler)]
+
+
 def close_log_files() -> None:
-    """Close the text files of `log_to_file`, so that a next command in the same process does not write into them."""
-    log = logging.getLogger("spadunet")
-    for handler in list(log.handlers):
-        if isinstance(handler, logging.FileHandler):
-            log.removeHandler(handler)
+    """So that a next command in the same process does not write into them."""
+    for handler in log_files():
+        logging.getLogger("spadunet").removeHandler(handler)
+        with contextlib.suppress(OSError):
             handler.close()
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from .run import add_data_option, log_to_file, write_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -29,9 +32,13 @@ FINGERPRINT_JSON = "fingerprint.json"
 PLAN_JSON = "plan.json"
 CASES_FOLDER = "cases"
 
+GOES_ON = "the same command goes on from here"
+MAX_PROCESSES = 8
+"""Unless the user asks for more."""
+
 
 def add_dataset_options(parser: argparse.ArgumentParser) -> None:
-    """`-d` and the number of processes."""
+    """`-d`, the number of processes and `--data`."""
     parser.add_argument(
         "-d",
         "--dataset",
@@ -40,12 +47,30 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
         metavar="DATASET",
         help="name, number, DatasetNNN_Name or path; several are done one after the other",
     )
+    add_process_option(parser)
+    add_data_option(parser)
+
+
+def add_process_option(parser: argparse.ArgumentParser) -> None:
+    """`-np`: each process holds one or two whole cases in memory."""
     parser.add_argument(
         "-np",
         "--num-processes",
         type=positive_int,
-        default=min(os.cpu_count() or 1, 8),
-        help="cases worked on at once (default: one a core, at most 8)",
+        default=min(os.cpu_count() or 1, MAX_PROCESSES),
+        metavar="N",
+        help=f"cases worked on at once (default: one a core, at most {MAX_PROCESSES})",
+    )
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """Where the network runs, and how precisely."""
+    parser.add_argument("-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "bf16", "float32"),
+        default="auto",
+        help="of the network's arithmetic (default: bf16 where the device is faster with it)",
     )
 
 
@@ -140,14 +165,62 @@ def check_plan_options(options: argparse.Namespace, datasets: list[Dataset]) -> 
             check_window(tuple(options.window), dataset.channel_names)
 
 
-def check(dataset: Dataset, num_processes: int) -> None:
-    """Read every case and raise InputError with all problems, a line each."""
+def work_on_datasets(
+    options: argparse.Namespace,
+    command: str,
+    work: Callable[[Dataset, Path], bool],
+    *,
+    files: Sequence[str],
+    first: Callable[[list[Dataset]], None] = lambda datasets: None,
+) -> int:
+    """Work on each dataset that `-d` names, with a log and a manifest in its folder below preprocessed/.
+
+    Args:
+        command: the command's name.
+        work: gets a raw dataset and that folder; False if some case failed.
+        files: what it writes into that folder.
+        first: what can be refused for all datasets before the first is worked on.
+
+    Returns:
+        1 if some case failed, else 0.
+    """
+    from ..files import require_writable
+    from ..workspace import find_workspace
+
+    started = time.time()
+    workspace = find_workspace(options.data)
+    datasets = load_datasets(options.dataset, workspace)
+    folders = [workspace.preprocessed / dataset.name for dataset in datasets]
+    for folder in folders:
+        require_writable(folder)
+        log_to_file(folder / f"{command}.log")
+    first(datasets)
+    is_whole = True
+    for dataset, folder in zip(datasets, folders, strict=True):
+        is_whole &= work(dataset, folder)
+        write_manifest(
+            folder / f"{command}.json",
+            command,
+            options,
+            started=started,
+            device="cpu",
+            files=[folder / name for name in files],
+        )
+    return 0 if is_whole else 1
+
+
+def check(datasets: Sequence[Dataset], num_processes: int) -> None:
+    """Read every case of every dataset and raise InputError with all problems, a line each."""
     from ..preprocessing.integrity import check_dataset
 
-    problems = check_dataset(dataset, num_processes=num_processes)
+    problems = []
+    for dataset in datasets:
+        found = check_dataset(dataset, num_processes=num_processes)
+        if not found:
+            log.info("%s: %d cases checked, no problem found", dataset.name, len(dataset.cases))
+        problems += found
     if problems:
         raise InputError("\n".join(problems))
-    log.info("%s: %d cases checked, no problem found", dataset.name, len(dataset.cases))
 
 
 def fingerprint(dataset: Dataset, folder: Path, num_processes: int) -> Fingerprint:

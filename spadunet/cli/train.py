@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import InputError
 from .run import add_data_option, log_to_file, make_parser, run_command, write_manifest
 from .stages import (
     FINGERPRINT_JSON,
     PLAN_JSON,
+    add_device_options,
     check_names_differ,
     find_device,
     non_negative_float,
@@ -32,8 +34,8 @@ EXAMPLES = """\
   spadunet_train -d BTCV -f 0                       again: an interrupted run goes on
 """
 DEFAULT_STEPS = 50_000
+MAX_NAME_BYTES = 255
 PRESETS = ("tiny", "small", "base", "large")
-FOLDS = ("0", "1", "2", "3", "4", "all")
 MANIFEST = "spadunet_train.json"
 """Written last: a run without it is unfinished, even if its last step is done."""
 
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="DATASET",
         help="one or more datasets, trained jointly through one backbone (default: the one planned last)",
     )
-    parser.add_argument("-f", "--fold", choices=FOLDS, default="0", help="fold to hold out, or all (default: 0)")
+    parser.add_argument("-f", "--fold", type=fold, default="0", help="fold to hold out, or all (default: 0)")
     parser.add_argument("--preset", choices=PRESETS, help="size of the network (default: base on a GPU, tiny without)")
     parser.add_argument("--init", type=Path, metavar="MODEL", help="model folder whose weights the run starts from")
     parser.add_argument("--max-steps", type=positive_int, help=f"(default: {DEFAULT_STEPS} unless --max-minutes)")
@@ -61,8 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seed", type=non_negative_int, default=0, help="of weights, batches and augmentation (default: 0)"
     )
-    parser.add_argument("-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
-    parser.add_argument("--precision", choices=("auto", "bf16", "float32"), default="auto")
+    add_device_options(parser)
     parser.add_argument("--num-workers", type=non_negative_int, default=None, help="processes that make batches ahead")
     parser.add_argument("--checkpoint-minutes", type=positive_float, default=5.0, help="save this often (default: 5)")
     parser.add_argument(
@@ -72,16 +73,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="MODEL", help="model folder (default: below results/)")
     add_data_option(parser)
     options = parser.parse_args(arguments)
-    run_command(parser, options, lambda: execute(options))
+    stopped = f"the same command goes on from here{', without --restart' if options.restart else ''}"
+    run_command(parser, options, lambda: execute(options), if_stopped=stopped)
 
 
 def execute(options: argparse.Namespace) -> int:
     """Find the datasets, settle where the model goes, train."""
     from ..dataset import load_dataset
     from ..files import require_writable
+    from ..model import STATE_FOLDER
     from ..network.device import choose_precision
     from ..training.loop import RunOptions
-    from ..training.train import BACKBONE, TrainingDataset, train, wishes
+    from ..training.state import CHECKPOINT_FILE
+    from ..training.train import BACKBONE, TrainingDataset, prepare_run, train
     from ..workspace import find_workspace
 
     started = time.time()
@@ -96,6 +100,8 @@ def execute(options: argparse.Namespace) -> int:
     device = find_device(options.device)
     preset = options.preset or ("base" if device.type == "cuda" else "tiny")
     joint_name = "+".join(member.dataset.name for member in datasets)
+    if options.output is None and len(joint_name.encode()) > MAX_NAME_BYTES:
+        raise InputError(f"-d: the names of {len(datasets)} datasets make too long a folder name; name one with -o")
     folder = options.output or workspace.results / joint_name / f"{BACKBONE}_{preset}" / f"fold_{options.fold}"
     require_writable(folder)
     run_options = RunOptions(
@@ -109,21 +115,19 @@ def execute(options: argparse.Namespace) -> int:
         num_workers=default_workers() if options.num_workers is None else options.num_workers,
         checkpoint_minutes=options.checkpoint_minutes,
     )
-    asked = wishes(
-        datasets, run_options, preset=preset, fold=options.fold, batch_size=options.batch_size, init=options.init
-    )
-    settle_earlier_run(folder, options, asked)
-    log_to_file(folder / "training.log")
-    log.info("training %s on %s, preset %s, %s: %s", joint_name, device, preset, run_options.precision, folder)
-    problems = train(
+    run = prepare_run(
         datasets,
-        folder,
         run_options,
         preset=preset,
         fold=options.fold,
         batch_size=options.batch_size,
         init=options.init,
+        goes_on=(folder / STATE_FOLDER / CHECKPOINT_FILE).is_file() and not options.restart,
     )
+    settle_earlier_run(folder, options, run.request)
+    log_to_file(folder / "training.log")
+    log.info("training %s on %s, preset %s, %s: %s", joint_name, device, preset, run_options.precision, folder)
+    problems = train(run, folder)
     write_manifest(
         folder / MANIFEST,
         "spadunet_train",
@@ -141,8 +145,6 @@ def planned_last(folder: Path) -> str:
     Raises:
         InputError: if there is none.
     """
-    from ..errors import InputError
-
     plans = sorted(folder.glob(f"*/{PLAN_JSON}"), key=lambda path: path.stat().st_mtime)
     if not plans:
         raise InputError(f"{folder}: no planned dataset; run spadunet_plan_and_preprocess, or name one with -d")
@@ -157,7 +159,6 @@ def find_planned(name: str, workspace: Workspace) -> Path:
         InputError: if it is in neither place.
     """
     from ..dataset import find_dataset, is_named
-    from ..errors import InputError
     from ..fingerprint import Fingerprint
     from ..record import read_record
 
@@ -174,23 +175,23 @@ def settle_earlier_run(folder: Path, options: argparse.Namespace, asked: dict[st
     """Go on with an interrupted run, refuse to overwrite a finished or different one.
 
     Args:
-        asked: what this run is asked for, as `training.train.wishes`.
+        asked: what this run is asked for, as `training.train.PreparedRun.request`.
 
     Raises:
         InputError: says which of --restart and -o is called for.
     """
     import shutil
 
-    from ..errors import InputError
-    from ..model import MODEL_JSON
+    from ..model import MODEL_JSON, STATE_FOLDER
     from ..training.state import CHECKPOINT_FILE, read_progress
 
-    checkpoint = folder / "state" / CHECKPOINT_FILE
+    checkpoint = folder / STATE_FOLDER / CHECKPOINT_FILE
     manifest = folder / MANIFEST
     model = folder / MODEL_JSON
     if options.restart:
         model.unlink(missing_ok=True)
-        shutil.rmtree(checkpoint.parent, ignore_errors=True)
+        if checkpoint.parent.exists():
+            shutil.rmtree(checkpoint.parent)
     if not checkpoint.is_file() and model.is_file():
         raise InputError(f"{folder}: holds a model already; --restart to start anew, or another folder with -o")
     if not checkpoint.is_file():
@@ -211,6 +212,11 @@ def settle_earlier_run(folder: Path, options: argparse.Namespace, asked: dict[st
             f"{folder}: trained already ({progress.step} steps); --restart to start anew, or -o for another"
         )
     log.info("going on after step %d (%.1f minutes)", progress.step, progress.seconds / 60)
+
+
+def fold(text: str) -> str:
+    """Parse the number of a fold, or `all`."""
+    return text if text == "all" else str(non_negative_int(text))
 
 
 def default_workers() -> int:

@@ -15,7 +15,7 @@ from .unet import INPUT_CHANNELS
 
 
 class SegmentationTask(nn.Module):
-    """A 1×1×1 map from named channels to the backbone's three, and a 1×1×1 head for each decoded level.
+    """A 1×1×1 map from named channels to the backbone's three, and a 1×1×1 head for each supervised level.
 
     The map starts as the mean over channels, replicated: one grey channel enters the backbone three times.
 

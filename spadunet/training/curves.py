@@ -45,6 +45,10 @@ class Curves:
         """Flush everything and draw the picture."""
         self.file.close()
         self.board.close()
+        self.draw()
+
+    def draw(self) -> None:
+        """Draw the picture as far as the run is."""
         draw(self.folder)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..errors import OutputError
+from ..model import STATE_FOLDER
 from ..network.heads import SegmentationNetwork, SegmentationTask
 from .curves import Curves
 from .loss import deep_loss, make_loss
@@ -83,7 +85,7 @@ def train_network(
     Raises:
         OutputError: if the loss is no longer finite.
     """
-    checkpoint = folder / "state" / CHECKPOINT_FILE
+    checkpoint = folder / STATE_FOLDER / CHECKPOINT_FILE
     network.to(options.device).train()
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
@@ -101,7 +103,6 @@ def train_network(
 
     first_step, first_seconds = step, seconds
     numbers = {task.name: index for index, task in enumerate(tasks)}
-    sizes = {task.name: task.batch_size for task in tasks}
     loss_function = make_loss()
     batches = iter(load_batches(BatchStream(tasks, options.seed), step, options))
     curves = Curves(folder, step)
@@ -128,7 +129,7 @@ def train_network(
                     da=batch.da,
                     loss=f"{loss:.9g}",
                     learning_rate=f"{rate:.6g}",
-                    samples_per_second=f"{sizes[batch.task] / (now - before):.4g}",
+                    samples_per_second=f"{len(batch.image) / (now - before):.4g}",
                     waiting_share=f"{waited / (now - before):.3f}",
                 )
                 step += 1
@@ -141,6 +142,7 @@ def train_network(
                     last_line = now
                 if now - last_save > options.checkpoint_minutes * 60:
                     save(is_finished=False)
+                    curves.draw()
                     last_save = now
         except RuntimeError:
             if not is_stopped():  # the signal reaches the workers too, whose end is then no news
@@ -189,7 +191,7 @@ def train_step(
         logits = network.deep_logits(image, batch.da, task)
     loss = deep_loss(loss_function, logits, classes)
     value = float(loss.detach())
-    if value != value or value in (float("inf"), float("-inf")):
+    if not math.isfinite(value):
         raise OutputError(
             f"the loss of {batch.task} became {value}; the last checkpoint is kept: try a lower --learning-rate"
         )

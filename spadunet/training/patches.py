@@ -25,20 +25,23 @@ FOREGROUND_SHARE = 0.33
 MIN_BATCH_SIZE, MAX_BATCH_SIZE = 2, 4
 
 
-def choose_batch_size(plan: Plan) -> int:
+def choose_batch_size(plan: Plan, da: int) -> int:
     """Two patches a step, for which the plan's memory is meant; up to four where small images leave room."""
     room = 2 * plan.memory_gb * VOXELS_PER_GB
-    return max(MIN_BATCH_SIZE, min(MAX_BATCH_SIZE, int(room / math.prod(plan.patch_size_voxels))))
+    return max(MIN_BATCH_SIZE, min(MAX_BATCH_SIZE, int(room / math.prod(plan.patch_sizes_voxels[da]))))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTask:
-    """One dataset in a run: its plan, the cases to train on, patches a batch, and how often it is drawn."""
+    """One dataset in a run: its plan, the cases to train on, patches a batch, and how often it is drawn.
+
+    batch_size None: as many as `choose_batch_size` finds room for.
+    """
 
     name: str
     plan: Plan
     cases: tuple[StoredCase, ...]
-    batch_size: int
+    batch_size: int | None
     weight: float = 1.0
 
 
@@ -69,7 +72,8 @@ class BatchStream(Dataset):
         task = self.tasks[number]
         first = task.cases[generator.integers(len(task.cases))]
         bucket = [case for case in task.cases if case.da == first.da]
-        others = [bucket[index] for index in generator.integers(len(bucket), size=task.batch_size - 1)]
+        batch_size = task.batch_size or choose_batch_size(task.plan, first.da)
+        others = [bucket[index] for index in generator.integers(len(bucket), size=batch_size - 1)]
         patch_size = task.plan.patch_sizes_voxels[first.da]
         samples = [self.draw_patch(number, case, patch_size, generator) for case in (first, *others)]
         return Batch(

@@ -13,6 +13,7 @@ from .. import __version__
 from ..dataset import Dataset
 from ..errors import InputError
 from ..evaluation.evaluate import evaluate_case
+from ..evaluation.tables import table_text, write_scores
 from ..image import read_label_map
 from ..inference.predict import Engine, build_network, predict_cases
 from ..labels import LabelSet
@@ -21,10 +22,9 @@ from ..network.build import build_backbone, build_task
 from ..network.heads import load_matching
 from ..plan import Plan
 from ..preprocessing.store import StoredCase, open_case
-from ..record import write_record
 from ..scores import Scores
 from .loop import JointNetwork, RunOptions, train_network
-from .patches import TrainingTask, choose_batch_size
+from .patches import TrainingTask
 from .splits import choose_cases
 
 log = logging.getLogger("spadunet")
@@ -40,64 +40,58 @@ class TrainingDataset:
     folder: Path
 
 
-def train(
+@dataclass(frozen=True, kw_only=True)
+class PreparedRun:
+    """A run whose every input was found sound: nothing on disk has changed yet."""
+
+    datasets: tuple[TrainingDataset, ...]
+    tasks: tuple[TrainingTask, ...]
+    """One for each dataset, with its training cases."""
+    held_out: tuple[tuple[str, ...], ...]
+    """Names of the validation cases of each dataset."""
+    network: JointNetwork
+    preset: str
+    options: RunOptions
+    request: dict[str, str]
+    """What was asked for, as kept in the checkpoint and in the model's provenance."""
+
+
+def prepare_run(
     datasets: Sequence[TrainingDataset],
-    folder: Path,
     options: RunOptions,
     *,
     preset: str,
     fold: str,
     batch_size: int | None = None,
     init: Path | None = None,
-) -> list[str]:
-    """Train one backbone on one or more datasets, write the model, and validate it.
+    goes_on: bool = False,
+) -> PreparedRun:
+    """Open the cases of a fold and build the network, reading only.
 
     Args:
-        folder: of the model; a checkpoint in it is gone on from.
-        fold: "0" … "4" or "all".
-        batch_size: patches a step; None for `choose_batch_size` of each dataset's plan.
+        fold: number of a fold of splits_final.json, or "all".
+        batch_size: patches a step; None for as many as each plan leaves room for.
         init: a model folder whose backbone, and tasks of the same names, the run starts from.
+        goes_on: the weights will come from a checkpoint; `init` need not exist any more.
 
-    Returns:
-        A line for each held-out case that could not be validated.
+    Raises:
+        InputError: if the fold, a case or the model to start from is missing or does not fit.
     """
     splits = [choose_cases(member.dataset, member.folder, fold) for member in datasets]
-    tasks = [
+    tasks = tuple(
         TrainingTask(
             name=member.dataset.name,
             plan=member.plan,
             cases=tuple(open_planned_case(member, name) for name in names),
-            batch_size=batch_size or choose_batch_size(member.plan),
+            batch_size=batch_size,
         )
         for member, (names, _) in zip(datasets, splits, strict=True)
-    ]
+    )
     torch.manual_seed(options.seed)
     network = build_joint(datasets, preset)
-    if init is not None:
+    if init is not None and not goes_on:
         start_from(network, datasets, load_model(init))
-    run = wishes(datasets, options, preset=preset, fold=fold, batch_size=batch_size, init=init)
-    progress = train_network(network, tasks, folder, options, run=run)
-    model = as_model(network, datasets, preset, run | {"steps": str(progress.step), "spadunet": __version__})
-    save_model(folder, model)
-    log.info("model after %d steps: %s", progress.step, folder)
-    problems: list[str] = []
-    for member, (_, names) in zip(datasets, splits, strict=True):
-        if names:
-            problems += validate(model, member, names, folder / "validation" / member.dataset.name, options)
-    return problems
-
-
-def wishes(
-    datasets: Sequence[TrainingDataset],
-    options: RunOptions,
-    *,
-    preset: str,
-    fold: str,
-    batch_size: int | None,
-    init: Path | None,
-) -> dict[str, str]:
-    """What a run is asked for, as kept in its checkpoint and in the model's provenance."""
-    return {
+    request = {
         "datasets": " ".join(member.dataset.name for member in datasets),
         "plans": " ".join(member.plan.digest() for member in datasets),
         "preset": preset,
@@ -111,6 +105,36 @@ def wishes(
         "max_minutes": str(options.max_minutes),
         "precision": str(options.precision),
     }
+    return PreparedRun(
+        datasets=tuple(datasets),
+        tasks=tasks,
+        held_out=tuple(tuple(names) for _, names in splits),
+        network=network,
+        preset=preset,
+        options=options,
+        request=request,
+    )
+
+
+def train(run: PreparedRun, folder: Path) -> list[str]:
+    """Train, write the model, and validate it.
+
+    Args:
+        folder: of the model; a checkpoint in it is gone on from.
+
+    Returns:
+        A line for each held-out case that could not be validated.
+    """
+    progress = train_network(run.network, run.tasks, folder, run.options, run=run.request)
+    provenance = run.request | {"steps": str(progress.step), "spadunet": __version__}
+    model = as_model(run.network, run.datasets, run.preset, provenance)
+    save_model(folder, model)
+    log.info("model after %d steps: %s", progress.step, folder)
+    problems: list[str] = []
+    for member, names in zip(run.datasets, run.held_out, strict=True):
+        if names:
+            problems += validate(model, member, names, folder / "validation" / member.dataset.name, run.options)
+    return problems
 
 
 def open_planned_case(member: TrainingDataset, name: str) -> StoredCase:
@@ -120,7 +144,7 @@ def open_planned_case(member: TrainingDataset, name: str) -> StoredCase:
         InputError: if it is not there or another plan made it.
     """
     case = open_case(member.folder / "cases", name)
-    if case.header.plan_digest != member.plan.digest():
+    if case.header.plan_digest != member.plan.preprocessing_digest():
         raise InputError(
             f"{case.folder / name}.json: made by another plan; run spadunet_preprocess -d {member.dataset.name}"
         )
@@ -134,7 +158,7 @@ def build_joint(datasets: Sequence[TrainingDataset], preset: str) -> JointNetwor
 
 
 def start_from(network: JointNetwork, datasets: Sequence[TrainingDataset], model: Model) -> None:
-    """Take over a model's backbone, and its tasks where the names agree.
+    """Take over a model's backbone, and its tasks where the names of dataset, channels and labels agree.
 
     Raises:
         InputError: if the backbone is of another preset.
@@ -146,11 +170,18 @@ def start_from(network: JointNetwork, datasets: Sequence[TrainingDataset], model
         )
     log.info("init: backbone loaded, %d tensors", len(model.backbone_state))
     for member, task in zip(datasets, network.tasks, strict=True):
-        if member.dataset.name in model.tasks:
-            new = load_matching(task, model.tasks[member.dataset.name].state)
+        there = model.tasks.get(member.dataset.name)
+        if there is not None and is_same_task(there.plan, member.plan):
+            new = load_matching(task, there.state)
             log.info("init: task %s loaded, new: %s", member.dataset.name, ", ".join(new) or "nothing")
         else:
-            log.info("init: task %s is new", member.dataset.name)
+            other = "" if there is None else ": that of the model has other channels or labels"
+            log.info("init: task %s is new%s", member.dataset.name, other)
+
+
+def is_same_task(plan: Plan, other: Plan) -> bool:
+    """Whether one's channel map and heads mean the same in the other."""
+    return (plan.channel_names, plan.labels) == (other.channel_names, other.labels)
 
 
 def as_model(
@@ -194,12 +225,6 @@ def validate(
         reference = read_label_map(outcome.item.label_path)
         scores.append(evaluate_case(outcome.item.name, read_label_map(outcome.result), reference, labels))
     result = Scores(cases=tuple(sorted(scores, key=lambda score: score.case)))
-    write_record(folder / "scores.json", result)
-    for label, row in result.summary().items():
-        log.info("validation %s, %s: Dice %s over %d cases", name, label, format_mean(row.dice), row.num_cases)
+    write_scores(folder, result, labels)
+    log.info("validation of %s:\n%s", name, table_text(result).rstrip())
     return problems
-
-
-def format_mean(value: float | None) -> str:
-    """Four digits, or a dash where nothing is defined."""
-    return "–" if value is None else f"{value:.4f}"

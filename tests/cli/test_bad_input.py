@@ -221,6 +221,18 @@ def test_a_bad_dataset_is_told_before_any_work(dataset: Path, tmp_path: Path, ru
     assert results_in(tmp_path / "data/preprocessed") == []
 
 
+def test_problems_of_every_dataset_are_told_at_once_and_kept_in_the_log(dataset: Path, tmp_path: Path, run, capsys):
+    other = tmp_path / "data/raw/Dataset008_Other"
+    shutil.copytree(dataset, other)
+    for folder, case in ((dataset, "a"), (other, "b")):
+        write(folder / f"labelsTr/{case}.nii.gz", labels()[:, :, :-1])
+    assert run(plan_and_preprocess.main, "-d", dataset, other, "-np", 1, "--data", tmp_path / "data") == 2
+    lines = error_of(capsys).strip().splitlines()
+    assert [str(dataset / "labelsTr/a.nii.gz") in lines[0], str(other / "labelsTr/b.nii.gz") in lines[1]] == [True] * 2
+    log = tmp_path / "data/preprocessed/Dataset008_Other/spadunet_plan_and_preprocess.log"
+    assert lines[1] in log.read_text()
+
+
 def test_several_problems_are_told_all_at_once(dataset: Path, tmp_path: Path, run, capsys):
     write(dataset / "imagesTr/a_0000.nii.gz", with_value(volume(), np.nan))
     write(dataset / "labelsTr/b.nii.gz", labels()[:5])
@@ -275,7 +287,7 @@ def test_debug_shows_the_traceback(tmp_path: Path):
         (plan_and_preprocess.main, "-d 1 --memory 3", "unrecognized arguments: --memory 3"),  # no abbreviations
         (train.main, "-d 1", "plan.json: not found; run spadunet_plan_and_preprocess first"),
         (train.main, "", "no planned dataset; run spadunet_plan_and_preprocess, or name one with -d"),
-        (train.main, "-d 1 -f 7", "argument -f/--fold: invalid choice: '7'"),
+        (train.main, "-d 1 -f x", "argument -f/--fold: invalid fold value: 'x'"),
         (train.main, "-d 1 --preset huge", "argument --preset: invalid choice: 'huge'"),
         (train.main, "-d 1 --seed -1", "-1 is below zero"),
         (train.main, "-d 1 --num-workers -1", "-1 is below zero"),
@@ -283,8 +295,8 @@ def test_debug_shows_the_traceback(tmp_path: Path):
         (train.main, "-d 1 --max-steps 0", "0 is not above zero"),
         (train.main, "-d 1 --trainer X", "unrecognized arguments: --trainer X"),
         (predict.main, "-i .", "the following arguments are required: -o/--output"),
-        (predict.main, "-i . -o out --overlap 1", "--overlap 1.0: expected a share from 0 to 0.95"),
-        (predict.main, "-i . -o out --overlap nan", "--overlap nan: expected a share from 0 to 0.95"),
+        (predict.main, "-i . -o out --overlap 1", "--overlap: 1 is not a share from 0 to 0.95"),
+        (predict.main, "-i . -o out --overlap nan", "--overlap: nan is not a share from 0 to 0.95"),
         (predict.main, "-i . -o out", "no trained model fits"),
         (predict.main, "-i . -o out -m nowhere", "nowhere/model.json: not found; give a model folder"),
         (evaluate.main, "-p . -r nowhere", "-r nowhere: folder not found"),
@@ -331,10 +343,10 @@ def test_predicting_into_a_file_is_refused(joint_model: Path, planned: Path, tmp
 
 
 def test_a_folder_that_may_not_be_written_is_refused(dataset: Path, tmp_path: Path, run, capsys, monkeypatch):
-    def refuse(self: Path, data: bytes) -> int:
-        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+    def refuse(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr("spadunet.files.tempfile.TemporaryFile", refuse)
     assert run(plan_and_preprocess.main, "-d", 1, "-np", 1, "--data", tmp_path / "data") == 2
     assert "cannot be written: permission denied; choose a folder that you may write to" in one_line(capsys)
 

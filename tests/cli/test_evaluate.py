@@ -87,6 +87,18 @@ def test_missing_predictions_are_an_error_unless_allowed(
     assert "References without a prediction, not counted: 1" in capsys.readouterr().out
 
 
+def test_a_damaged_prediction_is_named_and_the_others_are_scored(
+    predictions: Path, references: Path, capsys: pytest.CaptureFixture[str]
+):
+    (predictions / "hippocampus_014.nii.gz").write_bytes(b"")
+    assert exit_code("-p", predictions, "-r", references, "-np", 1) == 1
+    assert "Cases that could not be scored, not counted: hippocampus_014" in capsys.readouterr().out
+    scores = Scores.from_json((predictions / "scores.json").read_text())
+    assert ([case.case for case in scores.cases], scores.failed) == (["hippocampus_038"], ("hippocampus_014",))
+    assert json.loads((predictions / "summary.json").read_text())["failed"] == ["hippocampus_014"]
+    assert "hippocampus_014.nii.gz: the file is empty" in (predictions / "spadunet_evaluate.log").read_text()
+
+
 def test_labels_are_named_by_the_file_given(
     predictions: Path, references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -101,7 +113,7 @@ def test_labels_are_named_by_the_file_given(
     [
         (["-p", "nowhere", "-r", "."], "-p nowhere: folder not found"),
         (["-p", ".", "-r", "nowhere"], "-r nowhere: folder not found"),
-        (["-p", ".", "-r", ".", "-np", "0"], "-np 0: expected at least one process"),
+        (["-p", ".", "-r", ".", "-np", "0"], "argument -np/--num-processes: 0 is not above zero"),
         (["-p", "."], "the following arguments are required: -r/--references"),
         (["-p", ".", "-r", ".", "--tolerance", "2"], "unrecognized arguments: --tolerance 2"),
     ],

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from spadunet.cli import check as check_command
 from spadunet.cli import evaluate, fingerprint, info, plan, plan_and_preprocess, predict, preprocess, train
 from spadunet.dataset import load_dataset
+from spadunet.files import sha256_of_file
 from spadunet.image import geometry_difference, read_image, read_label_map
 from spadunet.model import load_model
 from spadunet.plan import Plan
@@ -122,7 +124,7 @@ def test_slices_of_one_patient_are_never_on_both_sides_of_a_split(planned: Path)
     splits = make_splits(dataset)
     assert len(splits) >= 2
     for split in splits:
-        assert not {dataset.patient_of(n) for n in split["train"]} & {dataset.patient_of(n) for n in split["val"]}
+        assert not {dataset.patients[n] for n in split["train"]} & {dataset.patients[n] for n in split["val"]}
 
 
 def test_bare_train_and_predict_take_what_was_made_last_and_say_which(
@@ -195,23 +197,60 @@ def test_label_maps_of_an_earlier_run_never_pass_as_those_of_an_interrupted_one(
     assert run(predict.main, *command, "--overlap", 0) == 0
 
     def stop(*_, **__):
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGTERM)  # as a batch system does
+        time.sleep(10)
 
     with monkeypatch.context() as patch:
         patch.setattr("spadunet.inference.predict.predict_image", stop)
         assert run(predict.main, *command, "--overlap", 0.25) == 130
     assert not list(tmp_path.glob("*.nii.gz"))
     assert (tmp_path / "spadunet_predict.unfinished").is_file()
+    assert (tmp_path / "spadunet_predict.log").read_text().endswith("stopped; the same command goes on from here\n")
+
+
+def test_hand_drawn_label_maps_are_not_written_over(
+    joint_model: Path, planned: Path, tmp_path: Path, run, capsys: pytest.CaptureFixture[str]
+):
+    raw = tmp_path / HEART
+    shutil.copytree(planned / "raw" / HEART, raw)
+    before = {path.name: path.read_bytes() for path in (raw / "labelsTr").iterdir()}
+    options = ("-i", raw / "imagesTr", "-o", raw / "labelsTr", "-m", joint_model, "-d", 101, "-device", "cpu")
+    assert run(predict.main, *options) == 2
+    assert "which spadunet_predict did not write; give another folder" in capsys.readouterr().err
+    assert {name: (raw / "labelsTr" / name).read_bytes() for name in before} == before
 
 
 def test_cases_of_another_plan_are_not_trained_on(
     planned: Path, tmp_path: Path, run, quick, capsys: pytest.CaptureFixture[str]
 ):
     shutil.copytree(planned, tmp_path / "data")
-    assert run(plan.main, "-d", 4, "--memory-gb", 0.02, "-np", 1, "--data", tmp_path / "data") == 0
+    assert run(plan.main, "-d", 4, "--spacing", 2, 2, 2, "-np", 1, "--data", tmp_path / "data") == 0
     command = ("-d", 4, "--max-steps", 1, *quick, "-o", tmp_path / "model", "--data", tmp_path / "data")
     assert run(train.main, *command) == 2
     assert "made by another plan; run spadunet_preprocess -d Dataset004_Hippocampus" in capsys.readouterr().err
+
+
+def test_patches_of_another_size_need_no_new_cases(planned: Path, tmp_path: Path, run, caplog):
+    shutil.copytree(planned, tmp_path / "data")
+    options = ("-d", 4, "--memory-gb", 0.02, "-np", 1, "--data", tmp_path / "data")
+    assert run(plan_and_preprocess.main, *options) == 0
+    assert "0 cases made, 6 kept" in caplog.text
+
+
+def test_a_sixth_fold_is_trained_where_the_splits_have_one(
+    planned: Path, tmp_path: Path, run, quick, capsys: pytest.CaptureFixture[str]
+):
+    shutil.copytree(planned, tmp_path / "data")
+    names = sorted(path.stem for path in (tmp_path / "data/preprocessed" / HIPPOCAMPUS / "cases").glob("*.json"))
+    splits = [{"train": [other for other in names if other != name], "val": [name]} for name in names]
+    (tmp_path / "data/preprocessed" / HIPPOCAMPUS / "splits_final.json").write_text(json.dumps(splits))
+    command = ("-d", 4, "--max-steps", 1, *quick, "-o", tmp_path / "model", "--data", tmp_path / "data")
+    assert run(train.main, *command, "-f", 6) == 2
+    assert run(train.main, *command, "-f", 5) == 0
+    assert [path.name for path in (tmp_path / "model/validation" / HIPPOCAMPUS).glob("*.nii.gz")] == [
+        f"{names[5]}.nii.gz"
+    ]
+    assert (tmp_path / "model/validation" / HIPPOCAMPUS / "summary.json").is_file()
 
 
 def test_a_run_starts_from_a_models_weights(
@@ -290,7 +329,11 @@ def test_a_run_that_died_between_its_last_step_and_its_model_is_completed(comman
         (("--seed", 1), "an earlier run had seed 0, not 1"),
         (("--preset", "small"), "an earlier run had preset tiny, not small"),
         (("--max-steps", 3), "an earlier run had max_steps 2, not 3"),
+        (("--max-minutes", 3), "an earlier run had max_minutes None, not 3.0"),
         (("--learning-rate", 0.1), "an earlier run had learning_rate 0.003, not 0.1"),
+        (("--weight-decay", 0.1), "an earlier run had weight_decay 0.01, not 0.1"),
+        (("--batch-size", 2), "an earlier run had batch_size 1, not 2"),
+        (("--precision", "bf16"), "an earlier run had precision torch.float32, not torch.bfloat16"),
         (("-f", "0"), "an earlier run had fold all, not 0"),
         (("-d", "4", "101"), f"an earlier run had datasets {HIPPOCAMPUS}, not {HIPPOCAMPUS} {HEART}"),
     ],
@@ -305,6 +348,43 @@ def test_a_run_with_other_wishes_is_not_gone_on_with(
     assert message in error
     assert "--restart to start anew, or another folder with -o" in error
     assert (tmp_path / "model/state/checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_model_survives_a_restart_that_cannot_start(
+    command, joint_model: Path, tmp_path: Path, run, capsys: pytest.CaptureFixture[str]
+):
+    shutil.copytree(joint_model, tmp_path / "model")
+    before = sha256_of_file(tmp_path / "model/backbone.safetensors")
+    for wrong in (("--init", tmp_path / "none"), ("-f", 7), ("--init", joint_model, "--preset", "small")):
+        assert run(train.main, *command, "--restart", *wrong) == 2
+    assert load_model(tmp_path / "model").tasks
+    assert sha256_of_file(tmp_path / "model/backbone.safetensors") == before
+    assert (tmp_path / "model/state/checkpoint.safetensors").is_file()
+    assert "-f 7" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_when_the_model_it_started_from_is_gone(
+    command, joint_model: Path, tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(joint_model, tmp_path / "pretrained")
+    init = ("--init", tmp_path / "pretrained")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("spadunet.training.train.save_model", die)
+        assert run(train.main, *command, *init) == 130
+    shutil.rmtree(tmp_path / "pretrained")
+    assert run(train.main, *command, *init) == 0
+
+
+def test_names_that_make_too_long_a_folder_name_are_told(
+    planned: Path, run, quick, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(train, "MAX_NAME_BYTES", 40)
+    assert run(train.main, "-d", 4, 101, "--max-steps", 1, *quick, "--data", planned) == 2
+    assert "the names of 2 datasets make too long a folder name; name one with -o" in capsys.readouterr().err
 
 
 def test_continue_without_a_run_is_an_error(command, run, capsys: pytest.CaptureFixture[str]):

@@ -122,7 +122,7 @@ def test_references_against_themselves_are_perfect():
     assert (len(scores.cases), scores.mean("dice"), scores.mean("hd_mm")) == (10, 1.0, 0.0)
 
 
-def test_all_problems_of_all_cases_are_told_at_once(tmp_path: Path):
+def test_cases_that_cannot_be_scored_are_told_with_all_their_problems_and_the_others_are(tmp_path: Path, caplog):
     predictions, references = two_folders(tmp_path, num_cases=4)
     damaged, off_grid, unknown, _ = sorted(predictions.iterdir())
     damaged.write_bytes(damaged.read_bytes()[:100])
@@ -130,14 +130,21 @@ def test_all_problems_of_all_cases_are_told_at_once(tmp_path: Path):
     write_label_map(off_grid, label_map([1, 0]))
     reference = read_label_map(references / unknown.name)
     write_label_map(unknown, LabelMap(array=np.full_like(reference.array, 9), affine=reference.affine))
-    with pytest.raises(InputError) as caught:
+    scores = evaluate_folders(predictions, references, HIPPOCAMPUS)
+    assert len(scores.cases) == 1
+    assert scores.failed == ("hippocampus_014", "hippocampus_038", "hippocampus_042")
+    assert f"{damaged}: damaged gzip file" in caplog.text
+    assert f"{references / damaged.name}: the file is empty" in caplog.text
+    assert "hippocampus_038: prediction and reference lie on different grids" in caplog.text
+    assert "hippocampus_042: the prediction holds the values [9]" in caplog.text
+
+
+def test_an_error_tells_why_none_can_be_scored(tmp_path: Path):
+    predictions, references = two_folders(tmp_path)
+    for path in predictions.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"^none of 2 cases can be scored:\n.*is empty.*\n.*is empty"):
         evaluate_folders(predictions, references, HIPPOCAMPUS)
-    text = str(caught.value)
-    assert text.startswith("3 of 4 cases cannot be scored, so none was")
-    assert f"{damaged}: damaged gzip file" in text
-    assert f"{references / damaged.name}: the file is empty" in text
-    assert "hippocampus_038: prediction and reference lie on different grids" in text
-    assert "hippocampus_042: the prediction holds the values [9]" in text
 
 
 def test_missing_predictions_are_left_out_and_named_only_if_allowed(tmp_path: Path):

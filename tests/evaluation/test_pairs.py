@@ -34,7 +34,7 @@ def test_missing_predictions_are_listed_with_the_remedy(tmp_path: Path):
 def test_missing_predictions_are_counted_if_allowed(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     p, r = folders(tmp_path, ["a.nii.gz"], ["a.nii.gz", "b.nii.gz", "c.nii.gz"])
     pairs, missing = find_pairs(p, r, allow_missing=True)
-    assert [pair.case for pair in pairs] == ["a"]
+    assert [pair.name for pair in pairs] == ["a"]
     assert missing == ["b", "c"]
     assert "references without a prediction, not scored: 2 of 3" in caplog.text
 

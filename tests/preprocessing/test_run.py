@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from spadunet.dataset import Dataset, load_dataset
+from spadunet.files import partial_path
 from spadunet.image import LabelMap, read_label_map, write_label_map
 from spadunet.plan import Plan
 from spadunet.plans.extract import extract_fingerprint
@@ -96,7 +97,7 @@ def test_an_interrupted_case_is_made_again(dataset: Dataset, plan: Plan, folder:
     make_cases(dataset, plan, folder)
     (folder / f"{NAMES[2]}.json").unlink()
     (folder / f"{NAMES[2]}{left}").unlink(missing_ok=True)
-    (folder / f".partial-99999999-{NAMES[2]}{left}").write_bytes(b"half")
+    partial_path(folder / f"{NAMES[2]}{left}", 99999999).write_bytes(b"half")
     assert make_cases(dataset, plan, folder) == Summary(num_made=1, num_kept=2, problems=())
     assert len(list(folder.iterdir())) == 3 * 4
     assert open_case(folder, NAMES[2]).read_patch((0, 0, 0), (4, 4, 4))[0].shape == (1, 4, 4, 4)

@@ -129,4 +129,15 @@ def test_one_slice_images_are_drawn_as_such(make_task):
 def test_small_patches_make_larger_batches(make_task, memory_gb: float, patch: tuple[int, int, int], size: int):
     plan = make_task().plan
     changed = {"memory_gb": memory_gb, "patch_sizes_voxels": dict.fromkeys(range(7), patch)}
-    assert choose_batch_size(plan.model_copy(update=changed)) == size
+    assert choose_batch_size(plan.model_copy(update=changed), 0) == size
+
+
+def test_a_batch_holds_as_many_patches_as_its_degree_leaves_room_for(make_task):
+    thin, thick = make_task("thin"), make_task("thick", spacing_mm=(8.0, 1.25, 1.25), shape=(6, 24, 24))
+    sizes = {da: (2, 8, 8) if da == 2 else (8, 16, 16) for da in range(7)}
+    changed = {"target_spacing_mm": "native", "patch_sizes_voxels": sizes, "memory_gb": 0.008}
+    mixed = TrainingTask(
+        name="mixed", plan=thin.plan.model_copy(update=changed), cases=thin.cases + thick.cases, batch_size=None
+    )
+    stream = BatchStream([mixed], 0)
+    assert {(batch.da, len(batch.image)) for batch in map(stream.__getitem__, range(20))} == {(0, 2), (2, 4)}

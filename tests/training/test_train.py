@@ -1,4 +1,4 @@
-"""Parts of a run that are not the loop: the network to begin with, and what is kept of the wishes."""
+"""Parts of a run that are not the loop: the network to begin with."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 
 from spadunet.dataset import Dataset
 from spadunet.errors import InputError
+from spadunet.labels import LabelSet
 from spadunet.training.patches import TrainingTask
-from spadunet.training.train import TrainingDataset, as_model, build_joint, format_mean, start_from, wishes
+from spadunet.training.train import TrainingDataset, as_model, build_joint, start_from
 
 
 def member_of(task: TrainingTask) -> TrainingDataset:
@@ -60,27 +61,22 @@ def test_a_run_starts_from_the_backbone_and_from_the_tasks_of_the_same_name(memb
     assert "task Dataset002_B is new" in caplog.text
 
 
+def test_a_task_of_other_channels_or_labels_is_not_taken_over(members, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "spadunet")
+    [member, _] = members
+    swapped = LabelSet(names=("background", "other"), ids=(0, 1))
+    for change in ({"channel_names": ("T2",)}, {"labels": swapped}):
+        assert getattr(member.plan, next(iter(change))) != next(iter(change.values()))
+        other = TrainingDataset(
+            dataset=member.dataset, plan=member.plan.model_copy(update=change), folder=member.folder
+        )
+        model = as_model(build_joint([other], "tiny"), [other], "tiny", {})
+        caplog.clear()
+        start_from(build_joint([member], "tiny"), [member], model)
+        assert "task Dataset001_A is new: that of the model has other channels or labels" in caplog.text
+
+
 def test_a_backbone_of_another_preset_is_refused(members):
     model = as_model(build_joint(members[:1], "tiny"), members[:1], "tiny", {})
     with pytest.raises(InputError, match="--init: its backbone is spad_unet tiny, which does not fit"):
         start_from(build_joint(members[:1], "small"), members[:1], model)
-
-
-def test_wishes_change_with_anything_that_changes_the_result(members, make_options):
-    options = {"preset": "tiny", "fold": "0", "batch_size": 2, "init": None}
-    asked = wishes(members, make_options(), **options)
-    assert asked == wishes(members, make_options(device=torch.device("meta"), num_workers=3), **options)
-    others = [
-        wishes(members[:1], make_options(), **options),
-        wishes(members, make_options(seed=1), **options),
-        wishes(members, make_options(learning_rate=1.0), **options),
-        wishes(members, make_options(weight_decay=0.0), **options),
-        wishes(members, make_options(max_steps=9), **options),
-        wishes(members, make_options(max_minutes=9.0), **options),
-        *(wishes(members, make_options(), **{**options, key: "new"}) for key in options),
-    ]
-    assert all(other != asked for other in others)
-
-
-def test_a_mean_of_nothing_is_a_dash():
-    assert (format_mean(None), format_mean(0.12345)) == ("–", "0.1235")
