@@ -2,11 +2,14 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +111,42 @@ def test_every_requirement_is_pinned_in_constraints():
     assert names - pinned == set()
 
 
+def normalised(name: str) -> str:
+    """A distribution's name as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def name_of(requirement: str) -> str:
+    """The distribution that a requirement asks for."""
+    match = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert match is not None, requirement
+    return normalised(match[0])
+
+
+def imported_modules() -> set[str]:
+    """Top-level names of all that the package imports, but for Python's own library and itself."""
+    found = set()
+    for path in sorted(path for folder in folders_with_init() for path in folder.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                found.add(node.module.partition(".")[0])
+    return found - sys.stdlib_module_names - {"spadunet"}
+
+
+def test_all_that_is_imported_is_required_and_nothing_else():
+    setup = read_setup()
+    extras = {r for name, extra in setup["extras_require"].items() if name not in {"dev", "oracle"} for r in extra}
+    required = {name_of(requirement) for requirement in setup["install_requires"]}
+    allowed = required | {name_of(requirement) for requirement in extras}
+    providers = metadata.packages_distributions()
+    imported = {module: {normalised(name) for name in providers[module]} for module in imported_modules()}
+    assert len(imported) > 5
+    assert {module: names for module, names in imported.items() if not names & allowed} == {}
+    assert required - set().union(*imported.values()) == {"tensorboard"}  # comes in through torch.utils.tensorboard
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The folder of an sdist, and of the wheel made from that sdist; built from a copy of the checkout."""
@@ -161,3 +200,23 @@ def test_installed_wheel_imports_away_from_the_checkout(wheel, tmp_path):
     code += "print(spadunet.plans.__file__)"
     origin = run(sys.executable, "-c", code, cwd=elsewhere, PYTHONPATH=str(target)).strip()
     assert Path(origin) == target / "spadunet" / "plans" / "__init__.py"
+
+
+@pytest.mark.slow
+def test_commands_of_the_wheel_work_in_a_fresh_environment_from_an_empty_folder(wheel, tmp_path):
+    """The environment has the libraries of this one by a path, but not its editable spadunet."""
+    elsewhere, fresh = tmp_path / "elsewhere", tmp_path / "venv"
+    elsewhere.mkdir()
+    run(sys.executable, "-m", "venv", "--without-pip", fresh, cwd=elsewhere)
+    python = fresh / "bin/python"
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
+    run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=elsewhere)
+    own = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=elsewhere).strip()
+    (Path(own) / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    for name in ("spadunet_info", "spadunet_train", "spadunet_predict"):
+        out = run(fresh / "bin" / name, "--help", cwd=elsewhere)
+        assert out.startswith(f"usage: {name}")
+    assert "torch" in run(fresh / "bin/spadunet_info", cwd=elsewhere, SPADUNET_DATA="")
+    origin = run(python, "-c", "import spadunet; print(spadunet.__file__)", cwd=elsewhere).strip()
+    assert Path(origin).is_relative_to(fresh)
+    assert list(elsewhere.iterdir()) == []

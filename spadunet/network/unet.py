@@ -56,17 +56,17 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Doubles by k2s2 transposed SPAD convolutions, joins the encoder's map, one residual block a level.
 
-    The finest level has a single convolution instead, since a convolution costs most there.
+    A level where the encoder has no block (the finest of `tiny`, where it would cost most) has a single convolution.
     """
 
-    def __init__(self, widths: Sequence[int]):
+    def __init__(self, widths: Sequence[int], num_blocks: Sequence[int]):
         super().__init__()
         levels = range(len(widths) - 1)
         self.ups = nn.ModuleList(
             SpadConvTranspose(widths[n + 1], widths[n], kernel=2, stride=2, level=n) for n in levels
         )
         self.blocks = nn.ModuleList(
-            (ResidualBlock if n else ConvNormAct)(2 * widths[n], widths[n], level=n) for n in levels
+            (ResidualBlock if num_blocks[n] else ConvNormAct)(2 * widths[n], widths[n], level=n) for n in levels
         )
 
     def forward(self, features: list[Tensor], da: int) -> list[Tensor]:
@@ -94,7 +94,7 @@ class SpadUNet(nn.Module):
         super().__init__()
         self.widths = tuple(widths)
         self.encoder = Encoder(widths, num_blocks)
-        self.decoder = Decoder(widths)
+        self.decoder = Decoder(widths, num_blocks)
 
     def forward(self, x: Tensor, da: int) -> list[Tensor]:
         """(B, 3, D, H, W), any size ≥ 1, to [(B, widths[n], D_n, H_n, W_n)] with n = 0 the input's grid."""

@@ -59,8 +59,9 @@ def augment(
         Image (C, *size) in [-1, 1] and classes (*size) int64.
     """
     with seeded(int(generator.integers(2**31))):
-        result = transforms(size, da >= 1)(image=image, segmentation=classes[None].to(torch.int16))
-    return result["image"].clamp_(-1, 1), result["segmentation"][0].long()
+        # In [0, 1], where a factor of brightness leaves air black.
+        result = transforms(size, da >= 1)(image=(image + 1) / 2, segmentation=classes[None].to(torch.int16))
+    return result["image"].clamp_(0, 1) * 2 - 1, result["segmentation"][0].long()
 
 
 @functools.lru_cache(maxsize=32)
@@ -81,7 +82,7 @@ def transforms(size: Shape, is_thick: bool) -> BasicTransform:
     return ComposeTransforms(
         [
             spatial,
-            RandomTransform(GaussianNoiseTransform(noise_variance=(0, 0.02), synchronize_channels=True), 0.15),
+            RandomTransform(GaussianNoiseTransform(noise_variance=(0, 0.005), synchronize_channels=True), 0.15),
             RandomTransform(GaussianBlurTransform(in_plane_sigma if is_thick else any_sigma, benchmark=False), 0.1),
             RandomTransform(MultiplicativeBrightnessTransform(BGContrast((0.75, 1.25)), False), 0.2),
             RandomTransform(ContrastTransform(BGContrast((0.75, 1.25)), True, False), 0.2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,9 @@ def prepare_run(
 ) -> PreparedRun:
     """Open the cases of a fold and build the network, reading only.
 
+    Datasets are drawn in proportion to the square root of their number of cases: large ones more often, small ones
+    not forgotten.
+
     Args:
         fold: number of a fold of splits_final.json, or "all".
         batch_size: patches a step; None for as many as each plan leaves room for.
@@ -84,6 +88,7 @@ def prepare_run(
             plan=member.plan,
             cases=tuple(open_planned_case(member, name) for name in names),
             batch_size=batch_size,
+            weight=math.sqrt(len(names)),
         )
         for member, (names, _) in zip(datasets, splits, strict=True)
     )

@@ -39,10 +39,30 @@ def replace(source, target):
 os.replace = replace
 """
 
+KILLED_PARENT = """
+import contextlib, multiprocessing, os, signal, sys, time
+real, count = os.replace, 0
+def replace(source, target):
+    global count
+    count += str(target).endswith(".classes.b2nd")
+    parent = multiprocessing.parent_process()
+    if parent is not None and count == 2:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(parent.pid, signal.SIGKILL)
+        time.sleep(200)
+    real(source, target)
+os.replace = replace
+if __name__ == "__main__":
+    from spadunet.cli.preprocess import main
+    main(sys.argv[1:])
+"""
+"""Worker processes run this file too: the first to write its second case kills the parent, and then hangs."""
 
-def start(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run Python code in a process of its own, on one core."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
+
+def start(code: str | Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run Python code, or a file of it, in a process of its own, on one core."""
+    source = [str(code)] if isinstance(code, Path) else ["-c", code]
+    command = [sys.executable, *source, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
@@ -79,6 +99,25 @@ def test_preprocessing_goes_on_and_keeps_the_finished_cases(
     assert len(before) == 2
     assert "4 cases made, 2 kept" in run_through("preprocess", *common)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert len(list(cases.glob("*.json"))) == 6
+    assert not partial_files(workspace)
+
+
+def test_preprocessing_in_two_processes_goes_on_after_the_parent_was_killed(
+    make_raw: Callable[[Path], Path], tmp_path: Path
+):
+    workspace = make_raw(tmp_path)
+    common = ("-d", 4, "-np", 2, "--data", workspace)
+    run_through("plan", *common, "--memory-gb", 0.03)
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED_PARENT)
+    cases = workspace / "preprocessed" / HIPPOCAMPUS / "cases"
+    done = start(script, *common)  # returns when the workers are gone too
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert partial_files(cases)
+    num_kept = len([path for path in cases.glob("*.json") if not path.name.startswith(".")])
+    assert num_kept in (1, 2)
+    assert f"{6 - num_kept} cases made, {num_kept} kept" in run_through("preprocess", *common)
     assert len(list(cases.glob("*.json"))) == 6
     assert not partial_files(workspace)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -43,12 +45,43 @@ def test_swapping_and_flipping_change_nothing():
     assert dice(prediction[::-1, :, ::-1], reference[::-1, :, ::-1]) == expected
 
 
-def test_dice_equals_medpy():
-    binary = pytest.importorskip("medpy.metric.binary")
+def pairs_of_masks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Prediction and reference: sparse, even, dense, one inside the other, and one of them empty."""
     rng = np.random.default_rng(1)
     for share in (0.01, 0.3, 0.9):
         prediction, reference = rng.random((2, 9, 8, 7)) < share
-        assert dice(prediction, reference) == pytest.approx(binary.dc(prediction, reference), abs=1e-12)
+        yield prediction, reference
+    yield prediction & reference, reference
+    yield np.zeros_like(reference), reference
+    yield prediction, np.zeros_like(prediction)
+
+
+PAIRS = list(pairs_of_masks())
+
+
+def monai_dice(prediction: np.ndarray, reference: np.ndarray, *, ignore_empty: bool) -> float:
+    """Dice by MONAI, which computes in float32; with `ignore_empty` an empty reference gives nan."""
+    import torch
+    from monai.metrics.meandice import compute_dice
+
+    masks = [torch.from_numpy(mask)[None, None] for mask in (prediction, reference)]  # (1, 1, D, H, W)
+    return float(compute_dice(*masks, include_background=True, ignore_empty=ignore_empty))
+
+
+@pytest.mark.parametrize(("prediction", "reference"), PAIRS)
+def test_dice_equals_medpy(prediction: np.ndarray, reference: np.ndarray):
+    binary = pytest.importorskip("medpy.metric.binary")
+    assert dice(prediction, reference) == pytest.approx(binary.dc(prediction, reference), abs=1e-12)
+
+
+@pytest.mark.parametrize(("prediction", "reference"), PAIRS)
+def test_dice_equals_monai(prediction: np.ndarray, reference: np.ndarray):
+    assert dice(prediction, reference) == pytest.approx(monai_dice(prediction, reference, ignore_empty=False), rel=1e-6)
+
+
+def test_where_both_masks_are_empty_monai_gives_nan_and_we_give_none():
+    assert np.isnan(monai_dice(mask_of(), mask_of(), ignore_empty=True))
+    assert dice(mask_of(), mask_of()) is None
 
 
 @pytest.mark.parametrize(

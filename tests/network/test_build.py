@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from spadunet.fingerprint import CaseFacts, Fingerprint, IntensityFacts
 from spadunet.labels import LabelSet
@@ -15,7 +17,9 @@ from spadunet.network.build import UNET_PRESETS, build_backbone, build_task
 from spadunet.network.heads import SegmentationNetwork, load_matching
 from spadunet.plan import Plan
 from spadunet.plans.planner import make_plan
+from spadunet.training.loop import JointNetwork, RunOptions, train_step
 from spadunet.training.loss import deep_loss, make_loss
+from spadunet.training.patches import Batch
 
 FACTS = IntensityFacts(percentile_00_5=0, percentile_50=50, percentile_99_5=100, mean=50, std=20)
 
@@ -40,6 +44,17 @@ PLANS = {
     "many organs": plan_of((3.0, 0.8, 0.8), (80, 200, 200), ("T1", "T2", "FLAIR"), 14),
     "2D RGB": plan_of((1.0, 0.5, 0.5), (1, 200, 200), ("R", "G", "B"), 2),
 }
+OPTIONS = RunOptions(
+    max_steps=4,
+    max_minutes=None,
+    learning_rate=1e-3,
+    weight_decay=0.01,
+    seed=0,
+    device=torch.device("cpu"),
+    precision=torch.float32,
+    num_workers=0,
+    checkpoint_minutes=5,
+)
 
 
 def build(plan: Plan) -> SegmentationNetwork:
@@ -87,6 +102,23 @@ def test_every_plan_trains_the_whole_backbone(name: str):
         assert parameter.grad.any(), parameter_name
 
 
+def test_the_four_plans_take_turns_in_training_one_shared_backbone():
+    torch.manual_seed(0)
+    tasks = [build_task(len(plan.channel_names), plan.labels.num_classes, "small") for plan in PLANS.values()]
+    network = JointNetwork(build_backbone("small"), tasks)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    for number, (name, plan) in enumerate(PLANS.items()):
+        da, size = plan.degree_of_anisotropy, plan.patch_size_voxels
+        image = torch.rand(2, len(plan.channel_names), *size) * 2 - 1
+        batch = Batch(task=name, da=da, image=image, classes=torch.randint(plan.labels.num_classes, (2, *size)))
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        assert 0 < train_step(network, number, batch, optimiser, make_loss(), OPTIONS) < math.inf
+        after = network.state_dict()
+        assert all(value.isfinite().all() for value in after.values())
+        changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
+        assert changed == {key for key in after if key.startswith(("backbone.", f"tasks.{number}."))}
+
+
 def test_one_grey_channel_enters_the_backbone_three_times():
     grey = torch.rand(1, 1, 2, 3, 4)
     mapped = build(PLANS["isotropic"]).task.channel_map(grey)
@@ -113,17 +145,44 @@ def test_deep_logits_start_with_what_forward_gives():
     assert torch.equal(network(image, 2), network.deep_logits(image, 2)[0])
 
 
+def count(module: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("preset", "widths", "num_blocks", "num_heads", "num_parameters"),
+    [
+        ("tiny", (16, 32, 64, 96, 128, 128), (0, 1, 1, 1, 1, 1), 1, 5_710_752),
+        ("small", (24, 48, 96, 160, 224, 224), (1, 2, 2, 2, 2, 2), 4, 23_897_800),
+        ("base", (32, 64, 128, 256, 320, 320), (1, 3, 4, 6, 6, 6), 4, 111_240_416),
+        ("large", (48, 96, 192, 384, 512, 512), (1, 3, 4, 6, 6, 6), 4, 274_177_360),
+    ],
+)
+def test_presets_have_the_sizes_of_the_method(preset: str, widths, num_blocks, num_heads: int, num_parameters: int):
+    """The finest level of tiny has no encoder block, and just a convolution in the decoder.
+
+    Parameters of the backbone, counted by hand with widths w_n, c = w_n, a block of c channels 2·27·c² + 4·c:
+    stem 27·3·w_0 + 2·w_0; b_n blocks a level; each of five downs 8·w_n·w_(n+1) + w_(n+1), each of five ups
+    8·w_(n+1)·w_n + w_n; in the decoder a block of 2·c to c channels, 27·(2·c² + c²) + 4·c + (2·c + 1)·c, on levels 0 to
+    4, or a convolution, 27·2·c² + 2·c.
+    """
+    backbone = build_backbone(preset)
+    assert backbone.widths == widths
+    assert tuple(len(stage.blocks) for stage in backbone.encoder.stages) == num_blocks
+    assert len(backbone.encoder.downs) == len(backbone.decoder.ups) == 5  # halvings
+    assert [type(block).__name__ for block in backbone.decoder.blocks] == [
+        "ResidualBlock" if blocks else "ConvNormAct" for blocks in num_blocks[:-1]
+    ]
+    assert count(backbone) == num_parameters
+    task = build_task(2, 3, preset)
+    assert len(task.heads) == num_heads
+    # the channel map, 2 channels to 3; a head of 3 classes on each supervised level
+    assert count(task) == (2 + 1) * 3 + sum((width + 1) * 3 for width in widths[:num_heads])
+
+
 def test_presets_are_named_and_an_unknown_one_is_an_error():
     assert list(UNET_PRESETS) == ["tiny", "small", "base", "large"]
     for build_part in (build_backbone, partial(build_task, 1, 2)):
         with pytest.raises(KeyError):
             build_part("huge")
-
-
-def test_deep_supervision_on_four_levels_but_in_tiny():
-    assert {name: len(build_task(1, 2, name).heads) for name in UNET_PRESETS} == {
-        "tiny": 1,
-        "small": 4,
-        "base": 4,
-        "large": 4,
-    }

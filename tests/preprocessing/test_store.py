@@ -12,6 +12,7 @@ import pytest
 
 from spadunet.case import Case, Geometry
 from spadunet.errors import InputError, OutputError
+from spadunet.files import partial_path
 from spadunet.preprocessing import store
 from spadunet.preprocessing.store import StoredCase, open_case, sample_foreground, store_case
 
@@ -95,6 +96,30 @@ def test_outside_the_volume_a_patch_is_dark_background(stored: StoredCase, case:
     np.testing.assert_array_equal(classes, whole_classes[box])
 
 
+def test_a_patch_is_read_without_the_chunks_that_it_does_not_touch(tmp_path: Path):
+    case = case_of((70, 130, 130))
+    store_case(tmp_path, case, made_from="", plan_digest="")
+    for path in (tmp_path / "a.b2nd", tmp_path / "a.classes.b2nd"):
+        array = blosc2.open(str(path), mode="r")
+        assert array.chunks[-3:] == (64, 64, 64)
+        chunks = array.schunk
+        assert chunks.nchunks == 2 * 3 * 3  # all channels in one chunk
+        content = path.read_bytes()
+        for number in range(1, chunks.nchunks):  # the first alone survives
+            chunk = chunks.get_chunk(number)
+            assert content.count(chunk) == 1
+            content = content.replace(chunk, bytes(len(chunk)))
+        del array, chunks
+        path.write_bytes(content)
+    stored = open_case(tmp_path, "a")
+    image, classes = stored.read_patch((3, 5, 0), (17, 35, 64))
+    np.testing.assert_array_equal(image, case.image[:, 3:20, 5:40, :64])
+    assert case.classes is not None
+    np.testing.assert_array_equal(classes, case.classes[3:20, 5:40, :64])
+    with pytest.raises(RuntimeError):
+        stored.read_patch((3, 5, 1), (17, 35, 64))  # one voxel over the border
+
+
 def test_a_single_voxel_is_stored_too(tmp_path: Path):
     case = case_of((1, 1, 1), num_channels=1)
     store_case(tmp_path, case, made_from="", plan_digest="")
@@ -116,10 +141,15 @@ def test_no_foreground_gives_no_rows():
     assert (rows.shape, rows.dtype) == ((0, 4), np.int32)
 
 
-def test_a_large_class_is_sampled_evenly_and_a_small_one_kept_whole(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(store, "MAX_FOREGROUND_VOXELS", 3)
-    classes = np.array([1] * 7 + [2], np.uint8).reshape(1, 1, 8)
-    assert sample_foreground(classes)[:, [0, 3]].tolist() == [[1, 0], [1, 3], [1, 6], [2, 7]]
+def test_a_large_class_is_sampled_everywhere_and_a_small_one_kept_whole():
+    classes = np.ones((40, 50, 100), np.uint8)  # a stride of a hundred would stay in one column
+    classes[0, 0, 0] = 2
+    rows = sample_foreground(classes)
+    assert rows[-1].tolist() == [2, 0, 0, 0]
+    assert len(rows) == store.MAX_FOREGROUND_VOXELS + 1
+    for axis, size in enumerate(classes.shape):
+        assert set(rows[:-1, 1 + axis].tolist()) == set(range(size))
+    np.testing.assert_array_equal(rows, sample_foreground(classes))
 
 
 def test_stored_foreground_lies_on_voxels_of_its_class(stored: StoredCase, case: Case):
@@ -147,13 +177,13 @@ def test_a_damaged_header_is_told(tmp_path: Path):
     with pytest.raises(InputError, match=f"^{tmp_path}/a.json: Invalid JSON: EOF while parsing"):
         open_case(tmp_path, "a")
     (tmp_path / "a.json").write_text(text.replace('"format_version": 1', '"format_version": 2'))
-    with pytest.raises(InputError, match=f"^{tmp_path}/a.json: field 'format_version': Input should be 1"):
+    with pytest.raises(InputError, match=f"^{tmp_path}/a.json: format version 2 is newer than 1"):
         open_case(tmp_path, "a")
 
 
 def test_what_a_killed_run_left_is_overwritten(tmp_path: Path):
     for name in FILES:
-        (tmp_path / f".partial-99999999-{name}").write_bytes(b"left behind")
+        partial_path(tmp_path / name, 99999999).write_bytes(b"left behind")
     (tmp_path / "a.b2nd").write_bytes(b"older")
     store_case(tmp_path, case_of((2, 8, 8)), made_from="", plan_digest="")
     assert names(tmp_path) == FILES

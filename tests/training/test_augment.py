@@ -132,3 +132,14 @@ def test_labels_follow_the_image():
         result = spatial(image=image, segmentation=classes[None].to(torch.int16))
         bright, label = result["image"][0] > 0, result["segmentation"][0] == 1
         assert (bright == label).float().mean() > 0.97  # all but the rounding at the cube's faces
+
+
+def test_a_factor_of_brightness_leaves_air_black(monkeypatch: pytest.MonkeyPatch):
+    size = (4, 4, 4)
+    brightness = transforms(size, False).transforms[3].transform
+    monkeypatch.setattr("spadunet.training.augment.transforms", lambda *_: brightness)
+    image, classes = -torch.ones(1, *size), torch.zeros(size, dtype=torch.int64)
+    image[0, 0] = 0.0
+    changed, _ = augment(image, classes, 0, size, np.random.default_rng(0))
+    assert (changed[0, 1:] == -1).all()
+    assert (changed[0, 0] != 0).all()
