@@ -16,7 +16,8 @@ from pathlib import Path
 from .errors import InputError, OutputError
 
 PARTIAL_PREFIX = ".partial-"
-ORPHAN_SECONDS = 24 * 3600
+ORPHAN_SECONDS = 3600
+"""Since its last byte was written. In containers each run may have a machine name of its own."""
 
 
 @contextlib.contextmanager
@@ -50,11 +51,11 @@ def partial_path(path: Path, process: int) -> Path:
 
 
 def delete_orphans(path: Path) -> None:
-    """Delete temporary files for `path` whose processes on this machine are gone, and a day old ones of any machine."""
+    """Delete temporary files for `path` whose processes on this machine are gone, and of any machine if an hour old."""
     for orphan in path.parent.glob(f"{PARTIAL_PREFIX}*-{glob.escape(path.name)}"):
         machine, _, number = orphan.name.removeprefix(PARTIAL_PREFIX).removesuffix(f"-{path.name}").rpartition("-")
         is_gone = machine == platform.node() and number.isdigit() and not is_running(int(number))
-        with contextlib.suppress(FileNotFoundError):  # another process was faster
+        with contextlib.suppress(OSError):  # another process was faster, or it is another user's
             if is_gone or time.time() - orphan.stat().st_mtime > ORPHAN_SECONDS:
                 orphan.unlink()
 

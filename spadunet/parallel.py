@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ class Outcome(Generic[Item, Result]):
     item: Item
     result: Result | None
     problem: str | None
+    traceback: str | None = None
+    """Where an error happened that was not meant for the user; logged with `--debug`."""
 
 
 def map_cases(
@@ -50,12 +53,14 @@ def map_cases(
         OutputError: if a worker process dies.
     """
     if min(num_processes, len(items)) <= 1:
-        outcomes: Iterator[Outcome[Item, Result]] = (attempt(function, item) for item in items)
+        outcomes: Generator[Outcome[Item, Result]] = (attempt(function, item) for item in items)
     else:
         outcomes = run_in_pool(function, items, min(num_processes, len(items)), title)
     last_line = time.monotonic()
-    with tqdm(total=len(items), desc=title, unit="case", disable=None) as bar:
+    with contextlib.closing(outcomes), tqdm(total=len(items), desc=title, unit="case", disable=None) as bar:
         for number, outcome in enumerate(outcomes, start=1):
+            if outcome.traceback:
+                log.debug(outcome.traceback)
             yield outcome
             bar.update()
             if bar.disable and time.monotonic() - last_line > LINE_SECONDS:
@@ -65,7 +70,7 @@ def map_cases(
 
 def run_in_pool(
     function: Callable[[Item], Result], items: Sequence[Item], num_processes: int, title: str
-) -> Iterator[Outcome[Item, Result]]:
+) -> Generator[Outcome[Item, Result]]:
     """The outcomes of `map_cases`, from worker processes."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(
@@ -104,11 +109,11 @@ def attempt(function: Callable[[Item], Result], item: Item) -> Outcome[Item, Res
         if is_out_of_memory(error):
             problem = "out of memory; free some, or use a larger machine"
         else:
-            log.debug("", exc_info=error)
             place = traceback.extract_tb(error.__traceback__)[-1]
             what = " ".join(str(error).split())
             problem = f"unexpected {type(error).__name__}: {what} (in {place.name}, {place.filename}:{place.lineno})"
-        return Outcome(item=item, result=None, problem=f"{getattr(item, 'name', item)}: {problem}")
+        problem = f"{getattr(item, 'name', item)}: {problem}"
+        return Outcome(item=item, result=None, problem=problem, traceback=traceback.format_exc())
 
 
 def is_out_of_memory(error: Exception) -> bool:

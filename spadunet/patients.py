@@ -6,39 +6,55 @@ import re
 from collections.abc import Mapping, Sequence
 
 BIDS_SUBJECT = re.compile(r"^(?P<patient>sub-[A-Za-z0-9]+)")
-REPEAT_WORDS = "ph|phase|frame|time|tp|visit|ses|session|run|echo|sl|slice|z"
-"""Between a patient's name and a number, as in SC-N-02_ph07 and anna_visit2. ED and ES need no number."""
-VAGUE_WORDS = "scan|s"
-"""These may number scans of one patient or the patients of one study, as in 3T_scan_07."""
-MIN_VAGUE_PATIENTS = 5
-"""Fewer names before a vague word than this are studies or scanners, rather than patients."""
+CLEAR_WORD = r"[_-](?:(?:ph|phase|frame|time|tp|visit|ses|session|run|echo|sl|slice|z)[_-]?\d+(?:[_-]\d+)?|ED|ES)$"
+"""Tells images of one patient apart, as in SC-N-02_ph07, anna_visit2 and patient001_ED."""
+VAGUE_WORD = r"[_-](?:scan|s)[_-]?\d+$"
+"""May do so, as in P1_scan2, or number the patients of one study, as in ct_scan_012."""
+MIN_NAMES = 2
+"""A single name before all such words is that of the study."""
+MIN_VAGUE_NAMES = 5
+"""So many different names before a vague word are patients, even if they hold no number."""
 
 
 def patients_of(cases: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
     """Patient by case.
 
-    `known` is believed. Else BIDS subjects, then what stands before a word for a repeated image, if that gives
-    several patients or a name with a number; a case whose name tells nothing is a patient of its own.
+    `known` is believed, then BIDS subjects, then what stands before a word for a repeated image, if several names
+    do; a case whose name tells nothing is a patient of its own.
 
     Args:
         cases: names of all cases of a dataset.
-        known: patient by case (or by what is left of its name), as dataset.json's `patients`.
+        known: patient by case, or by what is left of its name without such words, as dataset.json's `patients`.
     """
-    for words, fewest in ((f"{REPEAT_WORDS}|{VAGUE_WORDS}", MIN_VAGUE_PATIENTS), (REPEAT_WORDS, 2)):
-        patients = {case: patient_of(case, known, words) for case in cases}
-        names = set(patients.values())
-        is_one = words == REPEAT_WORDS and any(name in known.values() or re.search(r"\d", name) for name in names)
-        if len(names) >= fewest or is_one:
-            return patients
-    return {case: known.get(case, case) for case in cases}
+    patients: dict[str, str] = {}
+    clear: dict[str, str] = {}
+    vague: dict[str, str] = {}
+    for case in cases:
+        names = shorter_names(case)
+        subject = BIDS_SUBJECT.match(case)
+        of_known = [known[name] for name in names if name in known]
+        if of_known:
+            patients[case] = of_known[0]
+        elif subject:
+            patients[case] = subject["patient"]
+        elif any(re.search(CLEAR_WORD, name, re.IGNORECASE) for name in names):
+            clear[case] = names[-1]
+        elif len(names) > 1:
+            vague[case] = names[-1]
+    if len(set(clear.values())) >= MIN_NAMES:
+        patients |= clear
+    different = set(vague.values())
+    are_numbered = all(re.search(r"\d", re.split("[_-]", name)[-1]) for name in different)
+    if len(different) >= (MIN_NAMES if are_numbered else MIN_VAGUE_NAMES):
+        patients |= vague
+    return {case: patients.get(case, case) for case in cases}
 
 
-def patient_of(case: str, known: Mapping[str, str], words: str) -> str:
-    """Patient of one case, if these words tell images of one patient apart."""
-    if case in known:
-        return known[case]
-    subject = BIDS_SUBJECT.match(case)
-    if subject:
-        return subject["patient"]
-    repeat = re.match(rf"^(?P<patient>.+?)[_-](?:(?:{words})[_-]?\d+(?:[_-]\d+)?|ED|ES)$", case, re.IGNORECASE)
-    return patient_of(repeat["patient"], known, words) if repeat else case
+def shorter_names(case: str) -> list[str]:
+    """The name, and what is left of it as one word for a repeated image after the other is taken off."""
+    names = [case]
+    while True:
+        left = re.sub(f"(?:{CLEAR_WORD})|(?:{VAGUE_WORD})", "", names[-1], flags=re.IGNORECASE)
+        if left in ("", names[-1]):
+            return names
+        names.append(left)

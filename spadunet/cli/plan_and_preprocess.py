@@ -49,7 +49,7 @@ def execute(options: argparse.Namespace) -> int:
         found = fingerprint(dataset, folder, options.num_processes)
         return preprocess(dataset, plan(dataset, found, folder, options), folder, options.num_processes)
 
-    def first(datasets: list[Dataset]) -> None:
+    def first(datasets: list[Dataset], folders: list[Path]) -> None:
         check_plan_options(options, datasets)
         check(datasets, options.num_processes)
 

@@ -92,8 +92,8 @@ def execute(options: argparse.Namespace) -> int:
     )
     goes_on = unfinished.is_file() and unfinished.read_text(encoding="utf-8") == request
     cases = [RawCase(name=name, image_paths=paths, label_path=None) for name, paths in images.items()]
+    require_own(options.output, [prediction_path(options.output, case.name) for case in cases])
     if not (options.keep or goes_on):
-        require_own(options.output, [prediction_path(options.output, case.name) for case in cases])
         for case in cases:  # those of an earlier run must not pass as this one's if it is interrupted
             prediction_path(options.output, case.name).unlink(missing_ok=True)
     write_text(unfinished, request)

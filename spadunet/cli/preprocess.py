@@ -37,4 +37,8 @@ def execute(options: argparse.Namespace) -> int:
     def work(dataset: Dataset, folder: Path) -> bool:
         return preprocess(dataset, read_plan(folder, dataset), folder, options.num_processes)
 
-    return work_on_datasets(options, "spadunet_preprocess", work, files=[CASES_FOLDER])
+    def first(datasets: list[Dataset], folders: list[Path]) -> None:
+        for dataset, folder in zip(datasets, folders, strict=True):
+            read_plan(folder, dataset)
+
+    return work_on_datasets(options, "spadunet_preprocess", work, files=[CASES_FOLDER], first=first)

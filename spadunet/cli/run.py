@@ -84,17 +84,15 @@ def run_command(
     except KeyboardInterrupt:
         report(f"{parser.prog}: stopped; {if_stopped}")
         code = 130
-    except OSError as error:
-        reason = disk_error_reason(error)
-        if options.debug or reason is None:
-            raise
-        report(f"{parser.prog}: error: {error.filename or 'a file'}: {reason}")
-        code = 1
     except Exception as error:
         if options.debug:
             raise
+        reason = disk_error_reason(error)
         what = " ".join(str(error).split()) or "no message"
-        report(f"{parser.prog}: error: unexpected {type(error).__name__}: {what} (--debug shows where)")
+        if isinstance(error, OSError) and reason is not None:
+            report(f"{parser.prog}: error: {error.filename or 'a file'}: {reason}")
+        else:
+            report(f"{parser.prog}: error: unexpected {type(error).__name__}: {what} (--debug shows where)")
         code = 1
     finally:
         close_log_files()
@@ -105,7 +103,9 @@ class LogFile(logging.FileHandler):
     """A log that gives up in silence when it cannot be written, as on a full disk: the screen has every line too."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Instead of logging's traceback."""
+        """Logging's traceback for anything but a disk that refuses."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def report(line: str) -> None:

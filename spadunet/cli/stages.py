@@ -171,7 +171,7 @@ def work_on_datasets(
     work: Callable[[Dataset, Path], bool],
     *,
     files: Sequence[str],
-    first: Callable[[list[Dataset]], None] = lambda datasets: None,
+    first: Callable[[list[Dataset], list[Path]], None] = lambda datasets, folders: None,
 ) -> int:
     """Work on each dataset that `-d` names, with a log and a manifest in its folder below preprocessed/.
 
@@ -194,7 +194,7 @@ def work_on_datasets(
     for folder in folders:
         require_writable(folder)
         log_to_file(folder / f"{command}.log")
-    first(datasets)
+    first(datasets, folders)
     is_whole = True
     for dataset, folder in zip(datasets, folders, strict=True):
         is_whole &= work(dataset, folder)

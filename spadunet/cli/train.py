@@ -79,12 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Find the datasets, settle where the model goes, train."""
+    import torch
+
     from ..dataset import load_dataset
     from ..files import require_writable
-    from ..model import STATE_FOLDER
     from ..network.device import choose_precision
     from ..training.loop import RunOptions
-    from ..training.state import CHECKPOINT_FILE
     from ..training.train import BACKBONE, TrainingDataset, prepare_run, train
     from ..workspace import find_workspace
 
@@ -98,12 +98,18 @@ def execute(options: argparse.Namespace) -> int:
         datasets.append(TrainingDataset(dataset=dataset, plan=read_plan(folder, dataset), folder=folder))
     check_names_differ([member.dataset for member in datasets])
     device = find_device(options.device)
-    preset = options.preset or ("base" if device.type == "cuda" else "tiny")
+    earlier = {} if options.restart or options.output is None else request_of(options.output)
+    preset = options.preset or earlier.get("preset") or ("base" if device.type == "cuda" else "tiny")
     joint_name = "+".join(member.dataset.name for member in datasets)
     if options.output is None and len(joint_name.encode()) > MAX_NAME_BYTES:
         raise InputError(f"-d: the names of {len(datasets)} datasets make too long a folder name; name one with -o")
     folder = options.output or workspace.results / joint_name / f"{BACKBONE}_{preset}" / f"fold_{options.fold}"
     require_writable(folder)
+    log_to_file(folder / "training.log")
+    earlier = {} if options.restart else request_of(folder)
+    precision = choose_precision(options.precision, device)
+    if options.precision == "auto" and "precision" in earlier:  # begun on another machine
+        precision = getattr(torch, earlier["precision"].removeprefix("torch."))
     run_options = RunOptions(
         max_steps=options.max_steps or (None if options.max_minutes else DEFAULT_STEPS),
         max_minutes=options.max_minutes,
@@ -111,7 +117,7 @@ def execute(options: argparse.Namespace) -> int:
         weight_decay=options.weight_decay,
         seed=options.seed,
         device=device,
-        precision=choose_precision(options.precision, device),
+        precision=precision,
         num_workers=default_workers() if options.num_workers is None else options.num_workers,
         checkpoint_minutes=options.checkpoint_minutes,
     )
@@ -122,10 +128,9 @@ def execute(options: argparse.Namespace) -> int:
         fold=options.fold,
         batch_size=options.batch_size,
         init=options.init,
-        goes_on=(folder / STATE_FOLDER / CHECKPOINT_FILE).is_file() and not options.restart,
+        goes_on=bool(earlier),
     )
     settle_earlier_run(folder, options, run.request)
-    log_to_file(folder / "training.log")
     log.info("training %s on %s, preset %s, %s: %s", joint_name, device, preset, run_options.precision, folder)
     problems = train(run, folder)
     write_manifest(
@@ -171,6 +176,19 @@ def find_planned(name: str, workspace: Workspace) -> Path:
         raise
 
 
+def request_of(folder: Path) -> dict[str, str]:
+    """What the unfinished or finished run in a model folder was asked for; empty where there is none.
+
+    Raises:
+        InputError: if its checkpoint is damaged.
+    """
+    from ..model import STATE_FOLDER
+    from ..training.state import CHECKPOINT_FILE, read_progress
+
+    checkpoint = folder / STATE_FOLDER / CHECKPOINT_FILE
+    return read_progress(checkpoint).run if checkpoint.is_file() else {}
+
+
 def settle_earlier_run(folder: Path, options: argparse.Namespace, asked: dict[str, str]) -> None:
     """Go on with an interrupted run, refuse to overwrite a finished or different one.
 
@@ -189,9 +207,9 @@ def settle_earlier_run(folder: Path, options: argparse.Namespace, asked: dict[st
     manifest = folder / MANIFEST
     model = folder / MODEL_JSON
     if options.restart:
-        model.unlink(missing_ok=True)
         if checkpoint.parent.exists():
             shutil.rmtree(checkpoint.parent)
+        model.unlink(missing_ok=True)
     if not checkpoint.is_file() and model.is_file():
         raise InputError(f"{folder}: holds a model already; --restart to start anew, or another folder with -o")
     if not checkpoint.is_file():

@@ -77,14 +77,19 @@ def choose_cases(dataset: Dataset, folder: Path, fold: str) -> tuple[list[str], 
     forgotten = sorted(set(names).difference(*(set(train + val) for train, val in pairs)))
     if forgotten:
         log.warning(
-            "%s: %d cases are in no fold and are not used (%s …): delete the file to make it anew, or add them",
+            "%s: %d cases are in no fold and not used (%s …): add them or delete the file, and train every fold anew",
             path,
             len(forgotten),
             forgotten[0],
         )
     shared = {dataset.patients[name] for name in train} & {dataset.patients[name] for name in val}
     if shared:
-        log.warning("%s: fold %s has images of %s in both train and val", path, fold, ", ".join(sorted(shared)[:3]))
+        log.warning(
+            "%s: fold %s has images of %s in both train and val: correct or delete the file, and train every fold anew",
+            path,
+            fold,
+            ", ".join(sorted(shared)[:3]),
+        )
     if not train:
         raise InputError(f"{path}: fold {fold} has no training case; correct or delete it")
     return train, val

@@ -62,11 +62,18 @@ def read_progress(path: Path) -> Progress:
 
 
 def load_state(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Put weights and optimiser back exactly as they were saved."""
+    """Put weights and optimiser back exactly as they were saved.
+
+    Raises:
+        InputError: if they are those of another network.
+    """
     tensors = read_tensors(path)
-    network.load_state_dict(
-        {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
-    )
+    try:
+        network.load_state_dict(
+            {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
+        )
+    except RuntimeError as error:
+        raise InputError(f"{path}: was written for another network; start anew with --restart") from error
     entries: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimiser."):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 from collections.abc import Sequence
@@ -13,9 +15,9 @@ import torch
 from .. import __version__
 from ..dataset import Dataset
 from ..errors import InputError
-from ..evaluation.evaluate import evaluate_case
+from ..evaluation.evaluate import evaluate_pair
+from ..evaluation.pairs import Pair
 from ..evaluation.tables import table_text, write_scores
-from ..image import read_label_map
 from ..inference.predict import Engine, build_network, predict_cases
 from ..labels import LabelSet
 from ..model import Model, Task, load_model, save_model
@@ -43,7 +45,7 @@ class TrainingDataset:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedRun:
-    """A run whose every input was found sound: nothing on disk has changed yet."""
+    """A run whose every input was found sound, before anything of an earlier run is touched."""
 
     datasets: tuple[TrainingDataset, ...]
     tasks: tuple[TrainingTask, ...]
@@ -67,7 +69,7 @@ def prepare_run(
     init: Path | None = None,
     goes_on: bool = False,
 ) -> PreparedRun:
-    """Open the cases of a fold and build the network, reading only.
+    """Open the cases of a fold and build the network. Writes nothing but splits_final.json where there is none.
 
     Datasets are drawn in proportion to the square root of their number of cases: large ones more often, small ones
     not forgotten.
@@ -101,7 +103,8 @@ def prepare_run(
         "plans": " ".join(member.plan.digest() for member in datasets),
         "preset": preset,
         "fold": fold,
-        "init": str(init),
+        "cases": digest_of_cases(splits),
+        "init": str(init and init.resolve()),
         "seed": str(options.seed),
         "batch_size": "auto" if batch_size is None else str(batch_size),
         "learning_rate": str(options.learning_rate),
@@ -119,6 +122,12 @@ def prepare_run(
         options=options,
         request=request,
     )
+
+
+def digest_of_cases(splits: Sequence[tuple[list[str], list[str]]]) -> str:
+    """Changes when a case changes sides between training and validation."""
+    text = json.dumps([(sorted(train), sorted(val)) for train, val in splits])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def train(run: PreparedRun, folder: Path) -> list[str]:
@@ -227,9 +236,17 @@ def validate(
             problems.append(str(outcome.problem))
             continue
         assert outcome.item.label_path is not None
-        reference = read_label_map(outcome.item.label_path)
-        scores.append(evaluate_case(outcome.item.name, read_label_map(outcome.result), reference, labels))
-    result = Scores(cases=tuple(sorted(scores, key=lambda score: score.case)))
+        pair = Pair(outcome.item.name, outcome.result, outcome.item.label_path)
+        try:
+            scores.append(evaluate_pair(pair, labels))
+        except InputError as error:
+            log.error("failed: %s", error)
+            problems.append(str(error))
+    names_scored = {score.case for score in scores}
+    result = Scores(
+        cases=tuple(sorted(scores, key=lambda score: score.case)),
+        failed=tuple(sorted(wanted - names_scored)),
+    )
     write_scores(folder, result, labels)
     log.info("validation of %s:\n%s", name, table_text(result).rstrip())
     return problems

@@ -56,7 +56,7 @@ def test_the_split_is_the_same_every_time_and_does_not_depend_on_the_order_of_ca
 
 def test_three_patients_give_three_folds_and_one_gives_none(tmp_path: Path):
     assert len(make_splits(dataset_of("a", "b", "c"))) == 3
-    single = dataset_of("P1_ph0", "P1_ph1")
+    single = dataset_of("a", "b", patients={"a": "P", "b": "P"})
     assert make_splits(single) == []
     with pytest.raises(InputError, match=r"-f 0: .*has no folds, since a single patient cannot be split; give -f all"):
         choose_cases(single, tmp_path, "0")
@@ -112,5 +112,5 @@ def test_cases_added_later_and_patients_on_both_sides_are_told(tmp_path: Path, c
     splits = [{"train": ["SC-N-01_ph00"], "val": ["SC-N-01_ph01"]}]
     (tmp_path / "splits_final.json").write_text(json.dumps(splits))
     choose_cases(PHASES, tmp_path, "0")
-    assert "19 cases are in no fold and are not used (SC-N-00_ph00 …)" in caplog.text
+    assert "19 cases are in no fold and not used (SC-N-00_ph00 …)" in caplog.text
     assert "fold 0 has images of SC-N-01 in both train and val" in caplog.text

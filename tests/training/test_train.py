@@ -12,7 +12,7 @@ from spadunet.dataset import Dataset
 from spadunet.errors import InputError
 from spadunet.labels import LabelSet
 from spadunet.training.patches import TrainingTask
-from spadunet.training.train import TrainingDataset, as_model, build_joint, start_from
+from spadunet.training.train import TrainingDataset, as_model, build_joint, digest_of_cases, start_from
 
 
 def member_of(task: TrainingTask) -> TrainingDataset:
@@ -59,6 +59,12 @@ def test_a_run_starts_from_the_backbone_and_from_the_tasks_of_the_same_name(memb
         assert torch.equal(ours, theirs)
     assert "task Dataset001_A loaded, new: nothing" in caplog.text
     assert "task Dataset002_B is new" in caplog.text
+
+
+def test_a_case_that_changes_sides_makes_another_run_and_the_order_does_not():
+    asked = digest_of_cases([(["a", "b"], ["c"])])
+    assert asked == digest_of_cases([(["b", "a"], ["c"])])
+    assert len({asked, digest_of_cases([(["a"], ["b", "c"])]), digest_of_cases([(["a", "b", "c"], [])])}) == 3
 
 
 def test_a_task_of_other_channels_or_labels_is_not_taken_over(members, caplog: pytest.LogCaptureFixture):
