@@ -57,7 +57,7 @@ def double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class PlainUNet(nn.Module):
-    """Four levels, max-pooling; (B, C, D, H, W) with sides that 8 divides to (B, K, D, H, W)."""
+    """Four levels, max-pooling; (B, C, D, H, W) to (B, K, D, H, W)."""
 
     def __init__(self, num_channels: int, num_classes: int):
         super().__init__()
@@ -71,10 +71,12 @@ class PlainUNet(nn.Module):
         """`da` is ignored."""
         skips: list[Tensor] = []
         for number, block in enumerate(self.encoder):
-            x = block(functional.max_pool3d(x, 2) if number else x)
+            x = block(functional.max_pool3d(x, 2, ceil_mode=True) if number else x)
             skips.append(x)
         for level in reversed(range(len(self.ups))):
-            x = self.decoder[level](torch.cat([self.ups[level](x), skips[level]], dim=1))
+            depth, height, width = skips[level].shape[2:]
+            x = self.ups[level](x)[:, :, :depth, :height, :width]
+            x = self.decoder[level](torch.cat([x, skips[level]], dim=1))
         return self.head(x)
 
 
