@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InputError
-from ..image import NIFTI_ENDINGS
+from ..formats import LABEL_ENDINGS, ending_of
 
 MAX_LISTED = 20
 """A list of missing files longer than this would push the message off the screen."""
@@ -37,7 +37,7 @@ def find_pairs(
     references = label_files(reference_folder)
     predictions = label_files(prediction_folder)
     if not references:
-        raise InputError(f"{reference_folder}: no references here (no {' or '.join(NIFTI_ENDINGS)} files)")
+        raise InputError(f"{reference_folder}: no references here (no {', '.join(LABEL_ENDINGS)} files)")
     pairs = [Pair(case, predictions[case], path) for case, path in references.items() if case in predictions]
     missing = [case for case in references if case not in predictions]
     if missing and not (allow_missing and pairs):
@@ -65,10 +65,10 @@ def label_files(folder: Path) -> dict[str, Path]:
         raise InputError(f"{folder}: folder not found")
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        ending = next((ending for ending in NIFTI_ENDINGS if path.name.endswith(ending)), None)
+        ending = ending_of(path, LABEL_ENDINGS)
         if ending is None or path.name.startswith("."):
             continue
-        case = path.name.removesuffix(ending)
+        case = path.name[: -len(ending)]
         if case in files:
             raise InputError(f"{path}: {files[case].name} beside it is the same case; keep one of them")
         files[case] = path

@@ -71,7 +71,8 @@ def predict_image(image: Image, engine: Engine) -> LabelMap:
 def predict_case(case: RawCase, *, engine: Engine, folder: Path) -> Path:
     """Predict one case and write its label map into a folder."""
     path = prediction_path(folder, case.name)
-    write_label_map(path, predict_image(read_image(case.image_paths), engine))
+    image = read_image(case.image_paths, num_channels=len(engine.plan.channel_names))
+    write_label_map(path, predict_image(image, engine))
     return path
 
 

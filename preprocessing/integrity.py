@@ -13,27 +13,30 @@ from ..parallel import map_cases
 
 def check_dataset(dataset: Dataset, *, num_processes: int) -> list[str]:
     """One line a problem, sorted; none if the dataset is sound."""
-    check = partial(check_case, labels=dataset.labels)
+    check = partial(check_case, labels=dataset.labels, num_channels=len(dataset.channel_names))
     outcomes = map_cases(check, dataset.cases, num_processes=num_processes, title=f"Checking {dataset.name}")
     return sorted(outcome.problem for outcome in outcomes if outcome.problem)
 
 
-def check_case(case: RawCase, *, labels: LabelSet) -> None:
+def check_case(case: RawCase, *, labels: LabelSet, num_channels: int) -> None:
     """As `read_checked`, keeping nothing."""
-    read_checked(case, labels=labels)
+    read_checked(case, labels=labels, num_channels=num_channels)
 
 
-def read_checked(case: RawCase, *, labels: LabelSet) -> tuple[Image, LabelMap | None]:
+def read_checked(case: RawCase, *, labels: LabelSet, num_channels: int) -> tuple[Image, LabelMap | None]:
     """Read a case and make sure that it can be used.
 
     Raises:
-        InputError: if a file cannot be read, a channel is constant, or the label map has another grid or unknown ids.
+        InputError: if a file cannot be read, there are too few or too many channels, one is constant, or the label map
+            has another grid or unknown ids.
     """
-    image = read_image(case.image_paths)
-    for path, channel in zip(case.image_paths, image.array, strict=True):
-        if channel.min() == channel.max():
+    image = read_image(case.image_paths, num_channels=num_channels)
+    is_colour = len(case.image_paths) < num_channels
+    for number, channel in enumerate(image.array):
+        if channel.min() == channel.max() and not is_colour:
             raise InputError(
-                f"{path}: every voxel is {channel.flat[0]:g}; expected an image: export it again or remove it"
+                f"{case.image_paths[number]}: every voxel is {channel.flat[0]:g}; expected an image: "
+                "export it again or remove it"
             )
     label_map = None
     if case.label_path is not None:

@@ -48,7 +48,7 @@ def preprocess_case(case: RawCase, *, plan: Plan, folder: Path) -> bool:
         if open_case(folder, case.name).header.made_from == made_from:
             return False
     (folder / f"{case.name}.json").unlink(missing_ok=True)
-    image, label_map = read_checked(case, labels=plan.labels)
+    image, label_map = read_checked(case, labels=plan.labels, num_channels=len(plan.channel_names))
     made = preprocess(case.name, image, label_map, plan)
     store_case(folder, made, made_from=made_from, plan_digest=plan.preprocessing_digest())
     return True

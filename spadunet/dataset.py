@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ConfigDict, ValidationError, field_validator
 
 from .errors import InputError
-from .image import NIFTI_ENDINGS
+from .formats import DICOM_ENDING, IMAGE_ENDINGS, LABEL_ENDINGS, MAX_COLOURS, PICTURE_ENDINGS, ending_of
 from .labels import BACKGROUND, LabelSet
 from .patients import patients_of
 from .record import Record, first_problem, read_record
@@ -39,8 +39,8 @@ class DatasetDescription(Record):
     @classmethod
     def check_ending(cls, ending: str) -> str:
         """Only formats that can be read."""
-        if ending not in NIFTI_ENDINGS:
-            raise ValueError(f"expected one of {', '.join(NIFTI_ENDINGS)}")
+        if ending not in IMAGE_ENDINGS:
+            raise ValueError(f"expected one of {', '.join(IMAGE_ENDINGS)}")
         return ending
 
     @field_validator("labels")
@@ -135,7 +135,7 @@ def load_dataset(folder: Path) -> Dataset:
     num_channels = len(description.channel_names)
     images = find_images(folder / "imagesTr", description.file_ending, num_channels)
     cases = [
-        RawCase(name=name, image_paths=paths, label_path=folder / "labelsTr" / (name + description.file_ending))
+        RawCase(name=name, image_paths=paths, label_path=find_label(folder / "labelsTr", name, description.file_ending))
         for name, paths in images.items()
     ]
     missing = [case.label_path for case in cases if case.label_path and not case.label_path.is_file()]
@@ -153,18 +153,26 @@ def load_dataset(folder: Path) -> Dataset:
     )
 
 
+def find_label(folder: Path, case: str, ending: str) -> Path:
+    """The label map of a case: with the images' ending if there is one, else with any that a label map may have."""
+    endings = (ending, *LABEL_ENDINGS) if ending in LABEL_ENDINGS else LABEL_ENDINGS
+    paths = [folder / f"{case}{label_ending}" for label_ending in endings]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
 def find_images(folder: Path, ending: str, num_channels: int) -> dict[str, tuple[Path, ...]]:
     """Images of a folder by case name, one path a channel: case_0000, case_0001, … or plain names for one channel.
+
+    A colour picture holds three channels in one file; DICOM series are folders or zip files.
 
     Raises:
         InputError: if the folder is missing or empty, or a case has too few or too many channels.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: folder not found; it must hold the images")
-    files = sorted(path for path in folder.iterdir() if path.name.endswith(ending) and not path.name.startswith("."))
-    if not files:
+    stems = {path: stem for path in sorted(folder.iterdir()) if (stem := stem_of(path, ending)) is not None}
+    if not stems:
         raise InputError(f"{folder}: no *{ending} files; put the images there (or set file_ending in dataset.json)")
-    stems = {path: path.name.removesuffix(ending) for path in files}
     known = set(stems.values())
     found: dict[str, dict[int, Path]] = {}
     for path, stem in stems.items():
@@ -176,9 +184,34 @@ def find_images(folder: Path, ending: str, num_channels: int) -> dict[str, tuple
             raise InputError(f"{path}: a second file for channel {channel} of case {name}; keep one of them")
         found[name][channel] = path
     for name, channels in found.items():
-        if sorted(channels) != list(range(num_channels)):
+        is_colour = list(channels) == [0] and num_channels == MAX_COLOURS and may_be_colour(channels[0])
+        if not is_colour and sorted(channels) != list(range(num_channels)):
             raise InputError(
                 f"{folder / name}: wrong channel count: files for channels {sorted(channels)}, "
                 f"expected {num_channels}, numbered from _0000; add the missing or remove the extra files"
             )
-    return {name: tuple(channels[index] for index in range(num_channels)) for name, channels in found.items()}
+    return {name: tuple(channels[index] for index in sorted(channels)) for name, channels in found.items()}
+
+
+def image_endings(folder: Path) -> list[str]:
+    """The endings of the images in a folder, as `find_images` takes them."""
+    found = {ending_of(path, (*IMAGE_ENDINGS, ".zip")) for path in folder.iterdir() if not path.name.startswith(".")}
+    if ".zip" in found or any(path.is_dir() for path in folder.iterdir()):
+        found.add(DICOM_ENDING)
+    return [ending for ending in IMAGE_ENDINGS if ending in found]
+
+
+def stem_of(path: Path, ending: str) -> str | None:
+    """A file's name without the ending; None if it is no image of this ending (hidden files are none)."""
+    if path.name.startswith("."):
+        return None
+    if ending == DICOM_ENDING and path.is_dir():
+        return path.name
+    endings = (DICOM_ENDING, ".zip") if ending == DICOM_ENDING else (ending,)
+    found = ending_of(path, endings)
+    return None if found is None else path.name[: -len(found)]
+
+
+def may_be_colour(path: Path) -> bool:
+    """True for formats that hold colours in one file."""
+    return ending_of(path, (*PICTURE_ENDINGS, DICOM_ENDING)) is not None

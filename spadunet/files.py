@@ -110,9 +110,13 @@ def require_writable(folder: Path) -> None:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
+    """Hexadecimal SHA-256 of a file's content; of a folder, of the names and contents of all files in it."""
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for inner in sorted(inner for inner in path.rglob("*") if inner.is_file()):
+            digest.update(f"{inner.relative_to(path).as_posix()} {sha256_of_file(inner)}\n".encode())
+        return digest.hexdigest()
     with path.open("rb") as file:
-        digest = hashlib.sha256()
         while chunk := file.read(1 << 20):
             digest.update(chunk)
-        return digest.hexdigest()
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Images and label maps in patient space, read and written through SimpleITK.
+"""Images and label maps in patient space.
 
 Letters: C channels; A0, A1, A2 the array axes in storage order (SimpleITK's index order reversed).
 An affine (4, 4) maps array indices to millimetres in ITK's frame, where x grows to the patient's left, y to the back
@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
-from .errors import InputError, OutputError
-from .files import atomic_path
-from .nifti import check_nifti
+from .errors import InputError
+from .formats import MAX_COLOURS, check_affine, read_channels, write_array
 from .spacing import Shape, Spacing
 
-NIFTI_ENDINGS = (".nii.gz", ".nii")
 CORNER_TOLERANCE_VOXELS = 0.5
 """Two geometries are the same if no corner of the array lies further apart than this (in the smallest voxel side)."""
 
@@ -72,14 +69,6 @@ class LabelMap:
         return shape_of(self.array)
 
 
-def check_affine(affine: np.ndarray) -> None:
-    """Raise ValueError unless the affine is (4, 4), finite and invertible."""
-    if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        raise ValueError(f"an affine is a finite (4, 4) matrix, not {affine!r}")
-    if not abs(np.linalg.det(affine[:3, :3])) > 0:
-        raise ValueError("the affine is singular: a voxel side is zero or two axes coincide")
-
-
 def spacing_of(affine: np.ndarray) -> Spacing:
     """Lengths in mm of one step along each array axis."""
     a, b, c = np.linalg.norm(affine[:3, :3], axis=0).tolist()
@@ -92,7 +81,7 @@ def shape_of(array: np.ndarray) -> Shape:
     return a, b, c
 
 
-def corner_distance_mm(shape: Shape, affine: np.ndarray, other: np.ndarray) -> float:
+def corner_distance_mm(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
     """Largest distance between where two affines put the corners of an array of this shape."""
     corners = np.stack(np.meshgrid(*[(0, size - 1) for size in shape], indexing="ij"), -1).reshape(-1, 3)
     corners = np.concatenate([corners, np.ones((8, 1))], axis=1)  # (8, 4)
@@ -102,13 +91,21 @@ def corner_distance_mm(shape: Shape, affine: np.ndarray, other: np.ndarray) -> f
 
 def geometry_difference(image: Image | LabelMap, other: Image | LabelMap) -> str | None:
     """Say how two grids differ, or None where they agree within half a voxel at every corner."""
-    if image.shape != other.shape:
-        return f"shape {image.shape} against {other.shape} voxels"
-    distance_mm = corner_distance_mm(image.shape, image.affine, other.affine)
-    if distance_mm > CORNER_TOLERANCE_VOXELS * min(image.spacing_mm):
+    return grid_difference(image.shape, image.affine, other.shape, other.affine)
+
+
+def grid_difference(
+    shape: Sequence[int], affine: np.ndarray, other_shape: Sequence[int], other_affine: np.ndarray
+) -> str | None:
+    """As `geometry_difference`, of shapes (A0, A1, A2) and affines."""
+    if tuple(shape) != tuple(other_shape):
+        return f"shape {tuple(shape)} against {tuple(other_shape)} voxels"
+    distance_mm = corner_distance_mm(shape, affine, other_affine)
+    spacing_mm = spacing_of(affine)
+    if distance_mm > CORNER_TOLERANCE_VOXELS * min(spacing_mm):
         return (
             f"corners lie up to {distance_mm:.3g} mm apart "
-            f"(spacing {format_spacing(image.spacing_mm)} against {format_spacing(other.spacing_mm)} mm)"
+            f"(spacing {format_spacing(spacing_mm)} against {format_spacing(spacing_of(other_affine))} mm)"
         )
     return None
 
@@ -118,22 +115,20 @@ def format_spacing(spacing_mm: Spacing) -> str:
     return "×".join(f"{side:.4g}" for side in spacing_mm)
 
 
-def read_image(paths: Sequence[Path]) -> Image:
-    """Read one file a channel into one image.
+def read_image(paths: Sequence[Path], *, num_channels: int | None = None) -> Image:
+    """Read one file a channel, or a colour picture, into one image.
+
+    Args:
+        num_channels: how many there must be, where that is known.
 
     Raises:
-        InputError: if a file is missing, damaged, not a single-valued 2D or 3D image, holds NaN or infinite
-            values, or if the channels' grids differ.
+        InputError: if a file is missing, damaged, not a 2D or 3D image, holds NaN or infinite values, if the
+            channels' grids differ, or if there are too few or too many.
     """
-    channels = [read_grid(path) for path in paths]
-    first_array, affine = channels[0]
-    first = LabelMap(array=np.zeros(first_array.shape, np.uint8), affine=affine)
-    arrays = []
-    for path, (array, channel_affine) in zip(paths, channels, strict=True):
-        grid = LabelMap(array=np.zeros(array.shape, np.uint8), affine=channel_affine)
-        difference = geometry_difference(first, grid)
-        if difference:
-            raise InputError(f"{path}: does not lie on the grid of {paths[0]}: {difference}; resample one to the other")
+    arrays: list[np.ndarray] = []
+    affines: list[np.ndarray] = []
+    for path in paths:
+        array, affine = read_channels(path)
         values = array.astype(np.float32)
         if not np.isfinite(values).all():
             number = int((~np.isfinite(values)).sum())
@@ -141,16 +136,36 @@ def read_image(paths: Sequence[Path]) -> Image:
                 f"{path}: holds {number} NaN or infinite values; replace them by a number, e.g. the minimum"
             )
         arrays.append(values)
-    return Image(array=np.stack(arrays), affine=affine)
+        affines.append(affine)
+        difference = grid_difference(arrays[0].shape[1:], affines[0], array.shape[1:], affine)
+        if difference:
+            raise InputError(f"{path}: does not lie on the grid of {paths[0]}: {difference}; resample one to the other")
+    array = as_channels(np.concatenate(arrays), num_channels)
+    if num_channels is not None and len(array) != num_channels:
+        raise InputError(f"{paths[0]}: wrong channel count: {len(array)}, expected {num_channels}")
+    return Image(array=array, affine=affines[0])
+
+
+def as_channels(array: np.ndarray, num_channels: int | None) -> np.ndarray:
+    """(C, A0, A1, A2) with a grey image among colour ones made colour, and one that was saved as colour grey again."""
+    if num_channels == MAX_COLOURS and len(array) == 1:
+        return np.repeat(array, MAX_COLOURS, axis=0)
+    if num_channels == 1 and len(array) == MAX_COLOURS and (array == array[:1]).all():
+        return array[:1]
+    return array
 
 
 def read_label_map(path: Path) -> LabelMap:
     """Read a label map.
 
     Raises:
-        InputError: as `read_image`, and if a value is not a whole number.
+        InputError: as `read_image`, and if a value is not a whole number or a picture is coloured.
     """
-    array, affine = read_grid(path)
+    channels, affine = read_channels(path)
+    channels = as_channels(channels, 1)
+    if len(channels) != 1:
+        raise InputError(f"{path}: is a colour picture; a label map has one number a pixel: save it as grey")
+    array = channels[0]
     if not np.issubdtype(array.dtype, np.integer):
         if not np.isfinite(array).all():
             raise InputError(f"{path}: holds NaN or infinite label values; labels are whole numbers")
@@ -162,68 +177,10 @@ def read_label_map(path: Path) -> LabelMap:
     return LabelMap(array=array, affine=affine)
 
 
-def read_grid(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Array (A0, A1, A2) in the file's own type, and affine."""
-    if not path.is_file():
-        raise InputError(f"{path}: not found")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty (0 bytes); copy it again from its source")
-    check_nifti(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        check_header(path, reader)
-        image = reader.Execute()
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].split("ERROR: ")[-1]
-        raise InputError(f"{path}: cannot be read as an image: {reason}") from error
-    if image.GetDimension() == 2:
-        image = sitk.JoinSeries(image)
-    return sitk.GetArrayFromImage(image), affine_of(image, path)
-
-
-def check_header(path: Path, reader: sitk.ImageFileReader) -> None:
-    """Refuse what is no single-valued 2D or 3D image before its voxels are read."""
-    size = reader.GetSize()
-    if len(size) not in (2, 3):
-        shape = "×".join(map(str, size))
-        raise InputError(f"{path}: is {len(size)}D ({shape}); expected one 3D image a file: split it into volumes")
-    if reader.GetNumberOfComponents() != 1:
-        raise InputError(
-            f"{path}: holds {reader.GetNumberOfComponents()} values a voxel; expected one: write one file a channel"
-        )
-    if not all(spacing > 0 and np.isfinite(spacing) for spacing in reader.GetSpacing()):
-        raise InputError(f"{path}: voxel spacing {reader.GetSpacing()} mm; each must be above zero: correct the header")
-
-
-def affine_of(image: sitk.Image, path: Path) -> np.ndarray:
-    """Affine (4, 4) of array indices for a 3D SimpleITK image."""
-    direction = np.array(image.GetDirection()).reshape(3, 3)
-    affine = np.eye(4)
-    affine[:3, :3] = (direction * np.array(image.GetSpacing()))[:, ::-1]
-    affine[:3, 3] = image.GetOrigin()
-    try:
-        check_affine(affine)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}; correct the header") from error
-    return affine
-
-
 def write_label_map(path: Path, label_map: LabelMap) -> None:
-    """Write a label map as NIfTI with its geometry, whole or not at all.
+    """Write a label map with its geometry, in the format of the path's ending, whole or not at all.
 
     Raises:
         OutputError: if the disk is full or the folder cannot be written.
     """
-    image = sitk.GetImageFromArray(label_map.array)
-    spacing = np.array(label_map.spacing_mm)
-    image.SetSpacing(spacing[::-1].tolist())
-    image.SetOrigin(label_map.affine[:3, 3].tolist())
-    image.SetDirection((label_map.affine[:3, :3] / spacing)[:, ::-1].ravel().tolist())
-    with atomic_path(path) as partial:
-        try:
-            sitk.WriteImage(image, str(partial), useCompression=True)
-            read_grid(partial)  # ITK writes half a file to a full disk without a word
-        except (RuntimeError, InputError) as error:
-            raise OutputError(f"{path}: cannot be written; is the disk full or the folder read-only?") from error
+    write_array(path, label_map.array, label_map.affine)

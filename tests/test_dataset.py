@@ -244,7 +244,11 @@ def test_a_missing_folder_is_told(tmp_path: Path):
             "field 'channel_names': channels are numbered \"0\", \"1\", … (found {'1': 'MRI'})",
         ),
         ({"channel_names": {}}, 'field \'channel_names\': channels are numbered "0", "1", … (found {})'),
-        ({"file_ending": ".png"}, "field 'file_ending': expected one of .nii.gz, .nii (found '.png')"),
+        (
+            {"file_ending": ".npy"},
+            "field 'file_ending': expected one of .nii.gz, .nii, .nrrd, .mha, .mhd, .png, .tif, .tiff, .bmp, .jpg, "
+            ".jpeg, .dcm (found '.npy')",
+        ),
         ({"patients": ["a"]}, "field 'patients': Input should be an object (found ['a'])"),
     ],
 )

@@ -53,10 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Load the model, find the images, predict them one after the other."""
-    from ..dataset import RawCase, find_images
+    from ..dataset import RawCase, find_images, image_endings
+    from ..dicom import holds_slices
     from ..evaluation.label_names import LABELS_JSON
     from ..files import require_writable, sha256_of_file, write_text
-    from ..image import NIFTI_ENDINGS
+    from ..formats import DICOM_ENDING, NIFTI_ENDINGS
     from ..inference.predict import Engine, build_network, predict_cases, prediction_path
     from ..model import MODEL_JSON, load_model
     from ..models import choose_task, find_model
@@ -73,10 +74,13 @@ def execute(options: argparse.Namespace) -> int:
     plan = model.tasks[task].plan
     if not options.input.is_dir():
         raise InputError(f"-i {options.input}: folder not found; give the folder that holds the images")
-    endings = [ending for ending in NIFTI_ENDINGS if any(options.input.glob(f"[!.]*{ending}"))]
+    endings = image_endings(options.input)
     if len(endings) > 1:
         raise InputError(f"-i {options.input}: holds both {' and '.join(endings)} files; put them into one folder each")
-    images = find_images(options.input, endings[0] if endings else NIFTI_ENDINGS[0], len(plan.channel_names))
+    if endings in ([], [DICOM_ENDING]) and holds_slices(options.input):
+        images = {options.input.resolve().name: (options.input,)}
+    else:
+        images = find_images(options.input, endings[0] if endings else NIFTI_ENDINGS[0], len(plan.channel_names))
     if options.output.resolve() == options.input.resolve():
         raise InputError(f"-o {options.output}: is the input folder; its images would be overwritten: give another")
     require_writable(options.output)

@@ -241,7 +241,7 @@ def fingerprint(dataset: Dataset, folder: Path, num_processes: int) -> Fingerpri
             if stored.source_digest == digest_of_dataset(dataset):
                 log.info("%s: fingerprint is up to date: %s", dataset.name, path)
                 return stored
-    read = partial(read_checked, labels=dataset.labels)
+    read = partial(read_checked, labels=dataset.labels, num_channels=len(dataset.channel_names))
     found = extract_fingerprint(dataset, read=read, orient=orient_and_crop, num_processes=num_processes)
     write_record(path, found)
     log.info("%s: fingerprint of %d cases: %s", dataset.name, len(found.cases), path)

@@ -80,7 +80,7 @@ def test_a_single_value_has_no_deviation():
 
 def test_a_real_dataset_has_the_intensities_of_its_labelled_voxels():
     dataset = first_cases("Dataset004_Hippocampus", 3)
-    read = partial(read_checked, labels=dataset.labels)
+    read = partial(read_checked, labels=dataset.labels, num_channels=1)
     found = extract_fingerprint(dataset, read=read, orient=orient_and_crop, num_processes=1)
     values = np.concatenate(
         [
@@ -101,7 +101,7 @@ def test_a_real_dataset_has_the_intensities_of_its_labelled_voxels():
 
 def test_slices_of_real_hearts_are_thick():
     dataset = first_cases("Dataset101_SunnybrookLV", 1)
-    read = partial(read_checked, labels=dataset.labels)
+    read = partial(read_checked, labels=dataset.labels, num_channels=1)
     found = extract_fingerprint(dataset, read=read, orient=orient_and_crop, num_processes=1)
     assert found.cases[0].spacing_mm == (8, 1.25, 1.25)
     assert found.cases[0].da == 2

@@ -28,7 +28,7 @@ def write(path: Path, array: np.ndarray, side_mm: float = 1.0) -> Path:
 def problem_of(image: Path, label: Path | None) -> str:
     """The one line that says why a case cannot be used."""
     with pytest.raises(InputError) as caught:
-        read_checked(RawCase(name="a", image_paths=(image,), label_path=label), labels=LABELS)
+        read_checked(RawCase(name="a", image_paths=(image,), label_path=label), labels=LABELS, num_channels=1)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -46,19 +46,22 @@ def label(tmp_path: Path) -> Path:
 def test_a_sound_case_is_read_with_its_labels_or_without(image: Path, label: Path):
     write(label, (RAMP > 12).astype(np.uint8))
     case = RawCase(name="a", image_paths=(image, image), label_path=label)
-    checked = read_checked(case, labels=LABELS)
+    checked = read_checked(case, labels=LABELS, num_channels=2)
     assert checked is not None
     assert checked[0].array.shape == (2, 2, 3, 4)
     assert checked[1] is not None
     assert checked[1].array.sum() == 11
-    alone = read_checked(dataclasses.replace(case, label_path=None), labels=LABELS)
+    alone = read_checked(dataclasses.replace(case, label_path=None), labels=LABELS, num_channels=2)
     assert alone is not None
     assert alone[1] is None
 
 
 def test_a_label_map_of_background_alone_is_sound(image: Path, label: Path):
     write(label, np.zeros_like(RAMP))
-    assert read_checked(RawCase(name="a", image_paths=(image,), label_path=label), labels=LABELS) is not None
+    assert (
+        read_checked(RawCase(name="a", image_paths=(image,), label_path=label), labels=LABELS, num_channels=1)
+        is not None
+    )
 
 
 def test_a_constant_channel_is_told(tmp_path: Path):

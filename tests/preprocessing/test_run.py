@@ -40,7 +40,7 @@ def dataset(tmp_path: Path) -> Dataset:
 
 @pytest.fixture
 def plan(dataset: Dataset) -> Plan:
-    read = partial(read_checked, labels=dataset.labels)
+    read = partial(read_checked, labels=dataset.labels, num_channels=1)
     fingerprint = extract_fingerprint(dataset, read=read, orient=orient_and_crop, num_processes=1)
     return make_plan(fingerprint, dataset.channel_names, dataset.labels)
 

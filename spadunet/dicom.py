@@ -1,0 +1,272 @@
+"""DICOM series: slices told apart by what they say of themselves and put in order by where they lie.
+
+File names, instance numbers and the slice thickness say nothing sure of the order or the distance of slices; their
+positions do (DICOM PS3.3, section C.7.6.2). Letters as in `image`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from .errors import InputError
+
+SERIES_UID, SERIES_NUMBER, SERIES_DESCRIPTION = "0020|000e", "0020|0011", "0008|103e"
+POSITION, ORIENTATION, PIXEL_SPACING = "0020|0032", "0020|0037", "0028|0030"
+TELLING_APART = ("0020|0100", "0018|0081", "0018|0080", "0008|0008", "0020|0012")
+"""Temporal position, echo time, repetition time, image type, acquisition number: what slices of one series that lie in
+one place may differ in."""
+DICOM_MAGIC, PIXEL_DATA = b"DICM", b"\xe0\x7f\x10\x00"
+GAP_TOLERANCE = 0.1
+"""Share of the slice distance by which single distances may differ from it; more means that slices are missing."""
+TILT_TOLERANCE = 0.5
+"""Pixels by which the stack may lean over its whole height (gantry tilt)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """One file's header, as far as it says where the slice belongs."""
+
+    path: Path
+    series: tuple[str, ...]
+    """Series UID, number, description, and size and orientation."""
+    variant: tuple[str, ...]
+    """Values of TELLING_APART."""
+    position_mm: np.ndarray
+    orientation: np.ndarray
+    """Direction of rows and columns, (2, 3)."""
+    pixel_spacing_mm: tuple[float, float]
+    """Between rows, between columns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Slices in the order of their positions along their normal."""
+
+    name: str
+    slices: tuple[Slice, ...]
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Path]:
+    """The folder of a series; of a zip file, a temporary one with its content.
+
+    Raises:
+        InputError: if the zip file is damaged.
+    """
+    if path.is_dir():
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                archive.extractall(folder)
+        except (zipfile.BadZipFile, OSError, EOFError) as error:
+            raise InputError(f"{path}: damaged zip file ({error}); copy it again from its source") from error
+        yield Path(folder)
+
+
+def find_series(folder: Path) -> list[Series]:
+    """All series in a folder and below it, by number and name; files that are no DICOM images are passed over.
+
+    Slices of one series that lie in the same places are taken apart by echo, time or image type.
+
+    Raises:
+        InputError: if two slices lie in one place and nothing tells them apart.
+    """
+    groups: dict[tuple[str, ...], list[Slice]] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
+        found = read_slice(path)
+        if found is not None:
+            groups.setdefault(found.series, []).append(found)
+    series = []
+    for key, slices in sorted(groups.items(), key=lambda item: (item[0][1].zfill(9), item[0])):
+        parts = take_apart(slices)
+        for number, part in enumerate(parts, start=1):
+            name = key[2].strip() or f"series {key[1].strip() or key[0]}"
+            series.append(Series(name=name if len(parts) == 1 else f"{name} {number}", slices=tuple(in_order(part))))
+    return series
+
+
+def holds_slices(folder: Path) -> bool:
+    """True if the files of a folder (not below it) are the slices of a volume, rather than an image each."""
+    if any(path.is_dir() for path in folder.iterdir()):
+        return False
+    return any(len(series.slices) > 1 for series in find_series(folder))
+
+
+def read_slice(path: Path) -> Slice | None:
+    """Header of one file; None if it is no DICOM image that lies somewhere.
+
+    Raises:
+        InputError: if it is a damaged one.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        content = path.read_bytes()
+        if content[128:132] == DICOM_MAGIC and PIXEL_DATA in content:
+            raise InputError(f"{path}: damaged DICOM file; copy it again from its source") from error
+        return None
+    if not all(reader.HasMetaDataKey(key) for key in (POSITION, ORIENTATION, PIXEL_SPACING, SERIES_UID)):
+        return None
+    text = {key: reader.GetMetaData(key).strip() if reader.HasMetaDataKey(key) else "" for key in ALL_KEYS}
+    try:
+        position = np.array(numbers(text[POSITION], 3))
+        orientation = np.array(numbers(text[ORIENTATION], 6)).reshape(2, 3)
+        rows, columns = numbers(text[PIXEL_SPACING], 2)
+    except ValueError:
+        return None
+    shape = "×".join(map(str, reader.GetSize()[:2]))
+    directions = " ".join(f"{value:.3f}" for value in orientation.ravel() + 0.0)
+    return Slice(
+        path=path,
+        series=(text[SERIES_UID], text[SERIES_NUMBER], text[SERIES_DESCRIPTION], shape, directions),
+        variant=tuple(text[key] for key in TELLING_APART),
+        position_mm=position,
+        orientation=orientation,
+        pixel_spacing_mm=(rows, columns),
+    )
+
+
+ALL_KEYS = (SERIES_UID, SERIES_NUMBER, SERIES_DESCRIPTION, POSITION, ORIENTATION, PIXEL_SPACING, *TELLING_APART)
+
+
+def numbers(text: str, count: int) -> list[float]:
+    """A multi-valued decimal string.
+
+    Raises:
+        ValueError: if it holds another number of values, or one that is no number.
+    """
+    values = [float(part) for part in text.split("\\")]
+    if len(values) != count or not np.isfinite(values).all():
+        raise ValueError(f"expected {count} numbers, found {text}")
+    return values
+
+
+def normal_of(member: Slice) -> np.ndarray:
+    """Unit vector across the slice."""
+    normal = np.cross(member.orientation[0], member.orientation[1])
+    return normal / np.linalg.norm(normal)
+
+
+def height_mm(member: Slice) -> float:
+    """Where the slice lies along its normal."""
+    return float(normal_of(member) @ member.position_mm)
+
+
+def in_order(slices: Sequence[Slice]) -> list[Slice]:
+    """From the lowest to the highest along the normal."""
+    return sorted(slices, key=height_mm)
+
+
+def take_apart(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """Slices of one series as stacks in which each lies in a place of its own.
+
+    Raises:
+        InputError: if two lie in one place and nothing tells them apart.
+    """
+    if is_stack(slices):
+        return [list(slices)]
+    for index in range(len(TELLING_APART)):
+        stacks: dict[str, list[Slice]] = {}
+        for member in slices:
+            stacks.setdefault(member.variant[index], []).append(member)
+        if len(stacks) > 1 and all(is_stack(stack) for stack in stacks.values()):
+            return [stacks[key] for key in sorted(stacks)]
+    ordered = in_order(slices)
+    first = next(a for a, b in zip(ordered[:-1], ordered[1:], strict=True) if height_mm(b) - height_mm(a) < 1e-3)
+    raise InputError(
+        f"{first.path}: another slice of its series lies in the same place ({height_mm(first):.4g} mm), and neither "
+        "time, echo nor image type tells them apart; keep one volume a folder"
+    )
+
+
+def is_stack(slices: Sequence[Slice]) -> bool:
+    """True if no two slices lie in one place."""
+    heights = np.sort([height_mm(member) for member in slices])
+    return bool((np.diff(heights) > 1e-3).all())
+
+
+def affine_of_series(series: Series) -> np.ndarray:
+    """Affine (4, 4) of array indices (slice, row, column), from positions alone.
+
+    A single slice is 1 mm thick by convention: it has no neighbour.
+
+    Raises:
+        InputError: if slices are missing, or the stack leans (gantry tilt).
+    """
+    first, last = series.slices[0], series.slices[-1]
+    step = normal_of(first)
+    if len(series.slices) > 1:
+        heights = np.array([height_mm(member) for member in series.slices])
+        gaps = np.diff(heights)
+        distance = float(np.sort(gaps)[(len(gaps) - 1) // 2])
+        wrong = np.flatnonzero(np.abs(gaps - distance) > GAP_TOLERANCE * distance)
+        if wrong.size:
+            index = int(wrong[0])
+            raise InputError(
+                f"{series.slices[index].path}: {gaps[index]:.4g} mm to the next slice of '{series.name}', but "
+                f"{distance:.4g} mm between most; slices are missing or doubled: export the series again"
+            )
+        step = (last.position_mm - first.position_mm) / (len(series.slices) - 1)
+        lean = np.linalg.norm(step - (step @ normal_of(first)) * normal_of(first)) * (len(series.slices) - 1)
+        if lean > TILT_TOLERANCE * min(first.pixel_spacing_mm):
+            raise InputError(
+                f"{first.path}: the slices of '{series.name}' are shifted by {lean:.4g} mm against each other (gantry "
+                "tilt); resample the series to an upright grid, as dcm2niix does"
+            )
+    affine = np.eye(4)
+    affine[:3, 0] = step
+    affine[:3, 1] = first.orientation[1] * first.pixel_spacing_mm[0]
+    affine[:3, 2] = first.orientation[0] * first.pixel_spacing_mm[1]
+    affine[:3, 3] = first.position_mm
+    return affine
+
+
+def read_series(series: Series) -> tuple[np.ndarray, np.ndarray]:
+    """Channels (C, A0, A1, A2) in stored units with rescale slope and intercept applied, and affine.
+
+    Raises:
+        InputError: if a slice cannot be read, or as `affine_of_series`.
+    """
+    affine = affine_of_series(series)
+    planes = []
+    for member in series.slices:
+        try:
+            image = sitk.ReadImage(str(member.path), imageIO="GDCMImageIO")
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1].split("ERROR: ")[-1]
+            raise InputError(f"{member.path}: cannot be read as a DICOM slice: {reason}") from error
+        plane = sitk.GetArrayFromImage(image)[0]  # (A1, A2) or (A1, A2, C)
+        planes.append(plane[None] if plane.ndim == 2 else np.moveaxis(plane, -1, 0))
+    return np.stack(planes, axis=1), affine
+
+
+def the_one_series(path: Path, folder: Path) -> Series:
+    """The series of a case.
+
+    Args:
+        path: what the user calls it, for messages.
+        folder: where its files lie.
+
+    Raises:
+        InputError: if there is none, or more than one; lists them.
+    """
+    series = find_series(folder)
+    if not series:
+        raise InputError(f"{path}: holds no DICOM slices with a position; expected one series")
+    if len(series) > 1:
+        listed = "; ".join(f"{member.name} ({len(member.slices)} slices)" for member in series)
+        raise InputError(f"{path}: holds {len(series)} series: {listed}; put each into a folder of its own")
+    return series[0]

@@ -1,0 +1,192 @@
+"""Files to arrays with an affine, and back: what each format needs. Letters and frame as in `image`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from .dicom import opened, read_series, the_one_series
+from .errors import InputError, OutputError
+from .files import atomic_path, write_text
+from .nifti import check_nifti
+
+NIFTI_ENDINGS = (".nii.gz", ".nii")
+VOLUME_ENDINGS = (*NIFTI_ENDINGS, ".nrrd", ".mha", ".mhd")
+TIFF_ENDINGS = (".tif", ".tiff")
+LOSSY_ENDINGS = (".jpg", ".jpeg")
+PICTURE_ENDINGS = (".png", *TIFF_ENDINGS, ".bmp", *LOSSY_ENDINGS)
+DICOM_ENDING = ".dcm"
+"""Of a dataset of DICOM images: single files, folders of slices or zip files of them."""
+IMAGE_ENDINGS = (*VOLUME_ENDINGS, *PICTURE_ENDINGS, DICOM_ENDING)
+LABEL_ENDINGS = tuple(ending for ending in (*VOLUME_ENDINGS, *PICTURE_ENDINGS) if ending not in LOSSY_ENDINGS)
+MAX_COLOURS = 3
+JPEG_END, JPEG_TAIL_BYTES = b"\xff\xd9", 1024
+
+
+def ending_of(path: Path, endings: tuple[str, ...] = IMAGE_ENDINGS) -> str | None:
+    """The ending of a file's name among these, whatever its case; None if it has none of them."""
+    name = path.name.lower()
+    return next((ending for ending in endings if name.endswith(ending)), None)
+
+
+def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Array (C, A0, A1, A2) in the file's own type, and affine.
+
+    One channel, or three of a colour picture (an alpha channel is left out). A picture is one slice with pixels of
+    1 mm: its size in the world is not known.
+
+    Args:
+        path: a file, or a folder or zip file that holds one DICOM series.
+
+    Raises:
+        InputError: if it is missing, empty, damaged, no 2D or 3D image, or does not say where its voxels lie.
+    """
+    if path.is_dir() or ending_of(path, (".zip",)):
+        with opened(path) as folder:
+            return read_series(the_one_series(path, folder))
+    if not path.is_file():
+        raise InputError(f"{path}: not found")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes); copy it again from its source")
+    if ending_of(path, NIFTI_ENDINGS):
+        check_nifti(path)
+    elif ending_of(path, LOSSY_ENDINGS):
+        check_jpeg(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        check_header(path, reader)
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise InputError(f"{path}: cannot be read as an image: {reason_of(error)}") from error
+    array = sitk.GetArrayFromImage(image)  # ([A0,] A1, A2[, C])
+    is_colour = image.GetNumberOfComponentsPerPixel() > 1
+    array = np.moveaxis(array, -1, 0)[:MAX_COLOURS] if is_colour else array[None]
+    array = array.reshape(len(array), -1, *array.shape[-2:])
+    is_picture = ending_of(path, PICTURE_ENDINGS) is not None
+    return array, picture_affine(path, array.shape[1]) if is_picture else affine_of(image, path)
+
+
+def check_jpeg(path: Path) -> None:
+    """Raise InputError for a picture that was cut off: ITK paints what is missing grey without a word."""
+    if JPEG_END not in path.read_bytes()[-JPEG_TAIL_BYTES:]:
+        raise InputError(f"{path}: truncated: the end of the picture is missing; copy it again from its source")
+
+
+def reason_of(error: RuntimeError) -> str:
+    """The last line of ITK's message."""
+    reason = str(error).strip().splitlines()[-1].split("ERROR: ")[-1]
+    if "orthonormal" in reason:
+        return (
+            "its axes are not at right angles (a sheared affine or gantry tilt); resample it to an upright grid, or "
+            "correct the header's sform or qform"
+        )
+    return reason
+
+
+def check_header(path: Path, reader: sitk.ImageFileReader) -> None:
+    """Refuse what is no 2D or 3D image of one value or colour a voxel before its voxels are read."""
+    size = reader.GetSize()
+    if len(size) not in (2, 3):
+        shape = "×".join(map(str, size))
+        raise InputError(f"{path}: is {len(size)}D ({shape}); expected one 3D image a file: split it into volumes")
+    num_values = reader.GetNumberOfComponents()
+    may_be_colour = ending_of(path, (*PICTURE_ENDINGS, DICOM_ENDING)) is not None
+    if num_values != 1 and not (may_be_colour and num_values in (MAX_COLOURS, MAX_COLOURS + 1)):
+        raise InputError(f"{path}: holds {num_values} values a voxel; expected one: write one file a channel")
+    if not all(spacing > 0 and np.isfinite(spacing) for spacing in reader.GetSpacing()):
+        raise InputError(f"{path}: voxel spacing {reader.GetSpacing()} mm; each must be above zero: correct the header")
+
+
+def affine_of(image: sitk.Image, path: Path) -> np.ndarray:
+    """Affine (4, 4) of array indices for a 2D or 3D SimpleITK image; one slice is 1 mm thick."""
+    axes = image.GetDimension()
+    direction, spacing, origin = np.eye(3), np.ones(3), np.zeros(3)
+    direction[:axes, :axes] = np.array(image.GetDirection()).reshape(axes, axes)
+    spacing[:axes], origin[:axes] = image.GetSpacing(), image.GetOrigin()
+    affine = np.eye(4)
+    affine[:3, :3] = (direction * spacing)[:, ::-1]
+    affine[:3, 3] = origin
+    try:
+        check_affine(affine)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; correct the header") from error
+    return affine
+
+
+def check_affine(affine: np.ndarray) -> None:
+    """Raise ValueError unless the affine is (4, 4), finite and invertible."""
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise ValueError(f"an affine is a finite (4, 4) matrix, not {affine!r}")
+    if not abs(np.linalg.det(affine[:3, :3])) > 0:
+        raise ValueError("the affine is singular: a voxel side is zero or two axes coincide")
+
+
+def picture_affine(path: Path, num_slices: int) -> np.ndarray:
+    """Affine (4, 4) of a picture: 1 mm, or the spacing in the file beside a 3D TIFF.
+
+    Raises:
+        InputError: if a TIFF of several slices has no such file, or the file is wrong.
+    """
+    affine = np.eye(4)[[2, 1, 0, 3]]
+    sidecar = find_sidecar(path)
+    if sidecar is None:
+        if num_slices == 1:
+            return affine
+        raise InputError(
+            f"{path}: a TIFF of {num_slices} slices does not say its voxel size; write {sidecars_of(path)[-1].name} "
+            'beside it: {"spacing": [slice, row, column]} in mm'
+        )
+    try:
+        spacing_mm = [float(side) for side in json.loads(sidecar.read_text(encoding="utf-8"))["spacing"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f'{sidecar}: expected {{"spacing": [slice, row, column]}} in mm ({error})') from error
+    if len(spacing_mm) != 3 or not all(0 < side < float("inf") for side in spacing_mm):
+        raise InputError(f"{sidecar}: spacing {spacing_mm}; expected three numbers above zero (mm)")
+    return affine * np.array([*spacing_mm, 1.0])
+
+
+def sidecars_of(path: Path) -> list[Path]:
+    """Where the spacing of a TIFF may stand: <file>.json, or <case>.json for a channel's file <case>_0000.tif."""
+    stem = path.name[: -len(ending_of(path, TIFF_ENDINGS) or "")]
+    case = re.sub(r"_\d{4}$", "", stem)
+    return [path.with_name(f"{name}.json") for name in dict.fromkeys((stem, case))]
+
+
+def find_sidecar(path: Path) -> Path | None:
+    """The file with a TIFF's spacing, if there is one."""
+    if not ending_of(path, TIFF_ENDINGS):
+        return None
+    return next((sidecar for sidecar in sidecars_of(path) if sidecar.is_file()), None)
+
+
+def write_array(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    """Write (A0, A1, A2) in the format that the path's ending names, whole or not at all.
+
+    Pictures lose origin and directions; a TIFF gets its spacing in a file beside it.
+
+    Raises:
+        OutputError: if the disk is full, the folder cannot be written, or the format cannot hold the array.
+    """
+    is_picture = ending_of(path, PICTURE_ENDINGS) is not None
+    image = sitk.GetImageFromArray(array[0] if is_picture and len(array) == 1 else array)
+    spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    if not is_picture:
+        image.SetSpacing(spacing_mm[::-1].tolist())
+        image.SetOrigin(affine[:3, 3].tolist())
+        image.SetDirection((affine[:3, :3] / spacing_mm)[:, ::-1].ravel().tolist())
+    elif ending_of(path, TIFF_ENDINGS):
+        write_text(sidecars_of(path)[0], json.dumps({"spacing": spacing_mm.tolist()}) + "\n")
+    with atomic_path(path) as partial:
+        try:
+            sitk.WriteImage(image, str(partial), useCompression=True)
+            written = sitk.GetArrayFromImage(sitk.ReadImage(str(partial)))
+        except RuntimeError as error:
+            raise OutputError(f"{path}: cannot be written; is the disk full or the folder read-only?") from error
+        if not np.array_equal(written.ravel(), array.ravel()):  # ITK says nothing of a full disk
+            raise OutputError(f"{path}: cannot be written; is the disk full or the folder read-only?")
