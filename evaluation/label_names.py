@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from ..dataset import DATASET_JSON, DatasetDescription
+from ..description import DATASET_JSON, DatasetDescription
 from ..errors import InputError
 from ..image import read_label_map
 from ..labels import BACKGROUND, LabelSet

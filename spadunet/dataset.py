@@ -1,4 +1,4 @@
-"""A raw dataset folder as nnU-Net users have it, its dataset.json, and finding the one that `-d` means."""
+"""A raw dataset folder, its cases, and finding the one that `-d` means."""
 
 from __future__ import annotations
 
@@ -6,59 +6,17 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ConfigDict, ValidationError, field_validator
+from pydantic import ValidationError
 
+from .description import DATASET_JSON, DatasetDescription, describe, read_description
 from .errors import InputError
-from .formats import DICOM_ENDING, IMAGE_ENDINGS, LABEL_ENDINGS, MAX_COLOURS, PICTURE_ENDINGS, ending_of
-from .labels import BACKGROUND, LabelSet
+from .formats import DICOM_ENDING, IMAGE_ENDINGS, LABEL_ENDINGS, PICTURE_ENDINGS, ending_of
+from .labels import LabelSet
 from .patients import patients_of
-from .record import Record, first_problem, read_record
+from .record import first_problem
 
-DATASET_JSON = "dataset.json"
-
-
-class DatasetDescription(Record):
-    """dataset.json: the keys that we use; others are the user's own and stay unread."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    channel_names: dict[str, str]
-    labels: dict[str, int]
-    file_ending: str = ".nii.gz"
-    patients: dict[str, str] = {}
-
-    @field_validator("channel_names")
-    @classmethod
-    def check_channels(cls, channels: dict[str, str]) -> dict[str, str]:
-        """Channels are numbered 0, 1, 2, …"""
-        if sorted(channels) != sorted(str(index) for index in range(len(channels))) or not channels:
-            raise ValueError('channels are numbered "0", "1", …')
-        return channels
-
-    @field_validator("file_ending")
-    @classmethod
-    def check_ending(cls, ending: str) -> str:
-        """Only formats that can be read."""
-        if ending not in IMAGE_ENDINGS:
-            raise ValueError(f"expected one of {', '.join(IMAGE_ENDINGS)}")
-        return ending
-
-    @field_validator("labels")
-    @classmethod
-    def check_labels(cls, labels: dict[str, int]) -> dict[str, int]:
-        """Background is 0."""
-        if labels.get(BACKGROUND) != 0:
-            raise ValueError('expected "background": 0 among the labels')
-        if "ignore" in labels:
-            raise ValueError("an ignore label is not supported yet; leave it out and give its voxels another label")
-        if any(not 0 <= value < 2**16 for value in labels.values()):
-            raise ValueError("label ids lie between 0 and 65535")
-        return labels
-
-    def label_set(self) -> LabelSet:
-        """The labels in the order of their ids."""
-        names = sorted(self.labels, key=lambda name: self.labels[name])
-        return LabelSet(names=tuple(names), ids=tuple(self.labels[name] for name in names))
+FOLDERS = (("imagesTr", "labelsTr"), ("images", "labels"))
+"""Where training images and label maps lie: nnU-Net's and the Decathlon's names, or plain ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +54,7 @@ def find_dataset(name: str, raw_folder: Path) -> Path:
         InputError: if there is none, or if several fit; lists what there is.
     """
     for path in (Path(name), raw_folder / name):
-        if (path / DATASET_JSON).is_file() or ((path / "imagesTr").is_dir()):
+        if (path / DATASET_JSON).is_file() or any((path / images).is_dir() for images, _ in FOLDERS):
             return path
     folders = sorted(path for path in raw_folder.glob("*") if path.is_dir()) if raw_folder.is_dir() else []
     fitting = [path for path in folders if is_named(path.name, name)]
@@ -122,26 +80,35 @@ def is_named(folder_name: str, name: str) -> bool:
 def load_dataset(folder: Path) -> Dataset:
     """Read dataset.json and pair images with labels by name.
 
+    nnU-Net's and the Decathlon's folders are read as they are, and so is a plain pair of folders images/ and labels/,
+    for which a dataset.json is written.
+
     Raises:
         InputError: if dataset.json is missing or wrong, a folder is empty, or files of a case are missing.
     """
     folder = folder.resolve()
-    remedy = "write one that names channels and labels, as for nnU-Net"
-    description = read_record(folder / DATASET_JSON, DatasetDescription, remedy=remedy)
+    image_folder, label_folder = next(
+        ((folder / images, folder / labels) for images, labels in FOLDERS if (folder / images).is_dir()),
+        (folder / FOLDERS[0][0], folder / FOLDERS[0][1]),
+    )
+    if image_folder.name == FOLDERS[1][0] and not (folder / DATASET_JSON).is_file():
+        description = describe_pair(folder, image_folder, label_folder)
+    else:
+        description = read_description(folder)
     try:
         labels = description.label_set()
     except ValidationError as error:
         raise InputError(f"{folder / DATASET_JSON}: field 'labels': {first_problem(error)}") from error
     num_channels = len(description.channel_names)
-    images = find_images(folder / "imagesTr", description.file_ending, num_channels)
+    images = find_images(image_folder, description.file_ending, num_channels)
     cases = [
-        RawCase(name=name, image_paths=paths, label_path=find_label(folder / "labelsTr", name, description.file_ending))
+        RawCase(name=name, image_paths=paths, label_path=find_label(label_folder, name, description.file_ending))
         for name, paths in images.items()
     ]
     missing = [case.label_path for case in cases if case.label_path and not case.label_path.is_file()]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise InputError(f"{missing[0]}: label file missing{more}; add it or take its image out of imagesTr")
+        raise InputError(f"{missing[0]}: label file missing{more}; add it or take its image out of {image_folder.name}")
     return Dataset(
         name=folder.name,
         folder=folder,
@@ -151,6 +118,23 @@ def load_dataset(folder: Path) -> Dataset:
         cases=tuple(cases),
         patients=patients_of(list(images), description.patients),
     )
+
+
+def describe_pair(folder: Path, image_folder: Path, label_folder: Path) -> DatasetDescription:
+    """Description of a plain pair of folders.
+
+    Raises:
+        InputError: if the images have several endings or none, or there is no label map.
+    """
+    endings = image_endings(image_folder)
+    if len(endings) != 1:
+        found = " and ".join(endings) or "no images"
+        raise InputError(f"{image_folder}: holds {found}; expected images of one ending")
+    images = sorted(path for path in image_folder.iterdir() if stem_of(path, endings[0]) is not None)
+    labels = [path for path in sorted(label_folder.glob("[!.]*")) if ending_of(path, LABEL_ENDINGS)]
+    if not labels:
+        raise InputError(f"{label_folder}: holds no label maps ({', '.join(LABEL_ENDINGS)}); put them there")
+    return describe(folder, images, labels, endings[0])
 
 
 def find_label(folder: Path, case: str, ending: str) -> Path:
@@ -163,7 +147,7 @@ def find_label(folder: Path, case: str, ending: str) -> Path:
 def find_images(folder: Path, ending: str, num_channels: int) -> dict[str, tuple[Path, ...]]:
     """Images of a folder by case name, one path a channel: case_0000, case_0001, … or plain names for one channel.
 
-    A colour picture holds three channels in one file; DICOM series are folders or zip files.
+    A colour picture and a 4D file without a channel's number hold all channels; DICOM series are folders or zip files.
 
     Raises:
         InputError: if the folder is missing or empty, or a case has too few or too many channels.
@@ -184,8 +168,8 @@ def find_images(folder: Path, ending: str, num_channels: int) -> dict[str, tuple
             raise InputError(f"{path}: a second file for channel {channel} of case {name}; keep one of them")
         found[name][channel] = path
     for name, channels in found.items():
-        is_colour = list(channels) == [0] and num_channels == MAX_COLOURS and may_be_colour(channels[0])
-        if not is_colour and sorted(channels) != list(range(num_channels)):
+        holds_all = list(channels) == [0] and (stems[channels[0]] == name or may_be_colour(channels[0]))
+        if not holds_all and sorted(channels) != list(range(num_channels)):
             raise InputError(
                 f"{folder / name}: wrong channel count: files for channels {sorted(channels)}, "
                 f"expected {num_channels}, numbered from _0000; add the missing or remove the extra files"

@@ -36,8 +36,8 @@ def ending_of(path: Path, endings: tuple[str, ...] = IMAGE_ENDINGS) -> str | Non
 def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Array (C, A0, A1, A2) in the file's own type, and affine.
 
-    One channel, or three of a colour picture (an alpha channel is left out). A picture is one slice with pixels of
-    1 mm: its size in the world is not known.
+    One channel, three of a colour picture (an alpha channel is left out), or those along the fourth axis of a 4D file.
+    A picture is one slice with pixels of 1 mm: its size in the world is not known.
 
     Args:
         path: a file, or a folder or zip file that holds one DICOM series.
@@ -64,9 +64,11 @@ def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
         image = reader.Execute()
     except RuntimeError as error:
         raise InputError(f"{path}: cannot be read as an image: {reason_of(error)}") from error
-    array = sitk.GetArrayFromImage(image)  # ([A0,] A1, A2[, C])
-    is_colour = image.GetNumberOfComponentsPerPixel() > 1
-    array = np.moveaxis(array, -1, 0)[:MAX_COLOURS] if is_colour else array[None]
+    array = sitk.GetArrayFromImage(image)  # ([[C,] A0,] A1, A2), or with C last
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        array = np.moveaxis(array, -1, 0)[:MAX_COLOURS]
+    elif image.GetDimension() < 4:
+        array = array[None]
     array = array.reshape(len(array), -1, *array.shape[-2:])
     is_picture = ending_of(path, PICTURE_ENDINGS) is not None
     return array, picture_affine(path, array.shape[1]) if is_picture else affine_of(image, path)
@@ -92,9 +94,9 @@ def reason_of(error: RuntimeError) -> str:
 def check_header(path: Path, reader: sitk.ImageFileReader) -> None:
     """Refuse what is no 2D or 3D image of one value or colour a voxel before its voxels are read."""
     size = reader.GetSize()
-    if len(size) not in (2, 3):
+    if len(size) not in (2, 3, 4):
         shape = "×".join(map(str, size))
-        raise InputError(f"{path}: is {len(size)}D ({shape}); expected one 3D image a file: split it into volumes")
+        raise InputError(f"{path}: is {len(size)}D ({shape}); expected a 2D or 3D image")
     num_values = reader.GetNumberOfComponents()
     may_be_colour = ending_of(path, (*PICTURE_ENDINGS, DICOM_ENDING)) is not None
     if num_values != 1 and not (may_be_colour and num_values in (MAX_COLOURS, MAX_COLOURS + 1)):
@@ -104,11 +106,12 @@ def check_header(path: Path, reader: sitk.ImageFileReader) -> None:
 
 
 def affine_of(image: sitk.Image, path: Path) -> np.ndarray:
-    """Affine (4, 4) of array indices for a 2D or 3D SimpleITK image; one slice is 1 mm thick."""
+    """Affine (4, 4) of array indices for a SimpleITK image of 2 to 4 axes; one slice is 1 mm thick."""
     axes = image.GetDimension()
-    direction, spacing, origin = np.eye(3), np.ones(3), np.zeros(3)
+    direction, spacing, origin = np.eye(max(axes, 3)), np.ones(max(axes, 3)), np.zeros(max(axes, 3))
     direction[:axes, :axes] = np.array(image.GetDirection()).reshape(axes, axes)
     spacing[:axes], origin[:axes] = image.GetSpacing(), image.GetOrigin()
+    direction, spacing, origin = direction[:3, :3], spacing[:3], origin[:3]
     affine = np.eye(4)
     affine[:3, :3] = (direction * spacing)[:, ::-1]
     affine[:3, 3] = origin

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
-from .formats import MAX_COLOURS, check_affine, read_channels, write_array
+from .formats import MAX_COLOURS, VOLUME_ENDINGS, check_affine, ending_of, read_channels, write_array
 from .spacing import Shape, Spacing
 
 CORNER_TOLERANCE_VOXELS = 0.5
@@ -142,7 +142,10 @@ def read_image(paths: Sequence[Path], *, num_channels: int | None = None) -> Ima
             raise InputError(f"{path}: does not lie on the grid of {paths[0]}: {difference}; resample one to the other")
     array = as_channels(np.concatenate(arrays), num_channels)
     if num_channels is not None and len(array) != num_channels:
-        raise InputError(f"{paths[0]}: wrong channel count: {len(array)}, expected {num_channels}")
+        is_4d = len(array) > len(paths) and ending_of(paths[0], VOLUME_ENDINGS) is not None
+        shape = "×".join(map(str, array.shape[::-1]))
+        remedy = f" (it is 4D, {shape}; split it into volumes)" if is_4d else ""
+        raise InputError(f"{paths[0]}: wrong channel count: {len(array)}, expected {num_channels}{remedy}")
     return Image(array=array, affine=affines[0])
 
 
@@ -164,7 +167,7 @@ def read_label_map(path: Path) -> LabelMap:
     channels, affine = read_channels(path)
     channels = as_channels(channels, 1)
     if len(channels) != 1:
-        raise InputError(f"{path}: is a colour picture; a label map has one number a pixel: save it as grey")
+        raise InputError(f"{path}: holds {len(channels)} values a voxel (4D or colour); a label map has one")
     array = channels[0]
     if not np.issubdtype(array.dtype, np.integer):
         if not np.isfinite(array).all():

@@ -89,7 +89,7 @@ def test_too_few_or_too_many_channels_are_told(tmp_path: Path):
 
 
 def test_a_coloured_label_map_is_refused(tmp_path: Path):
-    with pytest.raises(InputError, match=r"a\.png: is a colour picture; a label map has one number a pixel"):
+    with pytest.raises(InputError, match=r"a\.png: holds 3 values a voxel \(4D or colour\); a label map has one"):
         read_label_map(write_picture(tmp_path / "a.png", COLOUR, is_vector=True))
 
 

@@ -220,7 +220,7 @@ def write_nan(path: Path) -> None:
             'cannot be read as an image: Unable to determine ImageIO reader for "{path}"',
         ),
         ("a.nii", set_zero_depth_spacing, "voxel spacing 0.7×1.1×0 mm; each must be above zero: correct the header"),
-        ("a.nii", write_4d, "is 4D (4×5×6×2); expected one 3D image a file: split it into volumes"),
+        ("a.nii", write_4d, "wrong channel count: 2, expected 1 (it is 4D, 4×5×6×2; split it into volumes)"),
         ("a.nii", write_vectors, "holds 2 values a voxel; expected one: write one file a channel"),
         ("a.nii", write_nan, "holds 3 NaN or infinite values; replace them by a number, e.g. the minimum"),
     ],
@@ -230,7 +230,7 @@ def test_a_damaged_file_is_told_in_one_line(tmp_path: Path, name: str, damage: C
     path = write(tmp_path / name, RAMP)
     damage(path)
     with pytest.raises(InputError) as caught:
-        read_image([path])
+        read_image([path], num_channels=1)
     assert str(caught.value) == f"{path}: {message.format(path=path)}"
 
 
