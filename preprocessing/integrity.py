@@ -1,56 +1,244 @@
-"""Checks of a raw dataset before any work: everything that is wrong, told at once."""
+"""Checks of a raw dataset before any work: everything that is wrong, odd or mended, told at once."""
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
-from ..dataset import Dataset, RawCase
+import numpy as np
+
+from ..dataset import Dataset, RawCase, find_test_cases
 from ..errors import InputError
-from ..image import Image, LabelMap, geometry_difference, read_image, read_label_map
+from ..image import Image, LabelMap, corner_distance_mm, geometry_difference, read_image, read_label_map
 from ..labels import LabelSet
 from ..parallel import map_cases
+from ..patients import patients_of
+from ..record import FormatVersion, Record
+
+Severity = Literal["error", "warning", "repair"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "repair")
+DRIFT_MM = 1e-3
+"""Corners that lie further apart than this are drift, not rounding."""
+FAR = 5.0
+"""Robust deviations from the cohort's median, on a logarithmic scale, beyond which a case is told …"""
+FAR_FACTOR = 1.5
+"""… if it also differs by this factor."""
+FAR_INTENSITY_FACTOR = 20.0
+"""The same for intensities, which in MR have no unit."""
+REMEDY = "export it again or remove it"
+MIN_COHORT = 5
+"""Fewer cases say nothing about what is usual."""
 
 
-def check_dataset(dataset: Dataset, *, num_processes: int) -> list[str]:
-    """One line a problem, sorted; none if the dataset is sound."""
+class Finding(Record):
+    """One thing found: an error stops the work, a warning does not, a repair is made whenever the case is read."""
+
+    severity: Severity
+    case: str
+    """Empty where it concerns the dataset."""
+    text: str
+
+
+class CheckReport(Record):
+    """All findings of a dataset, errors first."""
+
+    format_version: FormatVersion = 1
+    dataset_name: str
+    num_cases: int
+    findings: tuple[Finding, ...]
+
+    def of(self, severity: Severity) -> list[Finding]:
+        """The findings of one severity."""
+        return [finding for finding in self.findings if finding.severity == severity]
+
+    def to_csv(self) -> str:
+        """One row a finding."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["severity", "case", "text"])
+        writer.writerows([finding.severity, finding.case, finding.text] for finding in self.findings)
+        return text.getvalue()
+
+    def to_table(self) -> str:
+        """For the terminal: how many of each there are, and a line a warning and repair (errors are told as such)."""
+        counts = ", ".join(f"{len(self.of(severity))} {severity}s" for severity in SEVERITIES)
+        found = [*self.of("warning"), *self.of("repair")]
+        width = max((len(finding.case) for finding in found), default=0)
+        rows = [f"  {finding.severity:8} {finding.case:{width}}  {finding.text}" for finding in found]
+        return "\n".join([f"{self.dataset_name}: {self.num_cases} cases checked, {counts}", *rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedCase:
+    """What remains of a case once it is read."""
+
+    findings: tuple[Finding, ...]
+    digest: str
+    """Of voxels and shape; empty where the image cannot be read."""
+    side_mm: float
+    """Cube root of a voxel's volume; 0 where unknown, as the next two."""
+    size_mm: float
+    """Cube root of the image's volume."""
+    intensity_range: float
+    """Between the 0.5th and the 99.5th percentile of the first channel."""
+    ids: frozenset[int]
+    """Label ids that occur."""
+
+
+def check_dataset(dataset: Dataset, *, num_processes: int) -> CheckReport:
+    """Read every case, training and test, and compare them with each other."""
     check = partial(check_case, labels=dataset.labels, num_channels=len(dataset.channel_names))
-    outcomes = map_cases(check, dataset.cases, num_processes=num_processes, title=f"Checking {dataset.name}")
-    return sorted(outcome.problem for outcome in outcomes if outcome.problem)
+    tests = find_test_cases(dataset)
+    cases = [*dataset.cases, *tests]
+    findings: list[Finding] = []
+    checked: dict[str, CheckedCase] = {}
+    for outcome in map_cases(check, cases, num_processes=num_processes, title=f"Checking {dataset.name}"):
+        if outcome.result is None:
+            findings.append(Finding(severity="error", case=outcome.item.name, text=str(outcome.problem)))
+        else:
+            findings += outcome.result.findings
+            checked[outcome.item.name] = outcome.result
+    names = [case.name for case in dataset.cases]
+    findings += unseen_labels(dataset, [checked[name] for name in names if name in checked])
+    findings += far_from_cohort({name: checked[name] for name in names if name in checked})
+    findings += doubles({case.name: checked[case.name] for case in cases if case.name in checked})
+    findings += shared_patients(dataset, [case.name for case in tests])
+    findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), finding.case, finding.text))
+    return CheckReport(dataset_name=dataset.name, num_cases=len(cases), findings=tuple(findings))
 
 
-def check_case(case: RawCase, *, labels: LabelSet, num_channels: int) -> None:
-    """As `read_checked`, keeping nothing."""
-    read_checked(case, labels=labels, num_channels=num_channels)
+def check_case(case: RawCase, *, labels: LabelSet, num_channels: int) -> CheckedCase:
+    """Read one case and look at it alone."""
+    image, label_map, findings = examine(case, labels=labels, num_channels=num_channels)
+    ids = frozenset() if label_map is None else frozenset(np.unique(label_map.array).tolist())
+    if label_map is not None and ids <= {0}:
+        findings.append(Finding(severity="warning", case=case.name, text=f"{case.label_path}: no voxel is labelled"))
+    if image is None:
+        return CheckedCase(findings=tuple(findings), digest="", side_mm=0.0, size_mm=0.0, intensity_range=0.0, ids=ids)
+    low, high = np.percentile(image.array[0], (0.5, 99.5))
+    voxel_mm3 = math.prod(image.spacing_mm)
+    return CheckedCase(
+        findings=tuple(findings),
+        digest=hashlib.sha256(str(image.array.shape).encode() + image.array.tobytes()).hexdigest(),
+        side_mm=voxel_mm3 ** (1 / 3),
+        size_mm=(voxel_mm3 * math.prod(image.shape)) ** (1 / 3),
+        intensity_range=float(high - low),
+        ids=ids,
+    )
 
 
 def read_checked(case: RawCase, *, labels: LabelSet, num_channels: int) -> tuple[Image, LabelMap | None]:
-    """Read a case and make sure that it can be used.
+    """Read a case and make sure that it can be used; a label map that drifted by less than half a voxel is put back.
 
     Raises:
         InputError: if a file cannot be read, there are too few or too many channels, one is constant, or the label map
-            has another grid or unknown ids.
+            has another grid or unknown ids; all of it, a line each.
     """
-    image = read_image(case.image_paths, num_channels=num_channels)
-    is_colour = len(case.image_paths) < num_channels
-    for number, channel in enumerate(image.array):
-        if channel.min() == channel.max() and not is_colour:
-            raise InputError(
-                f"{case.image_paths[number]}: every voxel is {channel.flat[0]:g}; expected an image: "
-                "export it again or remove it"
-            )
-    label_map = None
-    if case.label_path is not None:
-        label_map = read_label_map(case.label_path)
-        difference = geometry_difference(image, label_map)
-        if difference:
-            raise InputError(
-                f"{case.label_path}: does not lie on the grid of {case.image_paths[0]}: {difference}; "
-                "resample the labels to the image"
-            )
+    image, label_map, findings = examine(case, labels=labels, num_channels=num_channels)
+    errors = [finding.text for finding in findings if finding.severity == "error"]
+    if errors or image is None:
+        raise InputError("\n".join(errors))
+    return image, label_map
+
+
+def examine(
+    case: RawCase, *, labels: LabelSet, num_channels: int
+) -> tuple[Image | None, LabelMap | None, list[Finding]]:
+    """A case's image and label map, as far as they can be read, and what is wrong with them."""
+    findings: list[Finding] = []
+
+    def note(severity: Severity, text: str) -> None:
+        findings.append(Finding(severity=severity, case=case.name, text=text))
+
+    image, label_map = None, None
+    try:
+        image = read_image(case.image_paths, num_channels=num_channels)
+    except InputError as error:
+        note("error", str(error))
+    try:
+        label_map = None if case.label_path is None else read_label_map(case.label_path)
+    except InputError as error:
+        note("error", str(error))
+    if image is not None and len(case.image_paths) == num_channels:  # one colour of a picture may be constant
+        for path, channel in zip(case.image_paths, image.array, strict=True):
+            if channel.min() == channel.max():
+                note("error", f"{path}: every voxel is {channel.flat[0]:g}; expected an image: {REMEDY}")
+    if label_map is not None:
         unknown = labels.unknown_ids(label_map.array)
         if unknown:
-            raise InputError(
+            note(
+                "error",
                 f"{case.label_path}: holds label values {unknown} that dataset.json does not name "
-                f"(it has {list(labels.ids)}); add them to its labels or correct the file"
+                f"(it has {list(labels.ids)}); add them to its labels or correct the file",
             )
-    return image, label_map
+    if image is not None and label_map is not None:
+        difference = geometry_difference(image, label_map)
+        if difference:
+            note(
+                "error",
+                f"{case.label_path}: does not lie on the grid of {case.image_paths[0]}: {difference}; "
+                "resample the labels to the image",
+            )
+            return image, label_map, findings
+        drift_mm = corner_distance_mm(image.shape, image.affine, label_map.affine)
+        if drift_mm > DRIFT_MM:
+            note("repair", f"{case.label_path}: lies {drift_mm:.3g} mm off its image, less than half a voxel: put back")
+            label_map = LabelMap(array=label_map.array, affine=image.affine)
+    return image, label_map, findings
+
+
+def unseen_labels(dataset: Dataset, checked: Sequence[CheckedCase]) -> Iterator[Finding]:
+    """Classes that no training case has."""
+    seen = frozenset().union(*(case.ids for case in checked))
+    for name, label_id in zip(dataset.labels.foreground_names, dataset.labels.ids[1:], strict=True):
+        if checked and label_id not in seen:
+            text = f"no training case has a voxel of {name} (label {label_id}); it cannot be learned"
+            yield Finding(severity="warning", case="", text=text)
+
+
+def far_from_cohort(checked: dict[str, CheckedCase]) -> Iterator[Finding]:
+    """Cases unlike the others in voxel size, image size or intensities."""
+    measures: tuple[tuple[str, Callable[[CheckedCase], float], float], ...] = (
+        ("voxel side (mm)", lambda case: case.side_mm, FAR_FACTOR),
+        ("image side (mm)", lambda case: case.size_mm, FAR_FACTOR),
+        ("range of intensities", lambda case: case.intensity_range, FAR_INTENSITY_FACTOR),
+    )
+    for title, measure, factor in measures:
+        values = {name: math.log(measure(case)) for name, case in checked.items() if measure(case) > 0}
+        if len(values) < MIN_COHORT:
+            continue
+        middle = statistics.median(values.values())
+        deviation = 1.4826 * statistics.median(abs(value - middle) for value in values.values())
+        for name, value in values.items():
+            if abs(value - middle) > max(FAR * deviation, math.log(factor)):
+                text = f"{title} {math.exp(value):.4g}, but {math.exp(middle):.4g} in the middle of the cohort"
+                yield Finding(severity="warning", case=name, text=text)
+
+
+def doubles(checked: dict[str, CheckedCase]) -> Iterator[Finding]:
+    """The same image under two names, among training and test cases."""
+    first: dict[str, str] = {}
+    for name, case in checked.items():
+        if case.digest and case.digest in first:
+            text = f"shows the same image as {first[case.digest]}; keep one of them"
+            yield Finding(severity="warning", case=name, text=text)
+        elif case.digest:
+            first[case.digest] = name
+
+
+def shared_patients(dataset: Dataset, tests: Sequence[str]) -> Iterator[Finding]:
+    """Patients with images in the training and in the test set."""
+    names = [case.name for case in dataset.cases]
+    patients = patients_of([*names, *tests], {})
+    train = {patients[name] for name in names} | set(dataset.patients.values())
+    for name in tests:
+        if patients[name] in train or name in names:
+            text = f"a test case of {patients[name]}, who has training cases too; scores on it will be too good"
+            yield Finding(severity="warning", case=name, text=text)

@@ -120,6 +120,19 @@ def load_dataset(folder: Path) -> Dataset:
     )
 
 
+def find_test_cases(dataset: Dataset) -> list[RawCase]:
+    """The images of imagesTs, with their label maps where labelsTs has them; none if there is no such folder."""
+    folder = dataset.folder / "imagesTs"
+    if not folder.is_dir() or not any(stem_of(path, dataset.file_ending) is not None for path in folder.iterdir()):
+        return []
+    images = find_images(folder, dataset.file_ending, len(dataset.channel_names))
+    labels = {name: find_label(dataset.folder / "labelsTs", name, dataset.file_ending) for name in images}
+    return [
+        RawCase(name=name, image_paths=paths, label_path=labels[name] if labels[name].is_file() else None)
+        for name, paths in images.items()
+    ]
+
+
 def describe_pair(folder: Path, image_folder: Path, label_folder: Path) -> DatasetDescription:
     """Description of a plain pair of folders.
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .run import make_parser, run_command
-from .stages import add_dataset_options, check, load_datasets
+from .stages import CHECK_JSON, add_dataset_options, check, work_on_datasets
+
+if TYPE_CHECKING:
+    from ..dataset import Dataset
 
 EXAMPLES = """\
   spadunet_check -d Hippocampus
@@ -16,15 +21,23 @@ EXAMPLES = """\
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, exit."""
-    parser = make_parser("Read every training case of a raw dataset and list all problems at once.", EXAMPLES)
+    parser = make_parser(
+        "Read every training and test case of a raw dataset, and list all errors, warnings and repairs at once:\n"
+        "on screen, and as check.json and check.csv in the dataset's folder below preprocessed/.",
+        EXAMPLES,
+    )
     add_dataset_options(parser)
     options = parser.parse_args(arguments)
     run_command(parser, options, lambda: execute(options))
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Check each dataset."""
-    from ..workspace import find_workspace
+    """Check all datasets."""
 
-    check(load_datasets(options.dataset, find_workspace(options.data)), options.num_processes)
-    return 0
+    def first(datasets: list[Dataset], folders: list[Path]) -> None:
+        check(datasets, folders, options.num_processes)
+
+    def work(dataset: Dataset, folder: Path) -> bool:
+        return True
+
+    return work_on_datasets(options, "spadunet_check", work, files=[CHECK_JSON], first=first)

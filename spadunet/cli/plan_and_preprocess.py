@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .run import make_parser, run_command
 from .stages import (
     CASES_FOLDER,
+    CHECK_JSON,
     FINGERPRINT_JSON,
     GOES_ON,
     PLAN_JSON,
@@ -51,7 +52,7 @@ def execute(options: argparse.Namespace) -> int:
 
     def first(datasets: list[Dataset], folders: list[Path]) -> None:
         check_plan_options(options, datasets)
-        check(datasets, options.num_processes)
+        check(datasets, folders, options.num_processes)
 
-    files = [FINGERPRINT_JSON, PLAN_JSON, CASES_FOLDER]
+    files = [CHECK_JSON, FINGERPRINT_JSON, PLAN_JSON, CASES_FOLDER]
     return work_on_datasets(options, "spadunet_plan_and_preprocess", work, files=files, first=first)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("spadunet")
 
+CHECK_JSON = "check.json"
 FINGERPRINT_JSON = "fingerprint.json"
 PLAN_JSON = "plan.json"
 CASES_FOLDER = "cases"
@@ -209,18 +210,28 @@ def work_on_datasets(
     return 0 if is_whole else 1
 
 
-def check(datasets: Sequence[Dataset], num_processes: int) -> None:
-    """Read every case of every dataset and raise InputError with all problems, a line each."""
-    from ..preprocessing.integrity import check_dataset
+def check(datasets: Sequence[Dataset], folders: Sequence[Path], num_processes: int) -> None:
+    """Read every case of every dataset, write all findings, show warnings and repairs, and raise if there is an error.
 
-    problems = []
-    for dataset in datasets:
-        found = check_dataset(dataset, num_processes=num_processes)
-        if not found:
-            log.info("%s: %d cases checked, no problem found", dataset.name, len(dataset.cases))
-        problems += found
-    if problems:
-        raise InputError("\n".join(problems))
+    Args:
+        folders: where check.json and check.csv of each dataset go.
+
+    Raises:
+        InputError: with all errors, a line each.
+    """
+    from ..files import write_text
+    from ..preprocessing.integrity import check_dataset
+    from ..record import write_record
+
+    errors = []
+    for dataset, folder in zip(datasets, folders, strict=True):
+        report = check_dataset(dataset, num_processes=num_processes)
+        write_record(folder / CHECK_JSON, report)
+        write_text((folder / CHECK_JSON).with_suffix(".csv"), report.to_csv())
+        log.info(report.to_table())
+        errors += [finding.text for finding in report.of("error")]
+    if errors:
+        raise InputError("\n".join(errors))
 
 
 def fingerprint(dataset: Dataset, folder: Path, num_processes: int) -> Fingerprint:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from spadunet.dataset import Dataset, RawCase, load_dataset
 from spadunet.errors import InputError
-from spadunet.image import LabelMap, write_label_map
+from spadunet.formats import write_array
 from spadunet.labels import LabelSet
-from spadunet.preprocessing.integrity import check_dataset, read_checked
+from spadunet.preprocessing.integrity import CheckReport, check_dataset, read_checked
 
 DATA = Path(__file__).parent.parent.parent / "spadunet/demo/data"
 LABELS = LabelSet(names=("background", "liver"), ids=(0, 1))
@@ -21,7 +24,7 @@ RAMP = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
 
 def write(path: Path, array: np.ndarray, side_mm: float = 1.0) -> Path:
     """Write an array with cubic voxels."""
-    write_label_map(path, LabelMap(array=array, affine=np.diag([side_mm, side_mm, side_mm, 1.0])))
+    write_array(path, array, np.diag([side_mm, side_mm, side_mm, 1.0]))
     return path
 
 
@@ -105,12 +108,114 @@ def test_a_dataset_is_checked_to_the_end_and_its_problems_are_sorted(tmp_path: P
         cases=tuple(cases),
         patients={},
     )
-    assert check_dataset(dataset, num_processes=1) == [
+    report = check_dataset(dataset, num_processes=1)
+    assert [finding.text for finding in report.of("error")] == [
         f"{constant}: every voxel is 0; expected an image: export it again or remove it",
         f"{empty}: the file is empty (0 bytes); copy it again from its source",
     ]
+    assert [finding.case for finding in report.of("warning")] == ["", "b.nii.gz", "c.nii.gz", "sound.nii.gz"]
+    assert CheckReport.from_json(report.to_json()) == report
+    assert len(report.to_csv().splitlines()) == 1 + 6
+    assert report.to_table().startswith("X: 3 cases checked, 2 errors, 4 warnings, 0 repairs\n  warning ")
 
 
 def test_embedded_datasets_are_sound():
     dataset = load_dataset(DATA / "Dataset004_Hippocampus")
-    assert check_dataset(dataset, num_processes=1) == []
+    report = check_dataset(dataset, num_processes=1)
+    assert not report.of("error")
+    assert all("range of intensities" in finding.text for finding in report.findings)  # 915 in most, 360 000 in some
+
+
+# --- odd, but no error
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    """Six sound cases, a0 to a5, and two test cases."""
+    generator = np.random.default_rng(0)
+    for folder in ("imagesTr", "labelsTr", "imagesTs"):
+        (tmp_path / folder).mkdir()
+    description = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "organ": 1}}
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    for number in range(6):
+        write(tmp_path / f"imagesTr/a{number}.nii.gz", generator.uniform(0, 100, (8, 9, 10)).astype(np.float32))
+        write(tmp_path / f"labelsTr/a{number}.nii.gz", (generator.random((8, 9, 10)) > 0.5).astype(np.uint8))
+    for number in (7, 8):
+        write(tmp_path / f"imagesTs/a{number}.nii.gz", generator.uniform(0, 100, (8, 9, 10)).astype(np.float32))
+    return tmp_path
+
+
+def findings_of(folder: Path) -> list[tuple[str, str, str]]:
+    """Severity, case and text of each."""
+    report = check_dataset(load_dataset(folder), num_processes=1)
+    return [(finding.severity, finding.case, finding.text) for finding in report.findings]
+
+
+def test_a_sound_cohort_has_no_findings(cohort: Path):
+    assert findings_of(cohort) == []
+
+
+def test_drift_of_less_than_half_a_voxel_is_put_back_and_said(cohort: Path):
+    image = sitk.ReadImage(str(cohort / "labelsTr/a2.nii.gz"))
+    image.SetOrigin((0.2, 0, 0))
+    sitk.WriteImage(image, str(cohort / "labelsTr/a2.nii.gz"))
+    [(severity, case, text)] = findings_of(cohort)
+    assert (severity, case) == ("repair", "a2")
+    assert "a2.nii.gz: lies 0.2 mm off its image, less than half a voxel: put back" in text
+    raw = load_dataset(cohort).cases[2]
+    read, label_map = read_checked(raw, labels=LABELS, num_channels=1)
+    assert label_map is not None
+    np.testing.assert_array_equal(label_map.affine, read.affine)
+
+
+def test_empty_label_maps_and_classes_never_seen_are_told(cohort: Path):
+    description = json.loads((cohort / "dataset.json").read_text())
+    description["labels"]["tumour"] = 7
+    (cohort / "dataset.json").write_text(json.dumps(description))
+    write(cohort / "labelsTr/a1.nii.gz", np.zeros((8, 9, 10), np.uint8))
+    assert findings_of(cohort) == [
+        ("warning", "", "no training case has a voxel of tumour (label 7); it cannot be learned"),
+        ("warning", "a1", f"{cohort.resolve()}/labelsTr/a1.nii.gz: no voxel is labelled"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda array: (array, 3.0), "voxel side (mm) 3, but 1 in the middle of the cohort"),
+        (lambda array: (np.tile(array, (5, 5, 5)), 1.0), "image side (mm) 44.81, but 8.963 in the middle"),
+        (lambda array: (array * 1000, 1.0), "range of intensities"),
+    ],
+)
+def test_a_case_far_from_the_cohort_is_told(cohort: Path, change, words: str):
+    array, side_mm = change(sitk.GetArrayFromImage(sitk.ReadImage(str(cohort / "imagesTr/a4.nii.gz"))))
+    write(cohort / "imagesTr/a4.nii.gz", array, side_mm=side_mm)
+    write(cohort / "labelsTr/a4.nii.gz", np.ones(array.shape, np.uint8), side_mm=side_mm)
+    found = findings_of(cohort)
+    assert {case for _, case, _ in found} == {"a4"}
+    assert any(words in text for _, _, text in found)
+
+
+def test_one_image_under_two_names_is_told_across_training_and_test(cohort: Path):
+    shutil.copy(cohort / "imagesTr/a0.nii.gz", cohort / "imagesTs/a8.nii.gz")
+    shutil.copy(cohort / "imagesTr/a1.nii.gz", cohort / "imagesTr/a5.nii.gz")
+    assert findings_of(cohort) == [
+        ("warning", "a5", "shows the same image as a1; keep one of them"),
+        ("warning", "a8", "shows the same image as a0; keep one of them"),
+    ]
+
+
+def test_a_patient_in_training_and_test_is_told(cohort: Path):
+    for kind in ("images", "labels"):
+        (cohort / f"{kind}Tr/a0.nii.gz").rename(cohort / f"{kind}Tr/ann_visit1.nii.gz")
+        (cohort / f"{kind}Tr/a1.nii.gz").rename(cohort / f"{kind}Tr/bob_visit1.nii.gz")
+    (cohort / "imagesTs/a7.nii.gz").rename(cohort / "imagesTs/ann_visit2.nii.gz")
+    text = "a test case of ann, who has training cases too; scores on it will be too good"
+    assert findings_of(cohort) == [("warning", "ann_visit2", text)]
+
+
+def test_a_damaged_test_image_is_an_error(cohort: Path):
+    (cohort / "imagesTs/a7.nii.gz").write_bytes(b"")
+    [(severity, case, text)] = findings_of(cohort)
+    assert (severity, case) == ("error", "a7")
+    assert "a7.nii.gz: the file is empty" in text
