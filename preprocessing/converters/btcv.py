@@ -1,0 +1,84 @@
+"""BTCV's abdominal CT ("Multi-Atlas Labeling Beyond the Cranial Vault", Landman et al. 2015) as released on Synapse."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from ...errors import InputError
+from ...files import write_text
+from .folder import copy, new_dataset, require_folder, write_description
+
+LABELS = (
+    "background",
+    "spleen",
+    "right kidney",
+    "left kidney",
+    "gallbladder",
+    "esophagus",
+    "liver",
+    "stomach",
+    "aorta",
+    "inferior vena cava",
+    "portal and splenic veins",
+    "pancreas",
+    "right adrenal gland",
+    "left adrenal gland",
+)
+VALIDATION = (29, 30, 31, 32, 34, 36, 37, 39, 40)
+"""The nine scans that Luo et al. 2024 and others validate on; the other 21 train."""
+SPLIT_JSON = "splits_21_9.json"
+LAYOUT = "RawData/Training/img/img0001.nii.gz … and RawData/Training/label/label0001.nii.gz …"
+
+
+def convert_btcv(source: Path, folder: Path) -> int:
+    """Write a raw dataset with all labelled scans, and the unlabelled ones as test images; number of labelled scans.
+
+    Args:
+        source: the folder that holds RawData, or RawData itself.
+        folder: of the dataset, as raw/Dataset007_BTCV.
+
+    Raises:
+        InputError: if the release's folders are not there, or scans and labels do not pair.
+    """
+    release = source / "RawData" if (source / "RawData").is_dir() else source
+    images = numbered(release / "Training/img", "img")
+    labels = numbered(release / "Training/label", "label")
+    if images.keys() != labels.keys():
+        lone = sorted(images.keys() ^ labels.keys())
+        raise InputError(f"{release / 'Training'}: {lone[0]} has no partner among img and label; download it again")
+    with new_dataset(folder):
+        for number, path in images.items():
+            copy(path, folder / "imagesTr" / f"btcv_{number}_0000.nii.gz")
+            copy(labels[number], folder / "labelsTr" / f"btcv_{number}.nii.gz")
+        if (release / "Testing/img").is_dir():
+            for number, path in numbered(release / "Testing/img", "img").items():
+                copy(path, folder / "imagesTs" / f"btcv_{number}_0000.nii.gz")
+        val = [f"btcv_{number}" for number in images if int(number) in VALIDATION]
+        train = [f"btcv_{number}" for number in images if int(number) not in VALIDATION]
+        write_text(folder / SPLIT_JSON, json.dumps([{"train": train, "val": val}], indent=1) + "\n")
+        write_description(
+            folder,
+            channel_names=["CT"],
+            labels=LABELS,
+            about={"name": "BTCV", "reference": "Landman et al. 2015, doi:10.7303/syn3193805"},
+        )
+    return len(images)
+
+
+def numbered(folder: Path, prefix: str) -> dict[str, Path]:
+    """Files of a folder by their four digits, sorted.
+
+    Raises:
+        InputError: if there are none.
+    """
+    require_folder(folder, LAYOUT)
+    found = {
+        match[1]: path
+        for path in sorted(folder.iterdir())
+        if (match := re.fullmatch(rf"{prefix}(\d{{4}})\.nii\.gz", path.name))
+    }
+    if not found:
+        raise InputError(f"{folder}: no {prefix}0001.nii.gz … there; expected {LAYOUT}")
+    return found
