@@ -105,8 +105,8 @@ setup(
     entry_points={
         "console_scripts": [
             "spadunet_demo = spadunet.cli.demo:main",
-            "spadunet_convert_btcv = spadunet.cli.convert:main_btcv",
-            "spadunet_convert_msd = spadunet.cli.convert:main_msd",
+            "spadunet_convert_btcv = spadunet.cli.convert_btcv:main",
+            "spadunet_convert_msd = spadunet.cli.convert_msd:main",
             "spadunet_check = spadunet.cli.check:main",
             "spadunet_fingerprint = spadunet.cli.fingerprint:main",
             "spadunet_plan = spadunet.cli.plan:main",

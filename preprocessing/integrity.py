@@ -16,6 +16,7 @@ import numpy as np
 
 from ..dataset import Dataset, RawCase, find_test_cases
 from ..errors import InputError
+from ..formats import LABEL_ENDINGS, ending_of
 from ..image import Image, LabelMap, corner_distance_mm, geometry_difference, read_image, read_label_map
 from ..labels import LabelSet
 from ..parallel import map_cases
@@ -106,6 +107,7 @@ def check_dataset(dataset: Dataset, *, num_processes: int) -> CheckReport:
             findings += outcome.result.findings
             checked[outcome.item.name] = outcome.result
     names = [case.name for case in dataset.cases]
+    findings += lone_labels(dataset)
     findings += unseen_labels(dataset, [checked[name] for name in names if name in checked])
     findings += far_from_cohort({name: checked[name] for name in names if name in checked})
     findings += doubles({case.name: checked[case.name] for case in cases if case.name in checked})
@@ -192,6 +194,16 @@ def examine(
             note("repair", f"{case.label_path}: lies {drift_mm:.3g} mm off its image, less than half a voxel: put back")
             label_map = LabelMap(array=label_map.array, affine=image.affine)
     return image, label_map, findings
+
+
+def lone_labels(dataset: Dataset) -> Iterator[Finding]:
+    """Label maps without an image: they are not used, which may be a slip in a name."""
+    folders = {case.label_path.parent for case in dataset.cases if case.label_path is not None}
+    used = {path for case in dataset.cases for path in case.paths}
+    for folder in folders:
+        for path in sorted(folder.glob("[!.]*")):
+            if ending_of(path, LABEL_ENDINGS) and path not in used:
+                yield Finding(severity="warning", case="", text=f"{path}: no image has this name; it is not used")
 
 
 def unseen_labels(dataset: Dataset, checked: Sequence[CheckedCase]) -> Iterator[Finding]:

@@ -40,6 +40,8 @@ def call(name: str, *arguments: str) -> str:
 def test_the_commands_that_were_promised_are_there():
     promised = [
         "check",
+        "convert_btcv",
+        "convert_msd",
         "demo",
         "evaluate",
         "fingerprint",

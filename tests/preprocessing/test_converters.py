@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from spadunet.cli.convert import main_btcv, main_msd
+from spadunet.cli import convert_btcv, convert_msd
 from spadunet.dataset import load_dataset
 from spadunet.formats import read_channels, write_array
 
@@ -32,7 +32,7 @@ def btcv(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("inner", [".", "RawData"])
 def test_btcv_becomes_a_dataset_with_thirteen_organs_and_the_split_of_papers(btcv: Path, tmp_path: Path, run, inner):
-    assert run(main_btcv, btcv / inner, "--data", tmp_path) == 0
+    assert run(convert_btcv.main, btcv / inner, "--data", tmp_path) == 0
     folder = tmp_path / "raw/Dataset007_BTCV"
     dataset = load_dataset(folder)
     assert [case.name for case in dataset.cases] == [f"btcv_{n:04}" for n in (28, 29, 30, 31, 38, 39)]
@@ -49,21 +49,21 @@ def test_btcv_becomes_a_dataset_with_thirteen_organs_and_the_split_of_papers(btc
 
 
 def test_a_conversion_is_not_written_over_and_an_interrupted_one_goes_on(btcv: Path, tmp_path: Path, run, capsys):
-    assert run(main_btcv, btcv, "--data", tmp_path) == 0
-    assert run(main_btcv, btcv, "--data", tmp_path) == 2
+    assert run(convert_btcv.main, btcv, "--data", tmp_path) == 0
+    assert run(convert_btcv.main, btcv, "--data", tmp_path) == 2
     assert "Dataset007_BTCV: is there already; remove it, or convert into another folder" in capsys.readouterr().err
     folder = tmp_path / "raw/Dataset007_BTCV"
     (folder / "dataset.json").unlink()
     (folder / "imagesTr/btcv_0031_0000.nii.gz").unlink()
-    assert run(main_btcv, btcv, "--data", tmp_path) == 0
+    assert run(convert_btcv.main, btcv, "--data", tmp_path) == 0
     assert len(load_dataset(folder).cases) == 6
 
 
 def test_a_release_that_is_not_there_or_not_whole_is_told(btcv: Path, tmp_path: Path, run, capsys):
-    assert run(main_btcv, tmp_path / "nothing", "--data", tmp_path) == 2
+    assert run(convert_btcv.main, tmp_path / "nothing", "--data", tmp_path) == 2
     assert "nothing/Training/img: folder not found; expected RawData/Training/img" in capsys.readouterr().err
     (btcv / "RawData/Training/label/label0030.nii.gz").unlink()
-    assert run(main_btcv, btcv, "--data", tmp_path) == 2
+    assert run(convert_btcv.main, btcv, "--data", tmp_path) == 2
     assert "Training: 0030 has no partner among img and label" in capsys.readouterr().err
     assert not (tmp_path / "raw/Dataset007_BTCV").exists()
 
@@ -83,7 +83,7 @@ def test_a_decathlon_task_becomes_a_file_a_channel(tmp_path: Path, run):
         "labels": {"0": "background", "1": "edema", "2": "tumor"},
     }
     (source / "dataset.json").write_text(json.dumps(description))
-    assert run(main_msd, source, "--data", tmp_path) == 0
+    assert run(convert_msd.main, source, "--data", tmp_path) == 0
     dataset = load_dataset(tmp_path / "raw/Dataset001_BrainTumour")
     assert dataset.channel_names == ("FLAIR", "T1w")
     [case] = dataset.cases

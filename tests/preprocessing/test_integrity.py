@@ -219,3 +219,9 @@ def test_a_damaged_test_image_is_an_error(cohort: Path):
     [(severity, case, text)] = findings_of(cohort)
     assert (severity, case) == ("error", "a7")
     assert "a7.nii.gz: the file is empty" in text
+
+
+def test_a_label_map_without_an_image_is_told(cohort: Path):
+    shutil.copy(cohort / "labelsTr/a0.nii.gz", cohort / "labelsTr/a00.nii.gz")
+    text = f"{cohort.resolve()}/labelsTr/a00.nii.gz: no image has this name; it is not used"
+    assert findings_of(cohort) == [("warning", "", text)]
