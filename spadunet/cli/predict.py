@@ -78,7 +78,7 @@ def execute(options: argparse.Namespace) -> int:
     if len(endings) > 1:
         raise InputError(f"-i {options.input}: holds both {' and '.join(endings)} files; put them into one folder each")
     if endings in ([], [DICOM_ENDING]) and holds_slices(options.input):
-        images = {options.input.resolve().name: (options.input,)}
+        images: dict[str, tuple[Path, ...]] = {options.input.resolve().name: (options.input,)}
     else:
         images = find_images(options.input, endings[0] if endings else NIFTI_ENDINGS[0], len(plan.channel_names))
     if options.output.resolve() == options.input.resolve():

@@ -171,7 +171,7 @@ BAD_DATASETS: dict[str, tuple[Mutation, str, str]] = {
     "labels without background": (edit_json(labels={"organ": 1}), "dataset.json", '"background": 0'),
     "no label but background": (edit_json(labels={"background": 0}), "dataset.json", "at least one label"),
     "channels not numbered": (edit_json(channel_names={"T1": "x"}), "dataset.json", "field 'channel_names'"),
-    "unknown file ending": (edit_json(file_ending=".png"), "dataset.json", "expected one of .nii.gz, .nii"),
+    "unknown file ending": (edit_json(file_ending=".npy"), "dataset.json", "expected one of .nii.gz, .nii, .nrrd"),
     "label file missing": (remove(LABEL), "b.nii.gz", "label file missing; add it or take its image out"),
     "another shape": (put(LABEL, labels()[:5]), LABEL, "shape (6, 8, 8) against (5, 8, 8) voxels"),
     "another spacing": (put(LABEL, labels(), spacing=(1.0, 1.0, 2.0)), LABEL, "corners lie up to 5 mm apart"),
@@ -241,7 +241,7 @@ def test_several_problems_are_told_all_at_once(dataset: Path, tmp_path: Path, ru
         assert run(main, "-d", 1, "-np", 1, "--data", tmp_path / "data") == 2
         lines = error_of(capsys).strip().splitlines()
         assert len(lines) == 3
-        for line, file in zip(lines, ("a_0000", "c_0000", "b.nii"), strict=True):
+        for line, file in zip(lines, ("a_0000", "b.nii", "c_0000"), strict=True):  # in the order of cases
             assert file in line
 
 

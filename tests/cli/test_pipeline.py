@@ -66,7 +66,7 @@ def test_stages_can_be_run_one_by_one(planned: Path, tmp_path: Path, run, caplog
     raw = planned / "raw" / HIPPOCAMPUS
     common = ("-d", raw, "-np", 1, "--data", tmp_path)
     assert run(check_command.main, *common) == 0
-    assert "6 cases checked, no problem found" in caplog.text
+    assert "6 cases checked, 0 errors, 0 warnings, 0 repairs" in caplog.text
     assert run(fingerprint.main, *common) == 0
     assert run(plan.main, *common, "--memory-gb", 0.03) == 0
     assert "fingerprint is up to date" in caplog.text
