@@ -13,6 +13,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -80,25 +81,29 @@ class PlainUNet(nn.Module):
         return self.head(x)
 
 
-def train(network: nn.Module, task: TrainingTask, num_steps: int) -> float:
-    """Train in place; median seconds of a step without the wait for its batch."""
-    optimiser = torch.optim.AdamW(network.parameters(), lr=PEAK_RATE, weight_decay=WEIGHT_DECAY, fused=True)
-    loss_function, seconds = make_loss(), []
+def train(networks: Sequence[nn.Module], task: TrainingTask, num_steps: int) -> list[float]:
+    """Train in place, in turns on the same batches; median seconds of a step of each, without waiting for batches."""
+    optimisers = [
+        torch.optim.AdamW(network.parameters(), lr=PEAK_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+        for network in networks
+    ]
+    loss_function, seconds = make_loss(), [[] for _ in networks]
     stream = torch.utils.data.DataLoader(
         BatchStream([task], 0), batch_size=None, sampler=range(num_steps), num_workers=1
     )
-    for step, batch in enumerate(tqdm(stream, desc=type(network).__name__)):
-        start = time.perf_counter()
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step / num_steps, PEAK_RATE)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = network(batch.image, batch.da)
-        optimiser.zero_grad(set_to_none=True)
-        deep_loss(loss_function, [logits], batch.classes).backward()
-        nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM)
-        optimiser.step()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    for step, batch in enumerate(tqdm(stream, total=num_steps)):
+        for network, optimiser, times in zip(networks, optimisers, seconds, strict=True):
+            start = time.perf_counter()
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(step / num_steps, PEAK_RATE)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                logits = network(batch.image, batch.da)
+            optimiser.zero_grad(set_to_none=True)
+            deep_loss(loss_function, [logits], batch.classes).backward()
+            nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM)
+            optimiser.step()
+            times.append(time.perf_counter() - start)
+    return [statistics.median(times) for times in seconds]
 
 
 def mean_dice(network: nn.Module, dataset: Dataset, plan: Plan) -> float | None:
@@ -134,7 +139,7 @@ def main() -> None:
         torch.manual_seed(0)
         ours = SegmentationNetwork(build_backbone("tiny"), build_task(num_channels, num_classes, "tiny"))
         plain = PlainUNet(num_channels, num_classes)
-        ours_seconds, plain_seconds = (train(network, task, options.steps) for network in (ours, plain))
+        ours_seconds, plain_seconds = train((ours, plain), task, options.steps)
         batch_size = choose_batch_size(plan, plan.degree_of_anisotropy)
         print(f"mean test Dice after {options.steps} steps of {batch_size} patches")
         print(f"  SPAD U-Net tiny  {mean_dice(ours, dataset, plan):.3f}")
