@@ -31,12 +31,12 @@ def evaluate_folders(
 ) -> Scores:
     """Score each reference's prediction of the same name, sorted by case name.
 
+    Cases whose files are damaged or do not fit together are logged, and named in `Scores.failed`.
+
     Args:
         labels: what the ids in both folders' files mean.
         num_processes: more than one starts processes, so call it under `if __name__ == "__main__"` in a script.
         allow_missing: leave out references without a prediction, and name them in `Scores.not_predicted`.
-
-    Cases whose files are damaged or do not fit together are logged, and named in `Scores.failed`.
 
     Raises:
         InputError: if no case can be scored; lists everything that is wrong with any file.

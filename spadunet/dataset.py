@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from .description import DATASET_JSON, DatasetDescription, describe, read_description
 from .errors import InputError
-from .formats import DICOM_ENDING, IMAGE_ENDINGS, LABEL_ENDINGS, PICTURE_ENDINGS, ending_of
+from .formats import DICOM_ENDING, IMAGE_ENDINGS, LABEL_ENDINGS, ending_of, may_be_colour
 from .labels import LabelSet
 from .patients import patients_of
 from .record import first_problem
@@ -207,8 +207,3 @@ def stem_of(path: Path, ending: str) -> str | None:
     endings = (DICOM_ENDING, ".zip") if ending == DICOM_ENDING else (ending,)
     found = ending_of(path, endings)
     return None if found is None else path.name[: -len(found)]
-
-
-def may_be_colour(path: Path) -> bool:
-    """True for formats that hold colours in one file."""
-    return ending_of(path, (*PICTURE_ENDINGS, DICOM_ENDING)) is not None

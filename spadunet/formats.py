@@ -33,6 +33,11 @@ def ending_of(path: Path, endings: tuple[str, ...] = IMAGE_ENDINGS) -> str | Non
     return next((ending for ending in endings if name.endswith(ending)), None)
 
 
+def may_be_colour(path: Path) -> bool:
+    """True for formats that hold colours in one file."""
+    return ending_of(path, (*PICTURE_ENDINGS, DICOM_ENDING)) is not None
+
+
 def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Array (C, A0, A1, A2) in the file's own type, and affine.
 
@@ -98,8 +103,7 @@ def check_header(path: Path, reader: sitk.ImageFileReader) -> None:
         shape = "×".join(map(str, size))
         raise InputError(f"{path}: is {len(size)}D ({shape}); expected a 2D or 3D image")
     num_values = reader.GetNumberOfComponents()
-    may_be_colour = ending_of(path, (*PICTURE_ENDINGS, DICOM_ENDING)) is not None
-    if num_values != 1 and not (may_be_colour and num_values in (MAX_COLOURS, MAX_COLOURS + 1)):
+    if num_values != 1 and not (may_be_colour(path) and num_values in (MAX_COLOURS, MAX_COLOURS + 1)):
         raise InputError(f"{path}: holds {num_values} values a voxel; expected one: write one file a channel")
     if not all(spacing > 0 and np.isfinite(spacing) for spacing in reader.GetSpacing()):
         raise InputError(f"{path}: voxel spacing {reader.GetSpacing()} mm; each must be above zero: correct the header")

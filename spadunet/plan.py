@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from .labels import LabelSet
-from .record import FormatVersion, Record
+from .record import FormatVersion, Record, digest_of
 from .spacing import MAX_DA, Shape, Spacing
 
 
@@ -67,8 +66,7 @@ class Plan(Record):
 
     def preprocessing_digest(self) -> str:
         """Changes with what stored cases depend on; patch sizes and memory are not among it."""
-        relevant = self.model_dump_json(include={"channel_names", "intensity", "target_spacing_mm", "labels"})
-        return hashlib.sha256(relevant.encode()).hexdigest()[:16]
+        return digest_of(self.model_dump_json(include={"channel_names", "intensity", "target_spacing_mm", "labels"}))
 
     @property
     def is_native(self) -> bool:

@@ -53,7 +53,12 @@ class Record(BaseModel):
 
     def digest(self) -> str:
         """Short fingerprint of the content, to tell whether two documents are the same."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        return digest_of(self.model_dump_json())
+
+
+def digest_of(text: str) -> str:
+    """Short fingerprint of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def first_problem(error: ValidationError) -> str:

@@ -8,10 +8,9 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ...description import DATASET_JSON
 from ...errors import InputError
 from ...files import atomic_path, write_text
-
-DATASET_JSON = "dataset.json"
 
 
 @contextlib.contextmanager

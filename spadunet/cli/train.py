@@ -182,10 +182,9 @@ def request_of(folder: Path) -> dict[str, str]:
     Raises:
         InputError: if its checkpoint is damaged.
     """
-    from ..model import STATE_FOLDER
-    from ..training.state import CHECKPOINT_FILE, read_progress
+    from ..training.state import checkpoint_path, read_progress
 
-    checkpoint = folder / STATE_FOLDER / CHECKPOINT_FILE
+    checkpoint = checkpoint_path(folder)
     return read_progress(checkpoint).run if checkpoint.is_file() else {}
 
 
@@ -200,10 +199,10 @@ def settle_earlier_run(folder: Path, options: argparse.Namespace, asked: dict[st
     """
     import shutil
 
-    from ..model import MODEL_JSON, STATE_FOLDER
-    from ..training.state import CHECKPOINT_FILE, read_progress
+    from ..model import MODEL_JSON
+    from ..training.state import checkpoint_path, read_progress
 
-    checkpoint = folder / STATE_FOLDER / CHECKPOINT_FILE
+    checkpoint = checkpoint_path(folder)
     manifest = folder / MANIFEST
     model = folder / MODEL_JSON
     if options.restart:

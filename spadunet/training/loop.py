@@ -18,13 +18,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..errors import OutputError
-from ..model import STATE_FOLDER
 from ..network.heads import SegmentationNetwork, SegmentationTask
 from .curves import Curves
 from .loss import deep_loss, make_loss
 from .patches import Batch, BatchStream, TrainingTask
 from .schedule import learning_rate
-from .state import CHECKPOINT_FILE, Progress, load_state, read_progress, save_state
+from .state import Progress, checkpoint_path, load_state, read_progress, save_state
 
 MAX_GRADIENT_NORM = 1.0
 ENDLESS = 10**9
@@ -85,7 +84,7 @@ def train_network(
     Raises:
         OutputError: if the loss is no longer finite.
     """
-    checkpoint = folder / STATE_FOLDER / CHECKPOINT_FILE
+    checkpoint = checkpoint_path(folder)
     network.to(options.device).train()
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True

@@ -10,9 +10,14 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..model import read_tensors, write_tensors
+from ..model import STATE_FOLDER, read_tensors, write_tensors
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
+
+
+def checkpoint_path(folder: Path) -> Path:
+    """Where the checkpoint of a model folder lies."""
+    return folder / STATE_FOLDER / CHECKPOINT_FILE
 
 
 @dataclass(frozen=True, kw_only=True)

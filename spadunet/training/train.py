@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -25,6 +24,7 @@ from ..network.build import build_backbone, build_task
 from ..network.heads import load_matching
 from ..plan import Plan
 from ..preprocessing.store import StoredCase, open_case
+from ..record import digest_of
 from ..scores import Scores
 from .loop import JointNetwork, RunOptions, train_network
 from .patches import TrainingTask
@@ -126,8 +126,7 @@ def prepare_run(
 
 def digest_of_cases(splits: Sequence[tuple[list[str], list[str]]]) -> str:
     """Changes when a case changes sides between training and validation."""
-    text = json.dumps([(sorted(train), sorted(val)) for train, val in splits])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest_of(json.dumps([(sorted(train), sorted(val)) for train, val in splits]))
 
 
 def train(run: PreparedRun, folder: Path) -> list[str]:
