@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from acvl_utils.cropping_and_padding.bounding_boxes import get_bbox_from_mask
+from scipy import ndimage
 
 from ..spacing import Shape
 
@@ -17,8 +17,9 @@ def nonzero_box(array: np.ndarray) -> Box:
     if not mask.any():
         depth, height, width = mask.shape
         return (0, depth), (0, height), (0, width)
-    (a, b), (c, d), (e, f) = get_bbox_from_mask(mask)
-    return (int(a), int(b)), (int(c), int(d)), (int(e), int(f))
+    (box,) = ndimage.find_objects(mask.view(np.uint8))
+    depth_side, height_side, width_side = ((int(side.start), int(side.stop)) for side in box)
+    return depth_side, height_side, width_side
 
 
 def crop(array: np.ndarray, box: Box) -> np.ndarray:

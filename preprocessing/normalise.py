@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ..plan import IntensityRule
 
+Scale = Callable[[np.ndarray], np.ndarray]
+"""Intensities of one channel, any shape, to float32 in [-1, 1]."""
+
 
 def normalise(image: np.ndarray, rules: Sequence[IntensityRule]) -> np.ndarray:
     """(C, D, H, W), any intensities, to float32 in [-1, 1] by each channel's rule. A constant channel becomes -1."""
-    channels = [normalise_channel(channel, rule) for channel, rule in zip(image, rules, strict=True)]
-    return np.stack(channels)  # (C, D, H, W)
+    return np.stack([scale(channel) for scale, channel in zip(scales_of(image, rules), image, strict=True)])
 
 
-def normalise_channel(channel: np.ndarray, rule: IntensityRule) -> np.ndarray:
-    """One channel (D, H, W) by its window, or by percentiles of its non-zero voxels (all, if all are zero)."""
+def scales_of(image: np.ndarray, rules: Sequence[IntensityRule]) -> list[Scale]:
+    """What brings each channel of (C, D, H, W) to [-1, 1], for any part of it."""
+    return [scale_of(channel, rule) for channel, rule in zip(image, rules, strict=True)]
+
+
+def scale_of(channel: np.ndarray, rule: IntensityRule) -> Scale:
+    """By the rule's window, or by percentiles of the channel's non-zero voxels (D, H, W) (all, if all are zero)."""
     if rule.kind == "window":
         low, high = rule.low, rule.high
     else:
         values = channel[channel != 0]
         low, high = np.percentile(values if values.size else channel, (rule.low, rule.high)).tolist()
-    if not high > low:
-        return np.full(channel.shape, -1, np.float32)
-    scaled = (channel.astype(np.float32) - low) * (2 / (high - low)) - 1
-    return scaled.clip(-1, 1)
+
+    def scale(part: np.ndarray) -> np.ndarray:
+        if not high > low:
+            return np.full(part.shape, -1, np.float32)
+        scaled = np.subtract(part, np.float32(low), dtype=np.float32)
+        scaled *= np.float32(2 / (high - low))
+        scaled -= 1
+        return scaled.clip(-1, 1, out=scaled)
+
+    return scale

@@ -11,7 +11,7 @@ from ..image import Image, LabelMap, shape_of
 from ..plan import Plan
 from ..spacing import Shape, Spacing
 from .crop import Box, crop, nonzero_box
-from .normalise import normalise
+from .normalise import scales_of
 from .orient import choose_axes, orient
 from .resample import CUBIC, LINEAR, resample_classes, resample_image, shape_at, spline_orders
 
@@ -46,12 +46,22 @@ def orient_and_crop(image: Image) -> OrientedImage:
     return OrientedImage(array=crop(array, box), spacing_mm=(depth, height, width), axes=axes, flips=flips, box=box)
 
 
-def preprocess(name: str, image: Image, label_map: LabelMap | None, plan: Plan) -> Case:
+def preprocess(
+    name: str,
+    image: Image,
+    label_map: LabelMap | None,
+    plan: Plan,
+    *,
+    dtype: type[np.floating] = np.float32,
+    device: str = "cpu",
+) -> Case:
     """Bring an image, and its label map where there is one, to what the network sees.
 
     Args:
         image: as stored, with as many channels as the plan.
         label_map: on the same grid, with ids of the plan's labels only.
+        dtype: of the case's image.
+        device: where the image is resampled: cpu, or what torch calls a GPU.
     """
     oriented = orient_and_crop(image)
     spacing_mm = target_spacing(plan, oriented.spacing_mm, num_slices=oriented.shape[0])
@@ -65,8 +75,15 @@ def preprocess(name: str, image: Image, label_map: LabelMap | None, plan: Plan) 
         shape=shape,
         spacing_mm=spacing_mm,
     )
-    array = normalise(oriented.array, plan.intensity)  # first: a spline's ringing would turn zeros into foreground
-    array = resample_image(array, shape, spline_orders(oriented.spacing_mm, spacing_mm, CUBIC))
+    # First to [-1, 1]: a spline's ringing would turn zeros into foreground.
+    array = resample_image(
+        oriented.array,
+        shape,
+        spline_orders(oriented.spacing_mm, spacing_mm, CUBIC),
+        prepare=scales_of(oriented.array, plan.intensity),
+        dtype=dtype,
+        device=device,
+    )
     classes = None
     if label_map is not None:
         classes = oriented.follow(plan.labels.to_classes(label_map.array))

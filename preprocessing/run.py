@@ -15,7 +15,7 @@ from ..parallel import map_cases
 from ..plan import Plan
 from .integrity import read_checked
 from .preprocess import preprocess
-from .store import open_case, store_case
+from .store import IMAGE_DTYPE, open_case, store_case
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def preprocess_case(case: RawCase, *, plan: Plan, folder: Path) -> bool:
             return False
     (folder / f"{case.name}.json").unlink(missing_ok=True)
     image, label_map = read_checked(case, labels=plan.labels, num_channels=len(plan.channel_names))
-    made = preprocess(case.name, image, label_map, plan)
+    made = preprocess(case.name, image, label_map, plan, dtype=IMAGE_DTYPE)
     store_case(folder, made, made_from=made_from, plan_digest=plan.preprocessing_digest())
     return True
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import blosc2
 import numpy as np
+from scipy import ndimage
 
 from ..case import Case, Geometry
 from ..errors import InputError, OutputError
@@ -19,6 +20,8 @@ from ..files import atomic_path
 from ..record import FormatVersion, Record, read_record, write_record
 from ..spacing import Shape
 
+IMAGE_DTYPE = np.float16
+"""Of stored images: finer than any scanner's steps within [-1, 1], and half the disk and reading of float32."""
 MAX_CHUNK_VOXELS = 64
 """Per axis: a patch touches few chunks, and a chunk fits a processor's cache."""
 MAX_FOREGROUND_VOXELS = 2000
@@ -90,7 +93,7 @@ def classes_path(folder: Path, name: str) -> Path:
 def store_case(folder: Path, case: Case, *, made_from: str, plan_digest: str) -> None:
     """Write a labelled case, its JSON header last."""
     assert case.classes is not None
-    write_array(image_path(folder, case.name), case.image.astype(np.float16))
+    write_array(image_path(folder, case.name), case.image.astype(IMAGE_DTYPE, copy=False))
     write_array(classes_path(folder, case.name), case.classes)
     with atomic_path(folder / f"{case.name}.foreground.npy") as partial, partial.open("wb") as file:
         np.save(file, sample_foreground(case.classes))
@@ -125,10 +128,14 @@ def sample_foreground(classes: np.ndarray) -> np.ndarray:
     """(N, 4) int32: class number and (depth, height, width) of at most MAX_FOREGROUND_VOXELS a class, at random."""
     generator = np.random.default_rng(0)
     rows = [np.zeros((0, 4), np.int32)]
-    for number in np.unique(classes[classes > 0]).tolist():
-        voxels = np.argwhere(classes == number)
-        if len(voxels) > MAX_FOREGROUND_VOXELS:  # a stride would follow rows and columns
-            voxels = voxels[generator.integers(len(voxels), size=MAX_FOREGROUND_VOXELS)]
+    for number, box in enumerate(ndimage.find_objects(classes), start=1):
+        if box is None:
+            continue
+        mask = classes[box] == number
+        places = np.flatnonzero(mask)
+        if len(places) > MAX_FOREGROUND_VOXELS:  # a stride would follow rows and columns
+            places = places[generator.integers(len(places), size=MAX_FOREGROUND_VOXELS)]
+        voxels = np.column_stack(np.unravel_index(places, mask.shape)) + [side.start for side in box]
         rows.append(np.column_stack([np.full(len(voxels), number), voxels]).astype(np.int32))
     return np.concatenate(rows)
 

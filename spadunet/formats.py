@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from .dicom import opened, read_series, the_one_series
 from .errors import InputError, OutputError
 from .files import atomic_path, write_text
-from .nifti import check_nifti
+from .nifti import read_voxels
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 VOLUME_ENDINGS = (*NIFTI_ENDINGS, ".nrrd", ".mha", ".mhd")
@@ -57,8 +57,9 @@ def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"{path}: not found")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes); copy it again from its source")
+    voxels = None
     if ending_of(path, NIFTI_ENDINGS):
-        check_nifti(path)
+        voxels = read_voxels(path)
     elif ending_of(path, LOSSY_ENDINGS):
         check_jpeg(path)
     reader = sitk.ImageFileReader()
@@ -66,17 +67,21 @@ def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         reader.ReadImageInformation()
         check_header(path, reader)
-        image = reader.Execute()
+        image = reader.Execute() if voxels is None else None
     except RuntimeError as error:
         raise InputError(f"{path}: cannot be read as an image: {reason_of(error)}") from error
-    array = sitk.GetArrayFromImage(image)  # ([[C,] A0,] A1, A2), or with C last
-    if image.GetNumberOfComponentsPerPixel() > 1:
+    if image is None:
+        assert voxels is not None
+        array = voxels.reshape(reader.GetSize()[::-1])
+    else:
+        array = sitk.GetArrayFromImage(image)  # ([[C,] A0,] A1, A2), or with C last
+    if reader.GetNumberOfComponents() > 1:
         array = np.moveaxis(array, -1, 0)[:MAX_COLOURS]
-    elif image.GetDimension() < 4:
+    elif reader.GetDimension() < 4:
         array = array[None]
     array = array.reshape(len(array), -1, *array.shape[-2:])
     is_picture = ending_of(path, PICTURE_ENDINGS) is not None
-    return array, picture_affine(path, array.shape[1]) if is_picture else affine_of(image, path)
+    return array, picture_affine(path, array.shape[1]) if is_picture else affine_of(reader, path)
 
 
 def check_jpeg(path: Path) -> None:
@@ -109,12 +114,12 @@ def check_header(path: Path, reader: sitk.ImageFileReader) -> None:
         raise InputError(f"{path}: voxel spacing {reader.GetSpacing()} mm; each must be above zero: correct the header")
 
 
-def affine_of(image: sitk.Image, path: Path) -> np.ndarray:
-    """Affine (4, 4) of array indices for a SimpleITK image of 2 to 4 axes; one slice is 1 mm thick."""
-    axes = image.GetDimension()
+def affine_of(header: sitk.ImageFileReader, path: Path) -> np.ndarray:
+    """Affine (4, 4) of array indices for a header of 2 to 4 axes; one slice is 1 mm thick."""
+    axes = header.GetDimension()
     direction, spacing, origin = np.eye(max(axes, 3)), np.ones(max(axes, 3)), np.zeros(max(axes, 3))
-    direction[:axes, :axes] = np.array(image.GetDirection()).reshape(axes, axes)
-    spacing[:axes], origin[:axes] = image.GetSpacing(), image.GetOrigin()
+    direction[:axes, :axes] = np.array(header.GetDirection()).reshape(axes, axes)
+    spacing[:axes], origin[:axes] = header.GetSpacing(), header.GetOrigin()
     direction, spacing, origin = direction[:3, :3], spacing[:3], origin[:3]
     affine = np.eye(4)
     affine[:3, :3] = (direction * spacing)[:, ::-1]

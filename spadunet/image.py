@@ -20,10 +20,13 @@ from .spacing import Shape, Spacing
 CORNER_TOLERANCE_VOXELS = 0.5
 """Two geometries are the same if no corner of the array lies further apart than this (in the smallest voxel side)."""
 
+MAX_VOXEL_BYTES = 4
+"""Wider numbers become float32: no scanner measures so finely."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """Intensities `array` (C, A0, A1, A2), float32, with the affine that places them."""
+    """Intensities `array` (C, A0, A1, A2), any real type, with the affine that places them."""
 
     array: np.ndarray
     affine: np.ndarray
@@ -129,18 +132,17 @@ def read_image(paths: Sequence[Path], *, num_channels: int | None = None) -> Ima
     affines: list[np.ndarray] = []
     for path in paths:
         array, affine = read_channels(path)
-        values = array.astype(np.float32)
-        if not np.isfinite(values).all():
-            number = int((~np.isfinite(values)).sum())
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            number = int((~np.isfinite(array)).sum())
             raise InputError(
                 f"{path}: holds {number} NaN or infinite values; replace them by a number, e.g. the minimum"
             )
-        arrays.append(values)
+        arrays.append(array.astype(np.float32) if array.dtype.itemsize > MAX_VOXEL_BYTES else array)
         affines.append(affine)
         difference = grid_difference(arrays[0].shape[1:], affines[0], array.shape[1:], affine)
         if difference:
             raise InputError(f"{path}: does not lie on the grid of {paths[0]}: {difference}; resample one to the other")
-    array = as_channels(np.concatenate(arrays), num_channels)
+    array = as_channels(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), num_channels)
     if num_channels is not None and len(array) != num_channels:
         is_4d = len(array) > len(paths) and ending_of(paths[0], VOLUME_ENDINGS) is not None
         shape = "×".join(map(str, array.shape[::-1]))

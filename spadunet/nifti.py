@@ -1,5 +1,8 @@
-"""What SimpleITK mends in a NIfTI file without a word: it fills a half copy with zeros, makes a spacing of zero 1 mm
-and NaN 0.
+"""NIfTI files read through once: checked, and their voxels kept.
+
+SimpleITK mends without a word what is wrong with a file: it fills a half copy with zeros, makes a spacing of zero 1 mm
+and NaN 0. So a file is unpacked here, looked at, and its voxels are taken from there; what the header says of their
+place is left to SimpleITK.
 
 Layout of the header: https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h and nifti2.h.
 """
@@ -28,6 +31,7 @@ LAYOUTS = {
         "bitpix": ("h", 72),
         "pixdim": ("8f", 76),
         "vox_offset": ("f", 108),
+        "scaling": ("2f", 112),
     },
     540: {
         "magic": ("3s", 4),
@@ -36,11 +40,14 @@ LAYOUTS = {
         "dim": ("8q", 16),
         "pixdim": ("8d", 104),
         "vox_offset": ("q", 168),
+        "scaling": ("2d", 176),
     },
 }
 """Type and first byte of each field that is looked at, by the header's size (its own first field)."""
-FLOATS = {16: "f4", 64: "f8"}
-"""The datatypes that can hold NaN."""
+DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"}
+"""NumPy's names of the datatypes that are one plain number a voxel."""
+MAX_PACKING = 1100
+"""Gzip packs nothing closer (1032 to 1): a header that announces more voxels than this is wrong."""
 NUM_BYTES_AT_ONCE = 1 << 22
 
 
@@ -54,6 +61,20 @@ class Header:
     datatype: int
     num_voxel_bits: int
     first_byte: int
+    scaling: tuple[float, float]
+    """Slope and intercept."""
+
+    @property
+    def dtype(self) -> np.dtype | None:
+        """Of the voxels; None where they are no plain numbers."""
+        name = DTYPES.get(self.datatype)
+        dtype = None if name is None else np.dtype(name).newbyteorder(self.byte_order)
+        return dtype if dtype is not None and dtype.itemsize * 8 == self.num_voxel_bits else None
+
+    @property
+    def is_scaled(self) -> bool:
+        """True if intensities are not what is stored."""
+        return self.scaling[0] != 0 and self.scaling != (1, 0)
 
     @property
     def num_bytes(self) -> int:
@@ -61,10 +82,12 @@ class Header:
         return -(-math.prod(self.sizes) * self.num_voxel_bits // 8)
 
 
-def check_nifti(path: Path) -> None:
-    """Make sure that a file is whole, that its voxels have a size and that its values are numbers.
+def read_voxels(path: Path) -> np.ndarray | None:
+    """Make sure that a file is whole, that its voxels have a size and that its values are numbers; give its voxels.
 
-    Of a file that is no single-file NIfTI, only the compression is looked at.
+    Returns:
+        All values (N,) in the order and type of the file; None where they are scaled, no plain numbers, or the file is
+        no single-file NIfTI, of which only the compression is looked at.
 
     Raises:
         InputError: if it is damaged or truncated, a size or a spacing is not above zero, or values are not finite.
@@ -73,22 +96,51 @@ def check_nifti(path: Path) -> None:
     try:
         with gzip.open(path) if is_compressed else path.open("rb") as file:
             header = parse_header(file.read(NUM_HEADER_BYTES))
-            if header is not None:
-                check_header(path, header)
-                file.seek(header.first_byte)
-            num_bytes, num_not_finite = read_through(file, header)
+            if header is None:
+                return read_rest(file)
+            check_header(path, header)
+            file.seek(header.first_byte)
+            num_possible = path.stat().st_size * (MAX_PACKING if is_compressed else 1)
+            if header.num_bytes > num_possible:
+                raise InputError(truncated(path, f"at most {num_possible}", header))
+            content = np.empty(header.num_bytes, np.uint8)
+            num_bytes = read_into(file, content)
+            read_rest(file)
     except (EOFError, OSError, zlib.error) as error:
         kind = "gzip file" if is_compressed else "file"
         raise InputError(f"{path}: damaged {kind} ({error}); copy it again from its source") from error
-    if header is not None and num_bytes < header.num_bytes:
-        raise InputError(
-            f"{path}: truncated: {num_bytes} of the {header.num_bytes} bytes of voxels that its header announces; "
-            "copy it again from its source"
-        )
-    if num_not_finite:
-        raise InputError(
-            f"{path}: holds {num_not_finite} NaN or infinite values; replace them by a number, e.g. the minimum"
-        )
+    if num_bytes < header.num_bytes:
+        raise InputError(truncated(path, str(num_bytes), header))
+    if header.dtype is None:
+        return None
+    voxels = content.view(header.dtype)
+    if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
+        number = int((~np.isfinite(voxels)).sum())
+        raise InputError(f"{path}: holds {number} NaN or infinite values; replace them by a number, e.g. the minimum")
+    return None if header.is_scaled else voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
+
+
+def truncated(path: Path, found: str, header: Header) -> str:
+    """What to say of a file that ends early."""
+    return (
+        f"{path}: truncated: {found} of the {header.num_bytes} bytes of voxels that its header announces; "
+        "copy it again from its source"
+    )
+
+
+def read_into(file: IO[bytes] | gzip.GzipFile, content: np.ndarray) -> int:
+    """Fill (N,) bytes from a file; how many there were."""
+    view, num_bytes = memoryview(content), 0
+    while num_bytes < len(view) and (part := file.read(min(NUM_BYTES_AT_ONCE, len(view) - num_bytes))):
+        view[num_bytes : num_bytes + len(part)] = part
+        num_bytes += len(part)
+    return num_bytes
+
+
+def read_rest(file: IO[bytes] | gzip.GzipFile) -> None:
+    """Read to the end, where a packed file's checksum stands."""
+    while file.read(NUM_BYTES_AT_ONCE):
+        pass
 
 
 def parse_header(head: bytes) -> Header | None:
@@ -109,6 +161,7 @@ def parse_header(head: bytes) -> Header | None:
                 datatype=field["datatype"][0],
                 num_voxel_bits=field["bitpix"][0],
                 first_byte=int(first_byte),
+                scaling=field["scaling"],
             )
     return None
 
@@ -121,16 +174,3 @@ def check_header(path: Path, header: Header) -> None:
     if not all(math.isfinite(side) and side > 0 for side in header.spacing_mm):
         sides = "×".join(f"{side:.4g}" for side in header.spacing_mm)
         raise InputError(f"{path}: voxel spacing {sides} mm; each must be above zero: correct the header")
-
-
-def read_through(file: IO[bytes] | gzip.GzipFile, header: Header | None) -> tuple[int, int]:
-    """Number of bytes from here to the end, and of voxels among them that are not finite."""
-    num_bytes, num_not_finite = 0, 0
-    while part := file.read(NUM_BYTES_AT_ONCE):
-        if header and header.datatype in FLOATS:
-            dtype = np.dtype(header.byte_order + FLOATS[header.datatype])
-            voxels = part[: max(header.num_bytes - num_bytes, 0)]
-            values = np.frombuffer(voxels, dtype, count=len(voxels) // dtype.itemsize)
-            num_not_finite += int((~np.isfinite(values)).sum())
-        num_bytes += len(part)
-    return num_bytes, num_not_finite

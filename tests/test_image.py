@@ -79,7 +79,7 @@ def test_the_affine_is_worked_out_from_spacing_direction_and_origin(tmp_path: Pa
     expected = [[3.3, 0, 0, -12.3], [0, 0, 0.7, 45.6], [0, -1.1, 0, 7.8], [0, 0, 0, 1]]
     np.testing.assert_allclose(image.affine, expected, rtol=1e-6)
     np.testing.assert_array_equal(image.array, RAMP[None])
-    assert image.array.dtype == np.float32
+    assert image.array.dtype == np.int16
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spadunet.plan import IntensityRule
-from spadunet.preprocessing.normalise import normalise, normalise_channel
+from spadunet.preprocessing.normalise import normalise, scale_of
 
 CT = IntensityRule(kind="window", low=-160, high=240)
 MR = IntensityRule(kind="percentiles", low=0, high=100)
@@ -15,7 +15,8 @@ MIDDLE = IntensityRule(kind="percentiles", low=25, high=75)
 
 def values(rule: IntensityRule, *intensities: float, dtype: type = np.float32) -> list[float]:
     """A row of voxels brought to [-1, 1]."""
-    return normalise_channel(np.array(intensities, dtype).reshape(1, 1, -1), rule).ravel().tolist()
+    channel = np.array(intensities, dtype).reshape(1, 1, -1)
+    return scale_of(channel, rule)(channel).ravel().tolist()
 
 
 def test_a_window_is_the_same_for_every_image_and_what_lies_outside_is_clipped():
