@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from ..spacing import Shape
 
@@ -13,13 +12,16 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 def nonzero_box(array: np.ndarray) -> Box:
     """Smallest box of (C, D, H, W) outside which every channel is zero; the whole array if all of it is zero."""
-    mask = (array != 0).any(axis=0)  # (D, H, W)
-    if not mask.any():
-        depth, height, width = mask.shape
+    if not array.any():
+        depth, height, width = array.shape[1:]
         return (0, depth), (0, height), (0, width)
-    (box,) = ndimage.find_objects(mask.view(np.uint8))
-    depth_side, height_side, width_side = ((int(side.start), int(side.stop)) for side in box)
-    return depth_side, height_side, width_side
+    sides = []
+    for axis in (1, 2, 3):  # plane by plane from both ends: most images are not zero at their first
+        first = next(index for index in range(array.shape[axis]) if array.take(index, axis).any())
+        last = next(index for index in reversed(range(array.shape[axis])) if array.take(index, axis).any())
+        array = array[(slice(None),) * axis + (slice(first, last + 1),)]
+        sides.append((first, last + 1))
+    return sides[0], sides[1], sides[2]
 
 
 def crop(array: np.ndarray, box: Box) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,22 +10,28 @@ import pytest
 from scipy import ndimage
 from skimage.transform import resize
 
-from spadunet.image import read_image
+from spadunet.image import read_image, read_label_map
+from spadunet.preprocessing import resample
 from spadunet.preprocessing.resample import (
     CUBIC,
     LINEAR,
     NEAREST,
     axis_operator,
+    blocks_of,
+    combine_slices,
     largest_of_logits,
     resample_array,
     resample_classes,
     resample_image,
+    resample_in_plane,
     shape_at,
     spline_orders,
 )
+from spadunet.spacing import Shape
 
 DATA = Path(__file__).parent.parent.parent / "spadunet/demo/data"
 HIPPOCAMPUS = DATA / "Dataset004_Hippocampus/imagesTr/hippocampus_011_0000.nii.gz"
+LABELS = DATA / "Dataset004_Hippocampus/labelsTr/hippocampus_011.nii.gz"
 SUNNYBROOK = DATA / "Dataset101_SunnybrookLV/imagesTr/SC-N-02_ph00_0000.nii.gz"
 ALL_LINEAR, ALL_CUBIC = (LINEAR,) * 3, (CUBIC,) * 3
 
@@ -68,6 +75,21 @@ def test_the_operator_is_symmetric_from_left_and_right(order: int):
     np.testing.assert_allclose(operator, operator[::-1, ::-1], atol=1e-6)
 
 
+@pytest.mark.parametrize("order", [NEAREST, LINEAR, CUBIC])
+@pytest.mark.parametrize(("size", "new_size"), [(200, 333), (333, 200), (150, 150), (1, 70), (70, 1)])
+def test_blocks_are_the_whole_operator_though_most_of_it_is_left_out(order: int, size: int, new_size: int):
+    operator = axis_operator(size, new_size, order)
+    whole = np.zeros_like(operator)
+    blocks = blocks_of(size, new_size, order)
+    for block in blocks:
+        whole[block.rows, block.columns] = block.weights
+    np.testing.assert_array_equal(whole, operator)
+    exact = ndimage.zoom(np.eye(size), (new_size / size, 1), order=order, mode="nearest", grid_mode=True)
+    np.testing.assert_allclose(operator, exact, atol=2e-7)
+    if min(size, new_size) >= 150:
+        assert sum(block.weights.size for block in blocks) < operator.size / 1.5
+
+
 # --- volumes
 
 
@@ -82,6 +104,75 @@ def test_a_real_volume_is_resampled_as_by_scikit_image_and_scipy():
     zoom = [new / old for new, old in zip(shape, image.shape[1:], strict=True)]
     scipy = ndimage.zoom(image[0].astype(float), zoom, order=3, mode="nearest", grid_mode=True)
     np.testing.assert_allclose(ours, scipy.clip(image.min(), image.max()), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("shape", [(40, 41, 45), (20, 60, 36), (31, 50, 36), (31, 50, 20), (62, 50, 36)])
+@pytest.mark.parametrize("order", [NEAREST, CUBIC])
+def test_slabs_are_those_of_the_whole_volume(monkeypatch, shape: Shape, order: int):
+    image = read_image([HIPPOCAMPUS]).array
+    labels = read_label_map(LABELS).array
+    orders = (order, CUBIC, CUBIC)
+    whole = resample_image(image, shape, orders)
+    classes = resample_classes(labels, shape, (min(order, LINEAR), LINEAR, LINEAR))
+    monkeypatch.setattr(resample, "SLAB_VOXELS", 3 * shape[1] * shape[2])
+    assert len(list(resample.slabs_of(shape))) > 5
+    np.testing.assert_allclose(resample_image(image, shape, orders), whole, rtol=0, atol=1e-6 * np.ptp(image))
+    np.testing.assert_array_equal(resample_classes(labels, shape, (min(order, LINEAR), LINEAR, LINEAR)), classes)
+
+
+def test_intensities_are_prepared_slab_by_slab(monkeypatch):
+    image = read_image([HIPPOCAMPUS]).array
+    seen = []
+
+    def halve(part: np.ndarray) -> np.ndarray:
+        seen.append(part.size)
+        return part / 2
+
+    monkeypatch.setattr(resample, "SLAB_VOXELS", 4 * 41 * 45)
+    prepared = resample_image(image, (40, 41, 45), ALL_CUBIC, prepare=[halve], dtype=np.float16)
+    assert prepared.dtype == np.float16
+    assert max(seen) < image.size
+    expected = resample_image(image / 2, (40, 41, 45), ALL_CUBIC)
+    np.testing.assert_allclose(prepared, expected, rtol=1e-3, atol=1e-3 * np.ptp(expected))
+
+
+def test_a_volume_is_never_held_in_float(monkeypatch):
+    image = np.zeros((1, 400, 160, 160), np.int16)
+    image[:, ::7] = 100
+    shape = (410, 170, 170)  # 47 MB in float32
+    resample_image(image[:, :2], (2, 170, 170), ALL_CUBIC)  # the operators are kept
+    axis_operator(400, 410, CUBIC)
+    monkeypatch.setattr(resample, "SLAB_VOXELS", 1 << 19)
+    tracemalloc.start()
+    try:
+        result = resample_image(image, shape, ALL_CUBIC, dtype=np.float16)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - result.nbytes < 8 * 4 * resample.SLAB_VOXELS < 4 * result.size / 2
+
+
+def test_a_gpu_gets_the_same_products():
+    torch = pytest.importorskip("torch")
+    slab = np.random.default_rng(0).random((5, 30, 40), np.float32)
+    for axis, size in ((1, 47), (2, 33)):
+        blocks = blocks_of(slab.shape[axis], size, CUBIC)
+        ours = resample_in_plane(slab, axis, blocks)
+        theirs = resample_in_plane(torch.from_numpy(slab), axis, blocks)
+        np.testing.assert_allclose(theirs.numpy(), ours, atol=1e-6)
+    for order in (NEAREST, CUBIC):
+        weights = axis_operator(5, 8, order)
+        theirs = combine_slices(torch.from_numpy(slab), weights, order)
+        np.testing.assert_allclose(theirs.numpy(), combine_slices(slab, weights, order), atol=1e-6)
+
+
+@pytest.mark.gpu
+def test_a_gpu_resamples_as_the_processor():
+    image = read_image([HIPPOCAMPUS]).array
+    ours = resample_image(image, (40, 41, 45), ALL_CUBIC)
+    np.testing.assert_allclose(
+        resample_image(image, (40, 41, 45), ALL_CUBIC, device="cuda"), ours, rtol=0, atol=1e-5 * np.ptp(image)
+    )
 
 
 def test_thick_slices_are_resampled_in_plane_one_by_one():
@@ -141,6 +232,21 @@ def test_classes_are_interpolated_one_by_one():
     # No class 1 between 0 and 2, as rounding an interpolated label map would give.
     assert resample_classes(row(0, 2), (1, 1, 4), ALL_LINEAR).ravel().tolist() == [0, 0, 2, 2]
     assert resample_classes(row(3, 1, 2), (1, 1, 6), ALL_LINEAR).ravel().tolist() == [3, 3, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("shape", [(40, 41, 45), (20, 60, 36), (31, 99, 17)])
+@pytest.mark.parametrize("depth_order", [NEAREST, LINEAR])
+def test_boxes_give_what_whole_volumes_give(shape: Shape, depth_order: int):
+    classes = read_label_map(LABELS).array.astype(np.uint8)
+    classes[classes == 2] = 7  # a gap in the numbers
+    classes[3:5, 4:9, 4:9] = 250
+    orders = (depth_order, LINEAR, LINEAR)
+    shares = np.stack([resample_array(classes == number, shape, orders) for number in (0, 1, 7, 250)])
+    expected = np.array([0, 1, 7, 250])[shares.argmax(axis=0)]
+    is_clear = np.diff(np.sort(shares, axis=0)[-2:], axis=0)[0] > 1e-5
+    ours = resample_classes(classes, shape, orders)
+    np.testing.assert_array_equal(ours[is_clear], expected[is_clear])
+    assert is_clear.mean() > 0.99
 
 
 def test_the_earlier_class_wins_a_draw():
