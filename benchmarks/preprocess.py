@@ -5,8 +5,8 @@
 
 Both plan and preprocess the same raw folders with the same number of processes: (a) Hippocampus; (b) four volumes of
 512×512×120 int16 with 13 labels, from 2.5×0.8×0.8 mm to 3×0.75×0.75 mm; (c), ours alone, one of 512×512×800. The
-volumes of (b) and (c) are drawn: a body with 13 organs, in noise as strong as that of CT. Prints time and peak memory of
-the whole tree of processes as ratios, disk, patch reads, and where our time goes within one case.
+volumes of (b) and (c) are drawn: a body with 13 organs, in noise as strong as that of CT. Prints time and peak memory
+of the whole tree of processes as ratios, disk, patch reads, and where our time goes within one case.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from spadunet.image import read_image, read_label_map
 from spadunet.preprocessing.converters.folder import new_dataset, write_description
 from spadunet.preprocessing.preprocess import orient_and_crop, preprocess
 from spadunet.preprocessing.resample import LINEAR, resample_classes, spline_orders
-from spadunet.preprocessing.store import IMAGE_DTYPE, sample_foreground, write_array as store_array
+from spadunet.preprocessing.store import IMAGE_DTYPE, sample_foreground
+from spadunet.preprocessing.store import write_array as store_array
 
 EMBEDDED = Path(demo_file).parent / "data/Dataset004_Hippocampus"
 SPACING_MM, TARGET_MM = (2.5, 0.8, 0.8), ("3", "0.75", "0.75")
@@ -146,12 +147,15 @@ def nnunet(peer: Path, data: Path, number: str, num_processes: int, *spacing: st
 def compare(data: Path, dataset: str, peer: Path | None, num_processes: int, *spacing: str) -> None:
     """Print both runs, or ours alone, and the disk they take."""
     mine = ours(data, dataset, num_processes, *spacing)
-    print(f"  spadunet  {mine.seconds:6.1f} s  {mine.peak_gb:5.2f} GB  {disk_mb(data / 'preprocessed' / dataset):7.1f} MB")
+    disk = disk_mb(data / "preprocessed" / dataset)
+    print(f"  spadunet  {mine.seconds:6.1f} s  {mine.peak_gb:5.2f} GB  {disk:7.1f} MB")
     if peer is not None:
         theirs = nnunet(peer, data, dataset[7:10].lstrip("0"), num_processes, *spacing)
         disk = disk_mb(data / "nnunet" / dataset)
         print(f"  nnU-Net   {theirs.seconds:6.1f} s  {theirs.peak_gb:5.2f} GB  {disk:7.1f} MB")
-        print(f"  → {theirs.seconds / mine.seconds:.1f} times as fast, {mine.peak_gb / theirs.peak_gb:.2f} of the memory")
+        print(
+            f"  → {theirs.seconds / mine.seconds:.1f} times as fast, {mine.peak_gb / theirs.peak_gb:.2f} of its memory"
+        )
 
 
 def disk_mb(folder: Path) -> float:
@@ -221,7 +225,9 @@ def main() -> None:
         for folder in ("preprocessed", "nnunet"):
             shutil.rmtree(data / folder, ignore_errors=True)
         parts: dict[str, Callable[[], None]] = {
-            "a": lambda: part_a(data, options), "b": lambda: part_b(data, options), "c": lambda: part_c(data)
+            "a": lambda: part_a(data, options),
+            "b": lambda: part_b(data, options),
+            "c": lambda: part_c(data),
         }
         for part in options.parts:
             parts[part]()

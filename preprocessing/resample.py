@@ -13,16 +13,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
 from ..spacing import Shape, Spacing, degree_of_anisotropy
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
+Array = Any
+"""A NumPy array, or a tensor on a GPU: both multiply and slice alike."""
 CUBIC, LINEAR, NEAREST = 3, 1, 0
 Orders = tuple[int, int, int]
 """Spline order along depth, height, width."""
@@ -66,13 +65,13 @@ def blocks_of(size: int, new_size: int, order: int) -> tuple[Block, ...]:
 
 def block_of(operator: np.ndarray, rows: slice) -> Block:
     """Some rows of an operator, without the columns that they do not look at."""
-    columns = span(operator[rows].any(axis=0))
+    columns = span(operator[rows] != 0)
     return Block(rows=rows, columns=columns, weights=np.ascontiguousarray(operator[rows, columns]))
 
 
 def span(mask: np.ndarray) -> slice:
-    """From the first to the last true value of (N,); empty if there is none."""
-    places = np.flatnonzero(mask)
+    """From the first to the last column of (M, N) with a true value; empty if there is none."""
+    places = np.flatnonzero(mask.any(axis=0))
     return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
 
 
@@ -109,7 +108,7 @@ def resample_slab(
     is_same_depth = array.shape[0] == shape[0]
     block = None if is_same_depth else block_of(axis_operator(array.shape[0], shape[0], orders[0]), rows)
     part = array[rows if block is None else block.columns]
-    slab: np.ndarray | Tensor = np.ascontiguousarray(part if prepare is None else prepare(part), dtype=np.float32)
+    slab: Array = np.ascontiguousarray(part if prepare is None else prepare(part), dtype=np.float32)
     if device != "cpu":
         import torch
 
@@ -125,7 +124,7 @@ def resample_slab(
     return slab if isinstance(slab, np.ndarray) else slab.cpu().numpy()
 
 
-def combine_slices(slab: np.ndarray | Tensor, weights: np.ndarray, order: int) -> np.ndarray | Tensor:
+def combine_slices(slab: Array, weights: np.ndarray, order: int) -> Array:
     """(D, H, W) to (d, H, W) by weights (d, D)."""
     if order == NEAREST:
         return slab[weights.argmax(axis=1)]
@@ -133,7 +132,7 @@ def combine_slices(slab: np.ndarray | Tensor, weights: np.ndarray, order: int) -
     return (like(weights, slab) @ slab.reshape(len(slab), -1)).reshape(-1, height, width)
 
 
-def resample_in_plane(slab: np.ndarray | Tensor, axis: int, blocks: tuple[Block, ...]) -> np.ndarray | Tensor:
+def resample_in_plane(slab: Array, axis: int, blocks: tuple[Block, ...]) -> Array:
     """(D, H, W) float32 with axis 1 or 2 resampled."""
     shape = list(slab.shape)
     shape[axis] = blocks[-1].rows.stop
@@ -147,7 +146,7 @@ def resample_in_plane(slab: np.ndarray | Tensor, axis: int, blocks: tuple[Block,
     return result
 
 
-def like(weights: np.ndarray, slab: np.ndarray | Tensor) -> np.ndarray | Tensor:
+def like(weights: np.ndarray, slab: Array) -> Array:
     """Weights where the slab is."""
     if isinstance(slab, np.ndarray):
         return weights
@@ -229,7 +228,7 @@ def overlap(side: slice, other: slice) -> slice | None:
 
 def block_within(operator: np.ndarray, columns: slice) -> Block:
     """The rows of an operator that look at some columns, and what they see of them."""
-    rows = span(operator[:, columns].any(axis=1))
+    rows = span(operator[:, columns].T != 0)
     return Block(rows=rows, columns=columns, weights=np.ascontiguousarray(operator[rows, columns]))
 
 

@@ -68,7 +68,7 @@ class Header:
     def dtype(self) -> np.dtype | None:
         """Of the voxels; None where they are no plain numbers."""
         name = DTYPES.get(self.datatype)
-        dtype = None if name is None else np.dtype(name).newbyteorder(self.byte_order)
+        dtype = None if name is None else np.dtype(self.byte_order + name)
         return dtype if dtype is not None and dtype.itemsize * 8 == self.num_voxel_bits else None
 
     @property
@@ -97,7 +97,8 @@ def read_voxels(path: Path) -> np.ndarray | None:
         with gzip.open(path) if is_compressed else path.open("rb") as file:
             header = parse_header(file.read(NUM_HEADER_BYTES))
             if header is None:
-                return read_rest(file)
+                read_rest(file)
+                return None
             check_header(path, header)
             file.seek(header.first_byte)
             num_possible = path.stat().st_size * (MAX_PACKING if is_compressed else 1)
@@ -130,7 +131,7 @@ def truncated(path: Path, found: str, header: Header) -> str:
 
 def read_into(file: IO[bytes] | gzip.GzipFile, content: np.ndarray) -> int:
     """Fill (N,) bytes from a file; how many there were."""
-    view, num_bytes = memoryview(content), 0
+    view, num_bytes = content.data, 0
     while num_bytes < len(view) and (part := file.read(min(NUM_BYTES_AT_ONCE, len(view) - num_bytes))):
         view[num_bytes : num_bytes + len(part)] = part
         num_bytes += len(part)
