@@ -106,6 +106,7 @@ setup(
         "console_scripts": [
             "spadunet_demo = spadunet.cli.demo:main",
             "spadunet_convert_btcv = spadunet.cli.convert_btcv:main",
+            "spadunet_convert_chaos = spadunet.cli.convert_chaos:main",
             "spadunet_convert_msd = spadunet.cli.convert_msd:main",
             "spadunet_check = spadunet.cli.check:main",
             "spadunet_fingerprint = spadunet.cli.fingerprint:main",
@@ -115,6 +116,7 @@ setup(
             "spadunet_train = spadunet.cli.train:main",
             "spadunet_predict = spadunet.cli.predict:main",
             "spadunet_evaluate = spadunet.cli.evaluate:main",
+            "spadunet_export_chaos = spadunet.cli.export_chaos:main",
             "spadunet_info = spadunet.cli.info:main",
         ],
     },

@@ -41,9 +41,11 @@ def test_the_commands_that_were_promised_are_there():
     promised = [
         "check",
         "convert_btcv",
+        "convert_chaos",
         "convert_msd",
         "demo",
         "evaluate",
+        "export_chaos",
         "fingerprint",
         "info",
         "plan",
