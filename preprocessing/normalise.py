@@ -9,9 +9,16 @@ import numpy as np
 from ..plan import IntensityRule
 
 
-def normalise(image: np.ndarray, rules: Sequence[IntensityRule]) -> np.ndarray:
-    """(C, D, H, W), any intensities, to float32 in [-1, 1] by each channel's rule. A constant channel becomes -1."""
-    channels = [normalise_channel(channel, rule) for channel, rule in zip(image, rules, strict=True)]
+def normalise(image: np.ndarray, rules: Sequence[IntensityRule], missing: Sequence[int] = ()) -> np.ndarray:
+    """(C, D, H, W), any intensities, to float32 in [-1, 1] by each channel's rule. A constant channel becomes -1.
+
+    Args:
+        missing: numbers of channels that are not there, which become 0.
+    """
+    channels = [
+        np.zeros(channel.shape, np.float32) if number in missing else normalise_channel(channel, rule)
+        for number, (channel, rule) in enumerate(zip(image, rules, strict=True))
+    ]
     return np.stack(channels)  # (C, D, H, W)
 
 

@@ -65,14 +65,16 @@ def preprocess(name: str, image: Image, label_map: LabelMap | None, plan: Plan) 
         shape=shape,
         spacing_mm=spacing_mm,
     )
-    array = normalise(oriented.array, plan.intensity)  # first: a spline's ringing would turn zeros into foreground
+    array = normalise(
+        oriented.array, plan.intensity, image.missing_channels
+    )  # first: a spline's ringing would turn zeros into foreground
     array = resample_image(array, shape, spline_orders(oriented.spacing_mm, spacing_mm, CUBIC))
     classes = None
     if label_map is not None:
         classes = oriented.follow(plan.labels.to_classes(label_map.array))
         classes = resample_classes(classes, shape, spline_orders(oriented.spacing_mm, spacing_mm, LINEAR))
         classes = np.ascontiguousarray(classes)
-    return Case(name=name, image=array, classes=classes, geometry=geometry)
+    return Case(name=name, image=array, classes=classes, geometry=geometry, missing_channels=image.missing_channels)
 
 
 def target_spacing(plan: Plan, spacing_mm: Spacing, *, num_slices: int) -> Spacing:

@@ -8,7 +8,7 @@ width.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -67,6 +67,19 @@ def largest_of_logits(logits: np.ndarray, shape: Shape, orders: tuple[int, int, 
     """Logits (K, D, H, W) to class numbers of `shape`, one class in memory at a time."""
     dtype = np.uint8 if len(logits) <= 256 else np.uint16
     return largest(enumerate(logits), shape, orders, np.dtype(dtype))
+
+
+def paint_positive(
+    logits: np.ndarray, numbers: Sequence[int], shape: Shape, orders: tuple[int, int, int]
+) -> np.ndarray:
+    """Logits of regions (R, D, H, W) to class numbers of `shape`, one region in memory at a time.
+
+    Each region is painted with its number where its logit is above 0, the later over the earlier.
+    """
+    result = np.zeros(shape, np.min_scalar_type(max(numbers)))
+    for number, logit in zip(numbers, logits, strict=True):
+        result[resample_array(logit, shape, orders) > 0] = number
+    return result
 
 
 def largest(

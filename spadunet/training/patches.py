@@ -95,7 +95,9 @@ class BatchStream(Dataset):
             [f - e for f, e in zip(first, extra, strict=True)],
             (size[0] + 2 * extra[0], size[1] + 2 * extra[1], size[2] + 2 * extra[2]),
         )
-        return augment(torch.from_numpy(image), torch.from_numpy(classes), case.da, size, generator)
+        augmented = augment(torch.from_numpy(image), torch.from_numpy(classes), case.da, size, generator)
+        augmented[0][list(case.header.missing_channels)] = 0  # brightness and noise changed them too
+        return augmented
 
 
 def draw_corner(shape: Shape, size: Shape, foreground: np.ndarray, generator: np.random.Generator) -> list[int]:

@@ -100,7 +100,7 @@ def test_images_of_several_channels_go_from_raw_to_scores(
     assert run(evaluate.main, "-p", output, "-r", raw / "labelsTr", "-np", 1) == 0
     scores = Scores.from_json((output / "scores.json").read_text())
     assert [case.case for case in scores.cases] == names
-    assert list(scores.summary()) == list(plan.labels.foreground_names)
+    assert list(scores.summary()) == [structure.name for structure in plan.labels.structures]
 
     shutil.move(raw / "imagesTr" / f"{names[0]}_0001.nii.gz", tmp_path)
     capsys.readouterr()
