@@ -65,9 +65,8 @@ def preprocess(name: str, image: Image, label_map: LabelMap | None, plan: Plan) 
         shape=shape,
         spacing_mm=spacing_mm,
     )
-    array = normalise(
-        oriented.array, plan.intensity, image.missing_channels
-    )  # first: a spline's ringing would turn zeros into foreground
+    # Normalised first: a spline's ringing would turn zeros into foreground.
+    array = normalise(oriented.array, plan.intensity, image.missing_channels)
     array = resample_image(array, shape, spline_orders(oriented.spacing_mm, spacing_mm, CUBIC))
     classes = None
     if label_map is not None:

@@ -57,7 +57,7 @@ class StoredCase:
         return self.header.geometry.da
 
     def foreground_voxels(self) -> np.ndarray:
-        """(N, 4) int32: class number, depth, height, width of voxels of every foreground class; N may be 0."""
+        """(N, 4) int32: class number, depth, height, width of voxels as `sample_foreground` chose them; N may be 0."""
         return np.load(self.folder / f"{self.name}.foreground.npy")
 
     def read_patch(self, first: Sequence[int], size: Shape) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +92,7 @@ def classes_path(folder: Path, name: str) -> Path:
 
 
 def store_case(folder: Path, case: Case, *, made_from: str, plan_digest: str, ignore_class: int | None = None) -> None:
-    """Write a labelled case, its JSON header last; `ignore_class` is no foreground."""
+    """Write a labelled case, its JSON header last; `ignore_class` is the number of ignored voxels, if any are."""
     assert case.classes is not None
     write_array(image_path(folder, case.name), case.image.astype(np.float16))
     write_array(classes_path(folder, case.name), case.classes)
@@ -127,10 +127,13 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def sample_foreground(classes: np.ndarray, ignore_class: int | None = None) -> np.ndarray:
-    """(N, 4) int32: class number and (depth, height, width) of at most MAX_FOREGROUND_VOXELS a class, at random."""
+    """(N, 4) int32: class number and (depth, height, width) of at most MAX_FOREGROUND_VOXELS a class, at random.
+
+    Of background too where some voxels may be ignored: a patch anywhere else could hold nothing to learn from.
+    """
     generator = np.random.default_rng(0)
     rows = [np.zeros((0, 4), np.int32)]
-    for number in sorted(set(np.unique(classes).tolist()) - {0, ignore_class}):
+    for number in sorted(set(np.unique(classes).tolist()) - {0 if ignore_class is None else ignore_class}):
         voxels = np.argwhere(classes == number)
         if len(voxels) > MAX_FOREGROUND_VOXELS:  # a stride would follow rows and columns
             voxels = voxels[generator.integers(len(voxels), size=MAX_FOREGROUND_VOXELS)]

@@ -170,9 +170,10 @@ def describe(folder: Path, images: list[Path], labels: list[Path], ending: str) 
     ids: set[int] = set()
     for path in labels:
         ids.update(np.unique(read_label_map(path).array).tolist())
+    labels_found: dict[str, LabelIds] = {str(label_id): label_id for label_id in sorted(ids - {0})}
     description = DatasetDescription(
         channel_names={str(number): f"channel {number}" for number in range(num_channels)},
-        labels={BACKGROUND: 0} | {str(label_id): label_id for label_id in sorted(ids - {0})},
+        labels={BACKGROUND: 0, **labels_found},
         file_ending=ending,
     )
     try:

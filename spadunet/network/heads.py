@@ -18,8 +18,8 @@ class SegmentationTask(nn.Module):
     """A 1×1×1 map from named channels to the backbone's three, and a 1×1×1 head for each supervised level.
 
     The map starts as the mean over channels, replicated: one grey channel enters the backbone three times. It is
-    linear, so a missing channel, which is 0, adds nothing. A case with one channel of three thus starts at a third of
-    the strength of that channel alone; nothing is scaled, since the first block's norm undoes any factor.
+    linear, so a missing channel, which is 0, adds nothing. A case with one channel of three thus enters at a third of
+    that channel's strength; nothing is scaled, since the norm of the backbone's stem takes any factor out again.
 
     Args:
         widths: channels of the backbone's decoded maps, finest first.

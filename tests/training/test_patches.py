@@ -86,6 +86,17 @@ def test_a_share_of_patches_is_centred_on_foreground_and_every_class_as_often():
     assert abs(centres[700, 700, 700] - 2000 * share) < allowed
 
 
+def test_where_voxels_are_ignored_the_rest_of_the_patches_is_centred_on_labelled_background():
+    labelled = np.array([[0, 500, 500, 500], [1, 700, 700, 700]], np.int32)
+    generator = np.random.default_rng(0)
+    corners = [draw_corner((1000, 1000, 1000), (8, 8, 8), labelled, generator) for _ in range(1000)]
+    centres = Counter(tuple(c + 4 for c in corner) for corner in corners)
+    share = patches.FOREGROUND_SHARE
+    assert set(centres) == {(500, 500, 500), (700, 700, 700)}
+    assert abs(centres[700, 700, 700] - 1000 * share) < 4 * (1000 * share * (1 - share)) ** 0.5
+    assert draw_corner((1000, 1000, 1000), (8, 8, 8), labelled[:1], generator) == [496, 496, 496]
+
+
 @pytest.mark.parametrize("foreground", [NO_FOREGROUND, np.array([[1, 0, 0, 0], [1, 9, 9, 9]], np.int32)])
 def test_patches_lie_inside_the_volume_and_reach_both_ends(foreground: np.ndarray):
     generator = np.random.default_rng(0)
