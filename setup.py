@@ -82,7 +82,7 @@ setup(
         "tqdm>=4.64",
         "safetensors>=0.4",
         "blosc2>=2.5",
-        "pydantic>=2",
+        "pydantic>=2.12",
         "matplotlib>=3.7",
         "tensorboard>=2.14",
     ],

@@ -34,7 +34,7 @@ from spadunet.network.heads import SegmentationNetwork
 from spadunet.plan import Plan
 from spadunet.scores import Scores
 from spadunet.training.loop import MAX_GRADIENT_NORM
-from spadunet.training.loss import deep_loss, make_loss
+from spadunet.training.loss import deep_loss
 from spadunet.training.patches import BatchStream, TrainingTask, choose_batch_size
 from spadunet.training.schedule import learning_rate
 from spadunet.training.splits import choose_cases
@@ -60,13 +60,13 @@ def double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
 class PlainUNet(nn.Module):
     """Four levels, max-pooling; (B, C, D, H, W) to (B, K, D, H, W)."""
 
-    def __init__(self, num_channels: int, num_classes: int):
+    def __init__(self, num_channels: int, num_outputs: int):
         super().__init__()
         pairs = list(zip(WIDTHS[:-1], WIDTHS[1:], strict=True))
         self.encoder = nn.ModuleList([double_conv(num_channels, WIDTHS[0]), *(double_conv(a, b) for a, b in pairs)])
         self.ups = nn.ModuleList(nn.ConvTranspose3d(b, a, 2, 2) for a, b in pairs)
         self.decoder = nn.ModuleList(double_conv(2 * a, a) for a, _ in pairs)
-        self.head = PointwiseConv(WIDTHS[0], num_classes)
+        self.head = PointwiseConv(WIDTHS[0], num_outputs)
 
     def forward(self, x: Tensor, da: int) -> Tensor:
         """`da` is ignored."""
@@ -87,7 +87,7 @@ def train(networks: Sequence[nn.Module], task: TrainingTask, num_steps: int) -> 
         torch.optim.AdamW(network.parameters(), lr=PEAK_RATE, weight_decay=WEIGHT_DECAY, fused=True)
         for network in networks
     ]
-    loss_function, seconds = make_loss(), [[] for _ in networks]
+    seconds: list[list[float]] = [[] for _ in networks]
     stream = torch.utils.data.DataLoader(
         BatchStream([task], 0), batch_size=None, sampler=range(num_steps), num_workers=1
     )
@@ -99,7 +99,7 @@ def train(networks: Sequence[nn.Module], task: TrainingTask, num_steps: int) -> 
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 logits = network(batch.image, batch.da)
             optimiser.zero_grad(set_to_none=True)
-            deep_loss(loss_function, [logits], batch.classes).backward()
+            deep_loss([logits], batch.classes, task.plan.labels).backward()
             nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM)
             optimiser.step()
             times.append(time.perf_counter() - start)
@@ -135,10 +135,10 @@ def main() -> None:
         names, _ = choose_cases(dataset, folder, "0")
         cases = tuple(open_planned_case(member, name) for name in names)
         task = TrainingTask(name=dataset.name, plan=plan, cases=cases, batch_size=None)
-        num_channels, num_classes = len(plan.channel_names), plan.labels.num_classes
+        num_channels, num_outputs = len(plan.channel_names), plan.labels.num_outputs
         torch.manual_seed(0)
-        ours = SegmentationNetwork(build_backbone("tiny"), build_task(num_channels, num_classes, "tiny"))
-        plain = PlainUNet(num_channels, num_classes)
+        ours = SegmentationNetwork(build_backbone("tiny"), build_task(num_channels, num_outputs, "tiny"))
+        plain = PlainUNet(num_channels, num_outputs)
         ours_seconds, plain_seconds = train((ours, plain), task, options.steps)
         batch_size = choose_batch_size(plan, plan.degree_of_anisotropy)
         print(f"mean test Dice after {options.steps} steps of {batch_size} patches")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from ..scores import CaseScore, ClassScore, Scores
 from .overlap import dice
 from .pairs import Pair, find_pairs
 from .surface import Box, assd_mm, hd_mm, surface_distances_mm, widen
+
+NOWHERE: Box = (slice(0, 0),) * 3
 
 log = logging.getLogger("spadunet")
 
@@ -75,7 +78,9 @@ def evaluate_pair(pair: Pair, labels: LabelSet) -> CaseScore:
 
 
 def evaluate_case(case: str, prediction: LabelMap, reference: LabelMap, labels: LabelSet) -> CaseScore:
-    """Dice, ASSD and HD of each foreground class.
+    """Dice, ASSD and HD of each foreground class, or of each region.
+
+    Voxels that the reference ignores count for neither.
 
     Args:
         case: the case's name, for messages.
@@ -95,16 +100,24 @@ def evaluate_case(case: str, prediction: LabelMap, reference: LabelMap, labels: 
         unknown = labels.unknown_ids(label_map.array)
         if unknown:
             raise InputError(
-                f"{case}: the {name} holds the values {unknown}, but the labels are {list(labels.ids)}; "
+                f"{case}: the {name} holds the values {unknown}, but the labels are {list(labels.known_ids)}; "
                 "correct the file, or name all its labels with --labels"
             )
-    boxes = class_boxes(prediction.array, reference.array, labels)
+    predicted = prediction.array
+    if labels.ignore_id is not None:
+        predicted = np.where(reference.array == labels.ignore_id, 0, predicted)
+    boxes = class_boxes(predicted, reference.array, labels)
     classes = {}
-    for name, label_id in zip(labels.foreground_names, labels.ids[1:], strict=True):
-        box = boxes[label_id]
-        prediction_mask, reference_mask = prediction.array[box] == label_id, reference.array[box] == label_id
-        classes[name] = score_class(prediction_mask, reference_mask, reference)
+    for structure in labels.structures:
+        box = union_of([boxes[label_id] for label_id in structure.ids])
+        prediction_mask, reference_mask = (mask_of(it[box], structure.ids) for it in (predicted, reference.array))
+        classes[structure.name] = score_class(prediction_mask, reference_mask, reference)
     return CaseScore(case=case, classes=classes)
+
+
+def mask_of(array: np.ndarray, ids: tuple[int, ...]) -> np.ndarray:
+    """Where an array of ids holds one of these, bool of the same shape."""
+    return array == ids[0] if len(ids) == 1 else np.isin(array, ids)
 
 
 def score_class(prediction: np.ndarray, reference: np.ndarray, grid: LabelMap) -> ClassScore:
@@ -128,10 +141,14 @@ def class_boxes(prediction: np.ndarray, reference: np.ndarray, labels: LabelSet)
     boxes: dict[int, Box] = {}
     for label_id in labels.ids[1:]:
         both = [boxes_found[label_id - 1] for boxes_found in found if boxes_found[label_id - 1] is not None]
-        if both:
-            sides = zip(*both, strict=True)
-            union = tuple(slice(min(s.start for s in side), max(s.stop for s in side)) for side in sides)
-            boxes[label_id] = widen(union)
-        else:
-            boxes[label_id] = (slice(0, 0),) * 3
+        boxes[label_id] = widen(union_of(both)) if both else NOWHERE
     return boxes
+
+
+def union_of(boxes: Sequence[Box]) -> Box:
+    """Smallest box that holds all of these; those without voxels do not count."""
+    filled = [box for box in boxes if box != NOWHERE]
+    if not filled:
+        return NOWHERE
+    sides = zip(*filled, strict=True)
+    return tuple(slice(min(s.start for s in side), max(s.stop for s in side)) for side in sides)

@@ -6,13 +6,12 @@ import json
 import logging
 from pathlib import Path
 
-import numpy as np
 from pydantic import ValidationError
 
 from ..description import DATASET_JSON, DatasetDescription
 from ..errors import InputError
 from ..image import read_label_map
-from ..labels import BACKGROUND, LabelSet
+from ..labels import BACKGROUND, LabelSet, ids_in
 from ..record import first_problem, read_record
 from .pairs import label_files
 
@@ -59,7 +58,7 @@ def labels_in(folder: Path) -> LabelSet:
     """The ids that a folder's label maps hold, each named by its number."""
     ids: set[int] = set()
     for path in label_files(folder).values():
-        found = np.unique(read_label_map(path).array).tolist()
+        found = ids_in(read_label_map(path).array)
         if found[0] < 0:
             raise InputError(f"{path}: holds the label value {found[0]}; labels are 0 (background) and above")
         ids.update(found)

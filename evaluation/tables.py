@@ -94,11 +94,11 @@ def remarks(scores: Scores) -> list[str]:
 
 
 def summary_json(scores: Scores, labels: LabelSet) -> str:
-    """Means under nnU-Net's keys, classes by their id; null where a value is not defined."""
-    ids = {name: str(id_) for name, id_ in zip(labels.names, labels.ids, strict=True)}
+    """Means under nnU-Net's keys, classes by their id, regions by their tuple of ids; null where not defined."""
+    ids = {it.name: str(it.ids if len(it.ids) > 1 else it.ids[0]) for it in labels.structures}
     summary = {
         "foreground_mean": {NNUNET_NAMES[metric]: scores.mean(metric) for metric in METRICS},
-        "labels": {ids[name]: name for name in labels.foreground_names},
+        "labels": {key: name for name, key in ids.items()},
         "mean": {ids[name]: summary_entry(row) for name, row in scores.summary().items()},
         "metric_per_case": [
             {"case": case.case, "metrics": {ids[name]: case_entry(score) for name, score in case.classes.items()}}

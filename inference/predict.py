@@ -43,7 +43,7 @@ def build_network(model: Model, task_name: str) -> SegmentationNetwork:
     task = model.tasks[task_name]
     try:
         backbone = build_backbone(model.preset)
-        head = build_task(len(task.plan.channel_names), task.plan.labels.num_classes, model.preset)
+        head = build_task(len(task.plan.channel_names), task.plan.labels.num_outputs, model.preset)
         backbone.load_state_dict(model.backbone_state)
         head.load_state_dict(task.state)
     except (KeyError, RuntimeError) as error:
@@ -64,6 +64,7 @@ def predict_image(image: Image, engine: Engine) -> LabelMap:
         engine.plan.patch_sizes_voxels[case.geometry.da],
         overlap=engine.overlap,
         precision=engine.precision,
+        missing_channels=case.missing_channels,
     )
     return restore_logits(logits.cpu().numpy(), case.geometry, engine.plan.labels)
 

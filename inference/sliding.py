@@ -5,7 +5,7 @@ Letters: C channels, K classes; D, H, W depth, height, width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from monai.inferers.utils import sliding_window_inference
@@ -28,6 +28,7 @@ def predict_logits(
     overlap: float = 0.5,
     batch_size: int = 1,
     precision: torch.dtype = torch.float32,
+    missing_channels: Sequence[int] = (),
 ) -> Tensor:
     """Gaussian-weighted mean of a window's logits, (C, D, H, W) in [-1, 1] to (K, D, H, W) float32 on the same device.
 
@@ -38,9 +39,12 @@ def predict_logits(
         network: `network(x, da)`, (B, C, d, h, w) to (B, K, d, h, w).
         overlap: share of a window that its neighbour sees again.
         precision: bfloat16 runs the network under autocast.
+        missing_channels: numbers of channels that are 0 in the padding too.
     """
+    missing = torch.tensor(missing_channels, dtype=torch.int64, device=image.device)
 
     def apply(windows: Tensor) -> Tensor:
+        windows = windows.index_fill(1, missing, 0) if len(missing) else windows
         with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
             return network(windows, da).float()
 

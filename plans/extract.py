@@ -11,7 +11,6 @@ import numpy as np
 
 from ..dataset import Dataset, RawCase
 from ..errors import InputError
-from ..files import sha256_of_file
 from ..fingerprint import CaseFacts, Fingerprint, IntensityFacts
 from ..image import Image, LabelMap
 from ..parallel import map_cases
@@ -50,7 +49,7 @@ def extract_fingerprint(dataset: Dataset, *, read: ReadCase, orient: OrientCase,
     Raises:
         InputError: if a case cannot be used; all problems in one text, a line each.
     """
-    extract = partial(extract_case, read=read, orient=orient)
+    extract = partial(extract_case, read=read, orient=orient, ignore_id=dataset.labels.ignore_id)
     outcomes = list(map_cases(extract, dataset.cases, num_processes=num_processes, title=f"Reading {dataset.name}"))
     problems = sorted(outcome.problem for outcome in outcomes if outcome.problem)
     if problems:
@@ -62,22 +61,34 @@ def extract_fingerprint(dataset: Dataset, *, read: ReadCase, orient: OrientCase,
         source_folder=str(dataset.folder),
         source_digest=digest_of_dataset(dataset),
         cases=tuple(facts for facts, _ in results),
-        intensities=tuple(summarise(channel) for channel in samples),
+        intensities=tuple(summarise(channel[~np.isnan(channel)]) for channel in samples),
     )
 
 
-def extract_case(case: RawCase, *, read: ReadCase, orient: OrientCase) -> tuple[CaseFacts, np.ndarray]:
-    """Facts of one case and intensities (C, N) of its foreground voxels; of any voxels where it has none."""
+def extract_case(
+    case: RawCase, *, read: ReadCase, orient: OrientCase, ignore_id: int | None = None
+) -> tuple[CaseFacts, np.ndarray]:
+    """Facts of one case and intensities (C, N) of its foreground voxels; of any voxels where it has none.
+
+    NaN in channels that the case lacks.
+
+    Args:
+        ignore_id: of voxels that are no foreground, though not 0.
+    """
     image, label_map = read(case)
     oriented = orient(image)
     facts = CaseFacts(name=case.name, spacing_mm=oriented.spacing_mm, shape=oriented.shape)
     voxels = oriented.array.reshape(len(oriented.array), -1)  # (C, D*H*W)
     if label_map is not None:
-        foreground = np.flatnonzero(oriented.follow(label_map.array))
+        labels = oriented.follow(label_map.array)
+        foreground = np.flatnonzero(labels if ignore_id is None else (labels != 0) & (labels != ignore_id))
         if foreground.size:
             voxels = voxels[:, foreground]
     if voxels.shape[1] > VOXELS_PER_CASE:  # a stride would follow rows and columns
         voxels = voxels[:, np.random.default_rng(0).integers(voxels.shape[1], size=VOXELS_PER_CASE)]
+    if image.missing_channels:
+        voxels = voxels.copy()
+        voxels[list(image.missing_channels)] = np.nan
     return facts, voxels
 
 
@@ -94,9 +105,11 @@ def summarise(values: np.ndarray) -> IntensityFacts:
 
 
 def digest_of_dataset(dataset: Dataset) -> str:
-    """Changes when any training file does."""
+    """Changes when any training file does, or what is ignored in them."""
     digest = hashlib.sha256()
+    if dataset.labels.ignore_id is not None:
+        digest.update(f"ignore {dataset.labels.ignore_id}".encode())
     for case in dataset.cases:
         digest.update(case.name.encode())
-        digest.update("".join(sha256_of_file(path) for path in case.paths).encode())
+        digest.update(case.content().encode())
     return digest.hexdigest()[:16]

@@ -25,6 +25,7 @@ def make_plan(
     channel_names: tuple[str, ...],
     labels: LabelSet,
     *,
+    optional_channels: tuple[str, ...] = (),
     target_spacing: TargetSpacing = "median",
     window: Window | None = None,
     memory_gb: float = 12,
@@ -32,6 +33,7 @@ def make_plan(
     """Decide spacing, intensities and patch.
 
     Args:
+        optional_channels: names of channels that a case may lack.
         target_spacing: median of the training cases (as Luo et al. 2024, section 5.1), native, or given in mm.
         window: intensities that become -1 and 1 in CT channels.
         memory_gb: what training one batch may take with the `base` preset.
@@ -49,6 +51,7 @@ def make_plan(
     return Plan(
         dataset_name=fingerprint.dataset_name,
         channel_names=channel_names,
+        optional_channels=optional_channels,
         intensity=tuple(
             choose_intensity(name, facts, window)
             for name, facts in zip(channel_names, fingerprint.intensities, strict=True)

@@ -18,7 +18,7 @@ from ..dataset import Dataset, RawCase, find_test_cases
 from ..errors import InputError
 from ..formats import LABEL_ENDINGS, ending_of
 from ..image import Image, LabelMap, corner_distance_mm, geometry_difference, read_image, read_label_map
-from ..labels import LabelSet
+from ..labels import LabelSet, ids_in
 from ..parallel import map_cases
 from ..patients import patients_of
 from ..record import FormatVersion, Record
@@ -88,7 +88,7 @@ class CheckedCase:
     size_mm: float
     """Cube root of the image's volume."""
     intensity_range: float
-    """Between the 0.5th and the 99.5th percentile of the first channel."""
+    """Between the 0.5th and the 99.5th percentile of the first channel; 0 where that is missing."""
     ids: frozenset[int]
     """Label ids that occur."""
 
@@ -119,8 +119,8 @@ def check_dataset(dataset: Dataset, *, num_processes: int) -> CheckReport:
 def check_case(case: RawCase, *, labels: LabelSet, num_channels: int) -> CheckedCase:
     """Read one case and look at it alone."""
     image, label_map, findings = examine(case, labels=labels, num_channels=num_channels)
-    ids = frozenset() if label_map is None else frozenset(np.unique(label_map.array).tolist())
-    if label_map is not None and ids <= {0}:
+    ids = frozenset() if label_map is None else frozenset(ids_in(label_map.array))
+    if label_map is not None and ids <= {0, labels.ignore_id}:
         findings.append(Finding(severity="warning", case=case.name, text=f"{case.label_path}: no voxel is labelled"))
     if image is None:
         return CheckedCase(findings=tuple(findings), digest="", side_mm=0.0, size_mm=0.0, intensity_range=0.0, ids=ids)
@@ -170,7 +170,7 @@ def examine(
         note("error", str(error))
     if image is not None and len(case.image_paths) == num_channels:  # one colour of a picture may be constant
         for path, channel in zip(case.image_paths, image.array, strict=True):
-            if channel.min() == channel.max():
+            if path is not None and channel.min() == channel.max():
                 note("error", f"{path}: every voxel is {channel.flat[0]:g}; expected an image: {REMEDY}")
     if label_map is not None:
         unknown = labels.unknown_ids(label_map.array)
@@ -178,14 +178,14 @@ def examine(
             note(
                 "error",
                 f"{case.label_path}: holds label values {unknown} that dataset.json does not name "
-                f"(it has {list(labels.ids)}); add them to its labels or correct the file",
+                f"(it has {list(labels.known_ids)}); add them to its labels or correct the file",
             )
     if image is not None and label_map is not None:
         difference = geometry_difference(image, label_map)
         if difference:
             note(
                 "error",
-                f"{case.label_path}: does not lie on the grid of {case.image_paths[0]}: {difference}; "
+                f"{case.label_path}: does not lie on the grid of {case.paths[0]}: {difference}; "
                 "resample the labels to the image",
             )
             return image, label_map, findings
@@ -207,11 +207,12 @@ def lone_labels(dataset: Dataset) -> Iterator[Finding]:
 
 
 def unseen_labels(dataset: Dataset, checked: Sequence[CheckedCase]) -> Iterator[Finding]:
-    """Classes that no training case has."""
+    """Classes or regions that no training case has."""
     seen = frozenset().union(*(case.ids for case in checked))
-    for name, label_id in zip(dataset.labels.foreground_names, dataset.labels.ids[1:], strict=True):
-        if checked and label_id not in seen:
-            text = f"no training case has a voxel of {name} (label {label_id}); it cannot be learned"
+    for structure in dataset.labels.structures:
+        if checked and not seen.intersection(structure.ids):
+            ids = ", ".join(map(str, structure.ids))
+            text = f"no training case has a voxel of {structure.name} (label {ids}); it cannot be learned"
             yield Finding(severity="warning", case="", text=text)
 
 

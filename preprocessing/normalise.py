@@ -12,14 +12,27 @@ Scale = Callable[[np.ndarray], np.ndarray]
 """Intensities of one channel, any shape, to float32 in [-1, 1]."""
 
 
-def normalise(image: np.ndarray, rules: Sequence[IntensityRule]) -> np.ndarray:
-    """(C, D, H, W), any intensities, to float32 in [-1, 1] by each channel's rule. A constant channel becomes -1."""
-    return np.stack([scale(channel) for scale, channel in zip(scales_of(image, rules), image, strict=True)])
+def normalise(image: np.ndarray, rules: Sequence[IntensityRule], missing: Sequence[int] = ()) -> np.ndarray:
+    """(C, D, H, W), any intensities, to float32 in [-1, 1] by each channel's rule. A constant channel becomes -1.
+
+    Args:
+        missing: numbers of channels that are not there, which become 0.
+    """
+    scales = scales_of(image, rules, missing)
+    return np.stack([scale(channel) for scale, channel in zip(scales, image, strict=True)])  # (C, D, H, W)
 
 
-def scales_of(image: np.ndarray, rules: Sequence[IntensityRule]) -> list[Scale]:
-    """What brings each channel of (C, D, H, W) to [-1, 1], for any part of it."""
-    return [scale_of(channel, rule) for channel, rule in zip(image, rules, strict=True)]
+def scales_of(image: np.ndarray, rules: Sequence[IntensityRule], missing: Sequence[int] = ()) -> list[Scale]:
+    """What brings each channel of (C, D, H, W) to [-1, 1], for any part of it; `missing` as in `normalise`."""
+    return [
+        nothing if number in missing else scale_of(channel, rule)
+        for number, (channel, rule) in enumerate(zip(image, rules, strict=True))
+    ]
+
+
+def nothing(part: np.ndarray) -> np.ndarray:
+    """Zeros: what a channel that is not there adds."""
+    return np.zeros(part.shape, np.float32)
 
 
 def scale_of(channel: np.ndarray, rule: IntensityRule) -> Scale:

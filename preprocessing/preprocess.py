@@ -80,7 +80,7 @@ def preprocess(
         oriented.array,
         shape,
         spline_orders(oriented.spacing_mm, spacing_mm, CUBIC),
-        prepare=scales_of(oriented.array, plan.intensity),
+        prepare=scales_of(oriented.array, plan.intensity, image.missing_channels),
         dtype=dtype,
         device=device,
     )
@@ -89,7 +89,7 @@ def preprocess(
         classes = oriented.follow(plan.labels.to_classes(label_map.array))
         classes = resample_classes(classes, shape, spline_orders(oriented.spacing_mm, spacing_mm, LINEAR))
         classes = np.ascontiguousarray(classes)
-    return Case(name=name, image=array, classes=classes, geometry=geometry)
+    return Case(name=name, image=array, classes=classes, geometry=geometry, missing_channels=image.missing_channels)
 
 
 def target_spacing(plan: Plan, spacing_mm: Spacing, *, num_slices: int) -> Spacing:

@@ -248,6 +248,18 @@ def largest_of_logits(logits: np.ndarray, shape: Shape, orders: Orders) -> np.nd
     return result
 
 
+def paint_positive(logits: np.ndarray, numbers: Sequence[int], shape: Shape, orders: Orders) -> np.ndarray:
+    """Logits of regions (R, D, H, W) to class numbers of `shape`, one slab of one region in memory at a time.
+
+    Each region is painted with its number where its logit is above 0, the later over the earlier.
+    """
+    result = np.zeros(shape, np.min_scalar_type(max(numbers)))
+    for rows in slabs_of(shape):
+        for number, logit in zip(numbers, logits, strict=True):
+            result[rows][resample_slab(logit, rows, shape, orders) > 0] = number
+    return result
+
+
 def shape_at(shape: Shape, spacing_mm: Spacing, new_spacing_mm: Spacing) -> Shape:
     """Shape that covers the same extent at a new spacing, at least one voxel an axis."""
     sizes = [max(round(size * old / new), 1) for size, old, new in zip(shape, spacing_mm, new_spacing_mm, strict=True)]

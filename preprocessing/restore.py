@@ -9,12 +9,19 @@ from ..image import LabelMap, spacing_of
 from ..labels import LabelSet
 from .crop import uncrop
 from .orient import unorient
-from .resample import LINEAR, largest_of_logits, spline_orders
+from .resample import LINEAR, largest_of_logits, paint_positive, spline_orders
 
 
 def restore_logits(logits: np.ndarray, geometry: Geometry, labels: LabelSet) -> LabelMap:
-    """Class scores (K, D, H, W) of a case to a label map on its stored image's grid; background outside the crop."""
-    classes = largest_of_logits(logits, geometry.cropped_shape, orders_back(geometry))
+    """Logits (K, D, H, W) of a case to a label map on its stored image's grid; background outside the crop.
+
+    The class of the largest logit wins; regions are painted over each other, each where its logit is above 0.
+    """
+    shape, orders = geometry.cropped_shape, orders_back(geometry)
+    if labels.regions:
+        classes = paint_positive(logits, labels.painted_classes, shape, orders)
+    else:
+        classes = largest_of_logits(logits, shape, orders)
     return place(classes, geometry, labels)
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from ..dataset import Dataset, RawCase
 from ..errors import InputError
-from ..files import sha256_of_file
 from ..parallel import map_cases
 from ..plan import Plan
+from ..record import digest_of
 from .integrity import read_checked
 from .preprocess import preprocess
 from .store import IMAGE_DTYPE, open_case, store_case
@@ -50,13 +49,16 @@ def preprocess_case(case: RawCase, *, plan: Plan, folder: Path) -> bool:
     (folder / f"{case.name}.json").unlink(missing_ok=True)
     image, label_map = read_checked(case, labels=plan.labels, num_channels=len(plan.channel_names))
     made = preprocess(case.name, image, label_map, plan, dtype=IMAGE_DTYPE)
-    store_case(folder, made, made_from=made_from, plan_digest=plan.preprocessing_digest())
+    store_case(
+        folder,
+        made,
+        made_from=made_from,
+        plan_digest=plan.preprocessing_digest(),
+        ignore_class=plan.labels.ignore_class,
+    )
     return True
 
 
 def digest_of_sources(case: RawCase, plan: Plan) -> str:
     """Changes when the plan or one of the case's files does."""
-    digest = hashlib.sha256(plan.preprocessing_digest().encode())
-    for path in case.paths:
-        digest.update(sha256_of_file(path).encode())
-    return digest.hexdigest()[:16]
+    return digest_of(plan.preprocessing_digest() + case.content())

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import blosc2
 import numpy as np
+from pydantic import Field
 from scipy import ndimage
 
 from ..case import Case, Geometry
 from ..errors import InputError, OutputError
 from ..files import atomic_path
-from ..record import FormatVersion, Record, read_record, write_record
+from ..record import FormatVersion, Record, is_unused, read_record, write_record
 from ..spacing import Shape
 
 IMAGE_DTYPE = np.float16
@@ -45,6 +46,7 @@ class CaseHeader(Record):
     plan_digest: str
     num_channels: int
     geometry: Geometry
+    missing_channels: tuple[int, ...] = Field(default=(), exclude_if=is_unused)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +67,14 @@ class StoredCase:
         return self.header.geometry.da
 
     def foreground_voxels(self) -> np.ndarray:
-        """(N, 4) int32: class number, depth, height, width of voxels of every foreground class; N may be 0."""
+        """(N, 4) int32: class number, depth, height, width of voxels as `sample_foreground` chose them; N may be 0."""
         return np.load(self.folder / f"{self.name}.foreground.npy")
 
     def read_patch(self, first: Sequence[int], size: Shape) -> tuple[np.ndarray, np.ndarray]:
         """Image (C, *size) float32 and classes (*size) of the box at `first`.
 
-        Outside the volume the image is -1, its darkest value, and the class background.
+        Outside the volume the image is -1, its darkest value, and the class background. A missing channel is 0
+        everywhere.
         """
         shape = self.header.geometry.shape
         inside = tuple(
@@ -83,6 +86,7 @@ class StoredCase:
         image[(slice(None), *target)] = blosc2.open(str(image_path(self.folder, self.name)), mode="r")[
             (slice(None), *inside)
         ]
+        image[list(self.header.missing_channels)] = 0
         classes[target] = blosc2.open(str(classes_path(self.folder, self.name)), mode="r")[inside]
         return image, classes
 
@@ -97,19 +101,20 @@ def classes_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.classes.b2nd"
 
 
-def store_case(folder: Path, case: Case, *, made_from: str, plan_digest: str) -> None:
-    """Write a labelled case, its JSON header last."""
+def store_case(folder: Path, case: Case, *, made_from: str, plan_digest: str, ignore_class: int | None = None) -> None:
+    """Write a labelled case, its JSON header last; `ignore_class` is the number of ignored voxels, if any are."""
     assert case.classes is not None
     write_array(image_path(folder, case.name), case.image.astype(IMAGE_DTYPE, copy=False))
     write_array(classes_path(folder, case.name), case.classes)
     with atomic_path(folder / f"{case.name}.foreground.npy") as partial, partial.open("wb") as file:
-        np.save(file, sample_foreground(case.classes))
+        np.save(file, sample_foreground(case.classes, ignore_class))
     header = CaseHeader(
         name=case.name,
         made_from=made_from,
         plan_digest=plan_digest,
         num_channels=len(case.image),
         geometry=case.geometry,
+        missing_channels=case.missing_channels,
     )
     write_record(folder / f"{case.name}.json", header)
 
@@ -133,11 +138,18 @@ def write_array(path: Path, array: np.ndarray) -> None:
             ) from error
 
 
-def sample_foreground(classes: np.ndarray) -> np.ndarray:
-    """(N, 4) int32: class number and (depth, height, width) of at most MAX_FOREGROUND_VOXELS a class, at random."""
+def sample_foreground(classes: np.ndarray, ignore_class: int | None = None) -> np.ndarray:
+    """(N, 4) int32: class number and (depth, height, width) of at most MAX_FOREGROUND_VOXELS a class, at random.
+
+    Of background too where some voxels may be ignored: a patch anywhere else could hold nothing to learn from.
+    """
     generator = np.random.default_rng(0)
     rows = [np.zeros((0, 4), np.int32)]
-    for number, box in enumerate(ndimage.find_objects(classes), start=1):
+    boxes = dict(enumerate(ndimage.find_objects(classes), start=1))
+    if ignore_class is not None:
+        boxes[0] = tuple(slice(0, size) for size in classes.shape)
+        boxes.pop(ignore_class, None)
+    for number, box in sorted(boxes.items()):
         if box is None:
             continue
         mask = classes[box] == number

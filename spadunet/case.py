@@ -74,6 +74,8 @@ class Case:
     image: np.ndarray
     classes: np.ndarray | None
     geometry: Geometry
+    missing_channels: tuple[int, ...] = ()
+    """Numbers of optional channels that it lacks; 0 in the image, which adds nothing to a network's channel map."""
 
     def __post_init__(self) -> None:
         if self.image.shape[1:] != self.geometry.shape:

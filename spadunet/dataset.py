@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from .description import DATASET_JSON, DatasetDescription, describe, read_description
 from .errors import InputError
+from .files import sha256_of_file
 from .formats import DICOM_ENDING, IMAGE_ENDINGS, LABEL_ENDINGS, ending_of, may_be_colour
 from .labels import LabelSet
 from .patients import patients_of
@@ -21,16 +23,21 @@ FOLDERS = (("imagesTr", "labelsTr"), ("images", "labels"))
 
 @dataclass(frozen=True, kw_only=True)
 class RawCase:
-    """One image on disk: a file a channel, and its label map where there is one."""
+    """One image on disk: a file a channel, None where an optional one is missing, and its label map if there is one."""
 
     name: str
-    image_paths: tuple[Path, ...]
+    image_paths: tuple[Path | None, ...]
     label_path: Path | None
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """All its files, images first."""
-        return self.image_paths if self.label_path is None else (*self.image_paths, self.label_path)
+        return tuple(path for path in (*self.image_paths, self.label_path) if path is not None)
+
+    def content(self) -> str:
+        """Hashes of all its files, which say too which channels are missing."""
+        missing = "".join(f"-{number}" for number, path in enumerate(self.image_paths) if path is None)
+        return "".join(sha256_of_file(path) for path in self.paths) + missing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +52,8 @@ class Dataset:
     cases: tuple[RawCase, ...]
     patients: dict[str, str]
     """Patient by case name."""
+    optional_channels: tuple[str, ...] = ()
+    """Names of channels that a case may lack."""
 
 
 def find_dataset(name: str, raw_folder: Path) -> Path:
@@ -84,7 +93,8 @@ def load_dataset(folder: Path) -> Dataset:
     for which a dataset.json is written.
 
     Raises:
-        InputError: if dataset.json is missing or wrong, a folder is empty, or files of a case are missing.
+        InputError: if dataset.json is missing or wrong, a folder is empty, files of a case are missing, or no case has
+            some optional channel.
     """
     folder = folder.resolve()
     image_folder, label_folder = next(
@@ -100,7 +110,15 @@ def load_dataset(folder: Path) -> Dataset:
     except ValidationError as error:
         raise InputError(f"{folder / DATASET_JSON}: field 'labels': {first_problem(error)}") from error
     num_channels = len(description.channel_names)
-    images = find_images(image_folder, description.file_ending, num_channels)
+    channel_names = tuple(description.channel_names[str(index)] for index in range(num_channels))
+    optional = numbers_of(description.optional_channels, channel_names)
+    images = find_images(image_folder, description.file_ending, num_channels, optional)
+    for number in optional:
+        if not any(len(paths) < num_channels or paths[number] for paths in images.values()):
+            raise InputError(
+                f"{image_folder}: no case has channel {number} ({channel_names[number]}); "
+                f"add its files (…_{number:04}) or take it out of {DATASET_JSON}"
+            )
     cases = [
         RawCase(name=name, image_paths=paths, label_path=find_label(label_folder, name, description.file_ending))
         for name, paths in images.items()
@@ -112,12 +130,18 @@ def load_dataset(folder: Path) -> Dataset:
     return Dataset(
         name=folder.name,
         folder=folder,
-        channel_names=tuple(description.channel_names[str(index)] for index in range(num_channels)),
+        channel_names=channel_names,
         labels=labels,
         file_ending=description.file_ending,
         cases=tuple(cases),
         patients=patients_of(list(images), description.patients),
+        optional_channels=description.optional_channels,
     )
+
+
+def numbers_of(names: Collection[str], channel_names: tuple[str, ...]) -> tuple[int, ...]:
+    """Numbers of the channels that have one of these names."""
+    return tuple(number for number, name in enumerate(channel_names) if name in names)
 
 
 def find_test_cases(dataset: Dataset) -> list[RawCase]:
@@ -125,7 +149,8 @@ def find_test_cases(dataset: Dataset) -> list[RawCase]:
     folder = dataset.folder / "imagesTs"
     if not folder.is_dir() or not any(stem_of(path, dataset.file_ending) is not None for path in folder.iterdir()):
         return []
-    images = find_images(folder, dataset.file_ending, len(dataset.channel_names))
+    optional = numbers_of(dataset.optional_channels, dataset.channel_names)
+    images = find_images(folder, dataset.file_ending, len(dataset.channel_names), optional)
     labels = {name: find_label(dataset.folder / "labelsTs", name, dataset.file_ending) for name in images}
     return [
         RawCase(name=name, image_paths=paths, label_path=labels[name] if labels[name].is_file() else None)
@@ -157,10 +182,16 @@ def find_label(folder: Path, case: str, ending: str) -> Path:
     return next((path for path in paths if path.is_file()), paths[0])
 
 
-def find_images(folder: Path, ending: str, num_channels: int) -> dict[str, tuple[Path, ...]]:
+def find_images(
+    folder: Path, ending: str, num_channels: int, optional: Collection[int] = ()
+) -> dict[str, tuple[Path | None, ...]]:
     """Images of a folder by case name, one path a channel: case_0000, case_0001, … or plain names for one channel.
 
     A colour picture and a 4D file without a channel's number hold all channels; DICOM series are folders or zip files.
+
+    Args:
+        optional: numbers of channels that may be missing, and are None then. Where there are any, a file that holds
+            all channels has no channel's number.
 
     Raises:
         InputError: if the folder is missing or empty, or a case has too few or too many channels.
@@ -180,14 +211,19 @@ def find_images(folder: Path, ending: str, num_channels: int) -> dict[str, tuple
         if channel in found.setdefault(name, {}):
             raise InputError(f"{path}: a second file for channel {channel} of case {name}; keep one of them")
         found[name][channel] = path
+    images: dict[str, tuple[Path | None, ...]] = {}
     for name, channels in found.items():
-        holds_all = list(channels) == [0] and (stems[channels[0]] == name or may_be_colour(channels[0]))
-        if not holds_all and sorted(channels) != list(range(num_channels)):
+        if list(channels) == [0] and (stems[channels[0]] == name or (may_be_colour(channels[0]) and not optional)):
+            images[name] = (channels[0],)  # it holds all channels
+            continue
+        if set(channels) | set(optional) != set(range(num_channels)):
+            may_miss = f" ({', '.join(map(str, optional))} may be missing)" if optional else ""
             raise InputError(
                 f"{folder / name}: wrong channel count: files for channels {sorted(channels)}, "
-                f"expected {num_channels}, numbered from _0000; add the missing or remove the extra files"
+                f"expected {num_channels}, numbered from _0000{may_miss}; add the missing or remove the extra files"
             )
-    return {name: tuple(channels[index] for index in sorted(channels)) for name, channels in found.items()}
+        images[name] = tuple(channels.get(number) for number in range(num_channels))
+    return images
 
 
 def image_endings(folder: Path) -> list[str]:

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
-import numpy as np
-from pydantic import ConfigDict, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, WrapValidator, field_validator, model_validator
 
 from .errors import InputError, OutputError
 from .formats import IMAGE_ENDINGS, read_channels
 from .image import read_label_map
-from .labels import BACKGROUND, LabelSet
-from .record import Record, read_record, write_record
+from .labels import BACKGROUND, IGNORE, LabelSet, Region, ids_in
+from .record import Record, is_unused, read_record, write_record
 
 DATASET_JSON = "dataset.json"
 
 log = logging.getLogger("spadunet")
+
+
+def check_ids(value: object, handler: Callable[[object], int | list[int]]) -> int | list[int]:
+    """One line of error where the value of a label is neither of the two that it may be."""
+    try:
+        return handler(value)
+    except ValidationError as error:
+        raise ValueError("expected a whole number, or a list of them for a region") from error
+
+
+LabelIds = Annotated[int | list[int], WrapValidator(check_ids)]
 
 
 class DatasetDescription(Record):
@@ -30,7 +42,12 @@ class DatasetDescription(Record):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     channel_names: dict[str, str]
-    labels: dict[str, int]
+    labels: dict[str, LabelIds]
+    """An id, or the ids of a region."""
+    regions_class_order: tuple[int, ...] | None = Field(default=None, exclude_if=is_unused)
+    """Id that each region is painted with, where there are regions."""
+    optional_channels: tuple[str, ...] = Field(default=(), exclude_if=is_unused)
+    """Names of channels that a case may lack."""
     file_ending: str = ".nii.gz"
     patients: dict[str, str] = {}
 
@@ -63,20 +80,68 @@ class DatasetDescription(Record):
 
     @field_validator("labels")
     @classmethod
-    def check_labels(cls, labels: dict[str, int]) -> dict[str, int]:
-        """Background is 0."""
+    def check_labels(cls, labels: dict[str, int | list[int]]) -> dict[str, int | list[int]]:
+        """Background is 0, ignore one id, no label without any."""
         if labels.get(BACKGROUND) != 0:
             raise ValueError('expected "background": 0 among the labels')
-        if "ignore" in labels:
-            raise ValueError("an ignore label is not supported yet; leave it out and give its voxels another label")
-        if any(not 0 <= value < 2**16 for value in labels.values()):
+        if isinstance(labels.get(IGNORE), list):
+            raise ValueError('"ignore" is one id, not a list')
+        if [] in labels.values():
+            raise ValueError("a region needs at least one id")
+        if any(not 0 <= label_id < 2**16 for value in labels.values() for label_id in as_tuple(value)):
             raise ValueError("label ids lie between 0 and 65535")
         return labels
 
+    @field_validator("optional_channels")
+    @classmethod
+    def check_optional(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        """They are channels."""
+        channels = list(info.data.get("channel_names", {}).values())
+        if not set(names) <= set(channels):
+            raise ValueError(f"expected names among channel_names, {channels}")
+        return names
+
+    @model_validator(mode="after")
+    def check_order(self) -> DatasetDescription:
+        """Regions have an id each to be painted with."""
+        regions = self.region_ids()
+        if regions and len(self.regions_class_order or ()) != len(regions):
+            order = self.regions_class_order and list(self.regions_class_order)
+            raise ValueError(
+                f"field 'regions_class_order': expected an id for each of {', '.join(regions)}, in this order, "
+                f"since a label is a region (found {order})"
+            )
+        return self
+
+    def region_ids(self) -> dict[str, tuple[int, ...]]:
+        """Ids of all labels but background and ignore, if one of them has several; else nothing."""
+        found = {name: as_tuple(value) for name, value in self.labels.items() if name not in (BACKGROUND, IGNORE)}
+        return found if any(len(ids) > 1 for ids in found.values()) else {}
+
     def label_set(self) -> LabelSet:
-        """The labels in the order of their ids."""
-        names = sorted(self.labels, key=lambda name: self.labels[name])
-        return LabelSet(names=tuple(names), ids=tuple(self.labels[name] for name in names))
+        """The labels in the order of their ids, and the regions in their own."""
+        regions = self.region_ids()
+        labels = {name: as_tuple(value) for name, value in self.labels.items() if name != IGNORE}
+        classes = sorted((ids[0], name) for name, ids in labels.items() if len(ids) == 1)
+        if regions:  # a class for every id, whether it has a name of its own or not
+            names = dict(classes)
+            ids_there = sorted({label_id for ids in labels.values() for label_id in ids})
+            classes = [(label_id, names.get(label_id, f"label {label_id}")) for label_id in ids_there]
+        ignore_id = self.labels.get(IGNORE)
+        return LabelSet(
+            names=tuple(name for _, name in classes),
+            ids=tuple(label_id for label_id, _ in classes),
+            regions=tuple(
+                Region(name=name, ids=ids, painted_id=painted_id)
+                for (name, ids), painted_id in zip(regions.items(), self.regions_class_order or (), strict=False)
+            ),
+            ignore_id=ignore_id if isinstance(ignore_id, int) else None,
+        )
+
+
+def as_tuple(value: int | list[int]) -> tuple[int, ...]:
+    """The ids of a label."""
+    return (value,) if isinstance(value, int) else tuple(value)
 
 
 def read_description(folder: Path) -> DatasetDescription:
@@ -103,10 +168,11 @@ def describe(folder: Path, images: list[Path], labels: list[Path], ending: str) 
     num_channels = len(numbers) if len(numbers) > 1 and "0000" in numbers else len(read_channels(images[0])[0])
     ids: set[int] = set()
     for path in labels:
-        ids.update(np.unique(read_label_map(path).array).tolist())
+        ids.update(ids_in(read_label_map(path).array))
+    labels_found: dict[str, LabelIds] = {str(label_id): label_id for label_id in sorted(ids - {0})}
     description = DatasetDescription(
         channel_names={str(number): f"channel {number}" for number in range(num_channels)},
-        labels={BACKGROUND: 0} | {str(label_id): label_id for label_id in sorted(ids - {0})},
+        labels={BACKGROUND: 0, **labels_found},
         file_ending=ending,
     )
     try:

@@ -30,10 +30,14 @@ class Image:
 
     array: np.ndarray
     affine: np.ndarray
+    missing_channels: tuple[int, ...] = ()
+    """Numbers of optional channels that the image lacks; 0 in the array."""
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4:
             raise ValueError(f"an image array has 4 axes (channel and three of space), not shape {self.array.shape}")
+        if self.missing_channels and not set(self.missing_channels) < set(range(len(self.array))):
+            raise ValueError(f"of {len(self.array)} channels, {list(self.missing_channels)} cannot be missing")
         check_affine(self.affine)
 
     @property
@@ -118,19 +122,23 @@ def format_spacing(spacing_mm: Spacing) -> str:
     return "×".join(f"{side:.4g}" for side in spacing_mm)
 
 
-def read_image(paths: Sequence[Path], *, num_channels: int | None = None) -> Image:
+def read_image(paths: Sequence[Path | None], *, num_channels: int | None = None) -> Image:
     """Read one file a channel, or a colour picture, into one image.
 
     Args:
+        paths: None where a channel is missing.
         num_channels: how many there must be, where that is known.
 
     Raises:
         InputError: if a file is missing, damaged, not a 2D or 3D image, holds NaN or infinite values, if the
             channels' grids differ, or if there are too few or too many.
     """
+    present = [path for path in paths if path is not None]
+    missing = tuple(number for number, path in enumerate(paths) if path is None)
+    expected = len(present) if missing else num_channels
     arrays: list[np.ndarray] = []
     affines: list[np.ndarray] = []
-    for path in paths:
+    for path in present:
         array, affine = read_channels(path)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             number = int((~np.isfinite(array)).sum())
@@ -141,14 +149,18 @@ def read_image(paths: Sequence[Path], *, num_channels: int | None = None) -> Ima
         affines.append(affine)
         difference = grid_difference(arrays[0].shape[1:], affines[0], array.shape[1:], affine)
         if difference:
-            raise InputError(f"{path}: does not lie on the grid of {paths[0]}: {difference}; resample one to the other")
-    array = as_channels(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), num_channels)
-    if num_channels is not None and len(array) != num_channels:
-        is_4d = len(array) > len(paths) and ending_of(paths[0], VOLUME_ENDINGS) is not None
+            raise InputError(
+                f"{path}: does not lie on the grid of {present[0]}: {difference}; resample one to the other"
+            )
+    array = as_channels(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), expected)
+    if expected is not None and len(array) != expected:
+        is_4d = len(array) > len(present) and ending_of(present[0], VOLUME_ENDINGS) is not None
         shape = "×".join(map(str, array.shape[::-1]))
         remedy = f" (it is 4D, {shape}; split it into volumes)" if is_4d else ""
-        raise InputError(f"{paths[0]}: wrong channel count: {len(array)}, expected {num_channels}{remedy}")
-    return Image(array=array, affine=affines[0])
+        raise InputError(f"{present[0]}: wrong channel count: {len(array)}, expected {expected}{remedy}")
+    if missing:
+        array = np.insert(array, [number - before for before, number in enumerate(missing)], 0, axis=0)
+    return Image(array=array, affine=affines[0], missing_channels=missing)
 
 
 def as_channels(array: np.ndarray, num_channels: int | None) -> np.ndarray:

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from .record import FormatVersion, Record
+from .record import FormatVersion, Record, is_unused
 
-BACKGROUND = "background"
+BACKGROUND, IGNORE = "background", "ignore"
+MAX_COUNTED_ID = 1 << 12
+
+
+class Region(Record):
+    """A structure made of all voxels with one of `ids`; a predicted label map shows it as `painted_id`."""
+
+    name: str
+    ids: tuple[int, ...]
+    painted_id: int
 
 
 class LabelSet(Record):
     """Class names and their ids in label maps, background (id 0) first.
 
-    Networks count classes 0 … num_classes - 1 in this order; files hold the ids, which may have gaps.
+    Networks count classes 0 … num_classes - 1 in this order; files hold the ids, which may have gaps. Stored cases
+    hold ignored voxels as class number num_classes. Classes never overlap; regions, which are unions of classes, may.
     """
 
     format_version: FormatVersion = 1
     names: tuple[str, ...]
     ids: tuple[int, ...]
+    regions: tuple[Region, ...] = Field(default=(), exclude_if=is_unused)
+    """What is learned instead of the classes, where there are any; the later is painted over the earlier."""
+    ignore_id: int | None = Field(default=None, exclude_if=is_unused)
+    """Of voxels of which nothing is known: they are neither learned nor scored, and never predicted."""
 
     @model_validator(mode="after")
     def check(self) -> LabelSet:
-        """Background first, at least one class beside it, nothing twice."""
+        """Background first, at least one class beside it, nothing twice, regions that can be painted."""
         if len(self.names) != len(self.ids):
             raise ValueError(f"{len(self.names)} names but {len(self.ids)} ids")
         if not self.ids or self.ids[0] != 0:
@@ -33,35 +47,119 @@ class LabelSet(Record):
             raise ValueError("at least one label beside background is needed")
         if len(set(self.ids)) != len(self.ids) or len(set(self.names)) != len(self.names):
             raise ValueError(f"names and ids must be unique, not {dict(zip(self.names, self.ids, strict=True))}")
+        if self.ignore_id is not None and (self.ignore_id in self.ids or self.ignore_id < 0):
+            raise ValueError(f"ignore needs an id of its own, not {self.ignore_id}; the others are {list(self.ids)}")
+        check_regions(self.regions, self.ids)
         return self
 
     @property
     def num_classes(self) -> int:
-        """Classes with background."""
+        """Classes with background, without ignore."""
         return len(self.ids)
 
     @property
-    def foreground_names(self) -> tuple[str, ...]:
-        """Names of all classes but background."""
-        return self.names[1:]
+    def num_outputs(self) -> int:
+        """Channels of a network's logits: a class each (softmax), or a region each (sigmoid, no background)."""
+        return len(self.regions) or self.num_classes
+
+    @property
+    def ignore_class(self) -> int | None:
+        """Class number of ignored voxels in stored cases."""
+        return None if self.ignore_id is None else self.num_classes
+
+    @property
+    def known_ids(self) -> tuple[int, ...]:
+        """All ids that a label map may hold, by class number."""
+        return self.ids if self.ignore_id is None else (*self.ids, self.ignore_id)
+
+    @property
+    def structures(self) -> tuple[Region, ...]:
+        """What is looked for: the regions, or else each class but background as a region of its own."""
+        if self.regions:
+            return self.regions
+        return tuple(
+            Region(name=name, ids=(label_id,), painted_id=label_id)
+            for name, label_id in zip(self.names[1:], self.ids[1:], strict=True)
+        )
+
+    @property
+    def painted_classes(self) -> tuple[int, ...]:
+        """Class number that each region is painted with."""
+        return tuple(self.ids.index(region.painted_id) for region in self.regions)
+
+    def targets(self) -> np.ndarray:
+        """What the network should answer for each class number: float32 (classes, num_outputs) of 0 and 1.
+
+        One-hot; with regions, 1 for each region that the class belongs to. Ignored voxels, the last row where there
+        is such a label, are all 0.
+        """
+        if self.regions:
+            rows = np.array([[label_id in region.ids for region in self.regions] for label_id in self.ids])
+        else:
+            rows = np.eye(self.num_classes)
+        return np.pad(rows.astype(np.float32), ((0, len(self.known_ids) - self.num_classes), (0, 0)))
 
     def unknown_ids(self, array: np.ndarray) -> list[int]:
         """Sorted values of a label map (any shape, integer) that are no label."""
-        return sorted(set(np.unique(array).tolist()) - set(self.ids))
+        return sorted(set(ids_in(array)) - set(self.known_ids))
 
     def to_classes(self, array: np.ndarray) -> np.ndarray:
-        """Label ids (any shape, integer) to class numbers 0 … num_classes - 1, uint8 or uint16.
+        """Label ids (any shape, integer) to class numbers 0 … num_classes (which is ignore), uint8 or uint16.
 
         Raises:
             ValueError: if a value is no label.
         """
         unknown = self.unknown_ids(array)
         if unknown:
-            raise ValueError(f"label values {unknown} are not among {list(self.ids)}")
-        order = np.argsort(self.ids)
-        classes = order[np.searchsorted(np.asarray(self.ids)[order], array)]
-        return classes.astype(np.uint8 if self.num_classes <= 256 else np.uint16)
+            raise ValueError(f"label values {unknown} are not among {list(self.known_ids)}")
+        dtype = np.uint8 if len(self.known_ids) <= 256 else np.uint16
+        if self.known_ids == tuple(range(len(self.known_ids))):
+            return array.astype(dtype)
+        class_of = np.zeros(max(self.known_ids) + 1, dtype)
+        class_of[list(self.known_ids)] = np.arange(len(self.known_ids))
+        return class_of[array]
 
     def to_ids(self, classes: np.ndarray) -> np.ndarray:
-        """Class numbers (any shape) to label ids, in the smallest unsigned type that holds them."""
+        """Class numbers (any shape, none ignored) to label ids, in the smallest unsigned type that holds them."""
         return np.asarray(self.ids, dtype=np.min_scalar_type(max(self.ids)))[classes]
+
+
+def ids_in(array: np.ndarray) -> list[int]:
+    """Sorted values of a label map (any shape, integer), none of an empty one.
+
+    Small values are counted plane by plane, for the memory's sake: sorting a large volume takes ten times as long.
+    """
+    if not array.size:
+        return []
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= MAX_COUNTED_ID:
+        return [int(value) for value in np.unique(array)]
+    is_there = np.zeros(high + 1, bool)
+    for plane in array if array.ndim > 1 else [array]:
+        is_there |= np.bincount(plane.ravel(), minlength=high + 1) > 0
+    return np.flatnonzero(is_there).tolist()
+
+
+def check_regions(regions: tuple[Region, ...], ids: tuple[int, ...]) -> None:
+    """Raise ValueError unless each region can be told from the others in a painted label map.
+
+    Args:
+        ids: of all classes, background first.
+    """
+    for number, region in enumerate(regions):
+        if not region.ids or not set(region.ids) <= set(ids[1:]):
+            raise ValueError(f"{region.name}: a region needs ids of labels beside background, not {list(region.ids)}")
+        if region.painted_id not in region.ids:
+            raise ValueError(
+                f"{region.name}: its id in regions_class_order, {region.painted_id}, is not one of its own, "
+                f"{list(region.ids)}"
+            )
+        for earlier in regions[:number]:
+            if set(region.ids) >= set(earlier.ids):
+                raise ValueError(
+                    f"{region.name} would be painted over all of {earlier.name}; list the larger one first"
+                )
+            if region.painted_id == earlier.painted_id:
+                raise ValueError(
+                    f"{earlier.name} and {region.name} have one id, {region.painted_id}, in regions_class_order"
+                )

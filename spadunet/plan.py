@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from .labels import LabelSet
-from .record import FormatVersion, Record, digest_of
+from .record import FormatVersion, Record, digest_of, is_unused
 from .spacing import MAX_DA, Shape, Spacing
 
 
@@ -39,6 +39,8 @@ class Plan(Record):
     format_version: FormatVersion = 1
     dataset_name: str
     channel_names: tuple[str, ...]
+    optional_channels: tuple[str, ...] = Field(default=(), exclude_if=is_unused)
+    """Names of channels that a case may lack."""
     intensity: tuple[IntensityRule, ...]
     """By channel."""
     target_spacing_mm: Spacing | Literal["native"]
@@ -56,6 +58,8 @@ class Plan(Record):
         """One rule a channel, a spacing that can be, one patch a degree of anisotropy."""
         if len(self.intensity) != len(self.channel_names):
             raise ValueError(f"{len(self.intensity)} intensity rules for {len(self.channel_names)} channels")
+        if not set(self.optional_channels) <= set(self.channel_names):
+            raise ValueError(f"optional_channels {self.optional_channels} are not all among {self.channel_names}")
         if sorted(self.patch_sizes_voxels) != list(range(MAX_DA + 1)):
             raise ValueError(f"patch_sizes_voxels needs a patch for each degree 0 … {MAX_DA}")
         if self.target_spacing_mm != "native" and not all(0 < side < math.inf for side in self.target_spacing_mm):

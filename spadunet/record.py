@@ -18,6 +18,14 @@ FormatVersion = Literal[1]
 RecordType = TypeVar("RecordType", bound="Record")
 
 
+def is_unused(value: object) -> bool:
+    """For `exclude_if` of a field that came later: left out of JSON where it holds nothing.
+
+    So documents of datasets that do not use it, and their digests, stay what they were.
+    """
+    return value is None or value == ()
+
+
 class NewerFormatError(InputError):
     """A document that only a newer spadunet can read."""
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from spadunet.dataset import Dataset, find_dataset, find_images, load_dataset
+from spadunet.dataset import Dataset, RawCase, find_dataset, find_images, load_dataset
 from spadunet.errors import InputError
+from spadunet.files import sha256_of_file
 from spadunet.labels import LabelSet
 
 DATA = Path(__file__).parent.parent / "spadunet/demo/data"
@@ -210,12 +211,29 @@ def test_a_missing_folder_is_told(tmp_path: Path):
         ({"labels": None}, "field 'labels': Input should be an object (found None)"),
         (
             {"labels": {"background": 0, "tumour": [1, 2]}},
-            "field 'labels.tumour': Input should be a valid integer (found [1, 2])",
+            "field 'regions_class_order': expected an id for each of tumour, in this order, since a label is a region "
+            "(found None)",
+        ),
+        (
+            {"labels": {"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order": [1]},
+            "field 'regions_class_order': expected an id for each of whole, core, in this order, since a label is a "
+            "region (found [1])",
+        ),
+        (
+            {"labels": {"background": 0, "core": 2, "whole": [1, 2]}, "regions_class_order": [2, 1]},
+            "field 'labels': whole would be painted over all of core; list the larger one first",
         ),
         (
             {"labels": {"background": 0, "tumour": "one"}},
-            "field 'labels.tumour': Input should be a valid integer, unable to parse string as an integer "
-            "(found 'one')",
+            "field 'labels.tumour': expected a whole number, or a list of them for a region (found 'one')",
+        ),
+        (
+            {"labels": {"background": 0, "tumour": [1, "two"]}},
+            "field 'labels.tumour': expected a whole number, or a list of them for a region (found [1, 'two'])",
+        ),
+        (
+            {"labels": {"background": 0, "heart": 1, "tumour": []}},
+            "field 'labels': a region needs at least one id (found {'background': 0, 'heart': 1, 'tumour': []})",
         ),
         (
             {"labels": {"heart": 1}},
@@ -226,9 +244,16 @@ def test_a_missing_folder_is_told(tmp_path: Path):
             "field 'labels': expected \"background\": 0 among the labels (found {'background': 1, 'heart': 0})",
         ),
         (
-            {"labels": {"background": 0, "heart": 1, "ignore": 2}},
-            "field 'labels': an ignore label is not supported yet; leave it out and give its voxels another label "
-            "(found {'background': 0, 'heart': 1, 'ignore': 2})",
+            {"labels": {"background": 0, "heart": 1, "ignore": [2]}},
+            "field 'labels': \"ignore\" is one id, not a list (found {'background': 0, 'heart': 1, 'ignore': [2]})",
+        ),
+        (
+            {"labels": {"background": 0, "heart": 1, "ignore": 1}},
+            "field 'labels': ignore needs an id of its own, not 1; the others are [0, 1]",
+        ),
+        (
+            {"optional_channels": ["T2"]},
+            "field 'optional_channels': expected names among channel_names, ['MRI'] (found ['T2'])",
         ),
         (
             {"labels": {"background": 0, "heart": 65536}},
@@ -264,6 +289,82 @@ def test_a_dataset_json_that_is_missing_or_no_json_is_told(tmp_path: Path):
     assert problem_of(folder) == f"dataset.json: Invalid JSON: key must be a string at line 1 column 2; {REMEDY}"
     (folder / "dataset.json").unlink()
     assert problem_of(folder) == f"dataset.json: not found; {REMEDY}"
+
+
+def test_regions_have_a_class_for_each_id_and_keep_their_own_order(tmp_path: Path):
+    # As nnU-Net's users write it for BraTS, whose labels are 1, 2 and 3.
+    labels = {"background": 0, "whole tumour": [3, 1, 2], "tumour core": [2, 3], "enhancing": 3, "ignore": 9}
+    description = JSON | {"labels": labels, "regions_class_order": [1, 2, 3]}
+    found = load_dataset(make_dataset(tmp_path / "X", ["a_0000.nii.gz"], description=description)).labels
+    assert (found.names, found.ids) == (("background", "label 1", "label 2", "enhancing"), (0, 1, 2, 3))
+    assert [(it.name, it.ids, it.painted_id) for it in found.regions] == [
+        ("whole tumour", (3, 1, 2), 1),
+        ("tumour core", (2, 3), 2),
+        ("enhancing", (3,), 3),
+    ]
+    assert found.ignore_id == 9
+
+
+def test_a_list_of_one_id_is_that_id(tmp_path: Path):
+    description = JSON | {"labels": {"background": 0, "heart": [1]}, "regions_class_order": [1]}
+    found = load_dataset(make_dataset(tmp_path / "X", ["a_0000.nii.gz"], description=description)).labels
+    assert found == LabelSet(names=("background", "heart"), ids=(0, 1))
+
+
+# --- optional channels
+
+THREE = JSON | {
+    "channel_names": {"0": "in-phase", "1": "out-phase", "2": "T2"},
+    "optional_channels": ["T2", "in-phase"],
+}
+
+
+def test_optional_channels_may_be_missing(tmp_path: Path):
+    names = ["a_0000.nii.gz", "a_0001.nii.gz", "a_0002.nii.gz", "b_0001.nii.gz", "c_0001.nii.gz", "c_0002.nii.gz"]
+    folder = make_dataset(tmp_path / "X", names, [f"{name}.nii.gz" for name in "abc"], THREE)
+    dataset = load_dataset(folder)
+    assert dataset.optional_channels == ("T2", "in-phase")
+    found = [[path and path.name for path in case.image_paths] for case in dataset.cases]
+    assert found == [names[:3], [None, "b_0001.nii.gz", None], [None, "c_0001.nii.gz", "c_0002.nii.gz"]]
+    assert [path.name for path in dataset.cases[1].paths] == ["b_0001.nii.gz", "b.nii.gz"]
+
+
+def test_a_case_without_a_channel_that_is_not_optional_is_told(tmp_path: Path):
+    folder = make_dataset(tmp_path / "X", ["a_0000.nii.gz", "a_0002.nii.gz"], ["a.nii.gz"], THREE)
+    assert problem_of(folder) == (
+        "imagesTr/a: wrong channel count: files for channels [0, 2], expected 3, numbered from _0000 "
+        "(0, 2 may be missing); add the missing or remove the extra files"
+    )
+
+
+def test_a_channel_that_no_case_has_is_told(tmp_path: Path):
+    folder = make_dataset(tmp_path / "X", ["a_0000.nii.gz", "a_0001.nii.gz"], ["a.nii.gz"], THREE)
+    assert problem_of(folder) == (
+        "imagesTr: no case has channel 2 (T2); add its files (…_0002) or take it out of dataset.json"
+    )
+
+
+def test_a_file_that_holds_all_channels_has_no_number_where_some_are_optional(tmp_path: Path):
+    folder = make_dataset(tmp_path / "X", ["a.png", "b_0001.png"], [], THREE | {"file_ending": ".png"})
+    images = find_images(folder / "imagesTr", ".png", 3, (0, 2))
+    assert [[path and path.name for path in paths] for paths in images.values()] == [
+        ["a.png"],
+        [None, "b_0001.png", None],
+    ]
+    (folder / "imagesTr/c_0000.png").touch()
+    with pytest.raises(InputError, match=r"imagesTr/c: wrong channel count: files for channels \[0\], expected 3"):
+        find_images(folder / "imagesTr", ".png", 3, (0, 2))
+
+
+def test_the_content_of_a_case_says_which_channels_are_missing(tmp_path: Path):
+    path = tmp_path / "x.nii.gz"
+    path.write_bytes(b"x")
+    contents = {
+        RawCase(name="a", image_paths=paths, label_path=None).content()
+        for paths in ((path,), (path, None), (None, path), (None, path, None))
+    }
+    assert len(contents) == 4
+    assert sha256_of_file(path) in contents  # as before there were optional channels
 
 
 # --- patients

@@ -136,6 +136,30 @@ def test_channels_are_stacked_in_the_order_of_their_files(tmp_path: Path):
 # --- comparing grids
 
 
+def test_a_missing_channel_is_zero_and_named(tmp_path: Path):
+    first, second = np.full((2, 3, 4), 7, np.int16), np.full((2, 3, 4), 9, np.int16)
+    paths = [None, write(tmp_path / "a_0001.nii.gz", first), None, write(tmp_path / "a_0003.nii.gz", second)]
+    image = read_image(paths, num_channels=4)
+    assert image.missing_channels == (0, 2)
+    assert image.array.dtype == np.int16
+    assert [np.unique(channel).tolist() for channel in image.array] == [[0], [7], [0], [9]]
+    alone = read_image([None, None, paths[1]], num_channels=3)  # not taken for a grey picture among colour ones
+    assert [np.unique(channel).tolist() for channel in alone.array] == [[0], [0], [7]]
+    assert read_image([paths[1], paths[3]], num_channels=2).missing_channels == ()
+
+
+def test_a_4d_file_cannot_stand_for_one_channel_of_several(tmp_path: Path):
+    write_4d(tmp_path / "a_0001.nii.gz")
+    with pytest.raises(InputError, match=r"a_0001.nii.gz: wrong channel count: \d+, expected 1 \(it is 4D"):
+        read_image([None, tmp_path / "a_0001.nii.gz"], num_channels=2)
+
+
+@pytest.mark.parametrize("missing", [(0, 1), (2,), (-1,)])
+def test_channels_that_cannot_be_missing_are_refused(missing: tuple[int, ...]):
+    with pytest.raises(ValueError, match="of 2 channels, .* cannot be missing"):
+        Image(array=np.zeros((2, 1, 1, 1)), affine=np.eye(4), missing_channels=missing)
+
+
 def test_corner_distance_is_that_of_the_furthest_corner():
     stretched = np.diag([1.0, 1.0, 1.5, 1.0])
     assert corner_distance_mm((4, 4, 5), np.eye(4), stretched) == 2.0  # the last of five voxels lies at 6, not 4

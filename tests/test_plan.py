@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from spadunet.errors import InputError
 from spadunet.labels import LabelSet
 from spadunet.plan import IntensityRule, Plan
+from spadunet.record import digest_of
 from spadunet.spacing import MAX_DA
 
 MR = IntensityRule(kind="percentiles", low=0.5, high=99.5)
@@ -115,3 +116,28 @@ def test_a_plan_that_cannot_be_followed_is_refused(change: dict, message: str):
 def test_an_intensity_rule_that_cannot_be_is_refused(kind: str, low: float, high: float, message: str):
     with pytest.raises(ValidationError, match=message):
         IntensityRule.model_validate({"kind": kind, "low": low, "high": high})
+
+
+def test_optional_channels_are_channels_and_stand_in_json_only_where_there_are_any():
+    optional = Plan.model_validate(PLAN.model_dump() | {"optional_channels": ("MRI",)})
+    assert Plan.from_json(optional.to_json()) == optional
+    assert '"optional_channels"' in optional.to_json()
+    with pytest.raises(ValidationError, match=r"optional_channels \('T2',\) are not all among \('MRI',\)"):
+        Plan.model_validate(PLAN.model_dump() | {"optional_channels": ("T2",)})
+
+
+def test_plans_from_before_regions_ignore_and_optional_channels_keep_their_digests():
+    # What stored cases and interrupted runs were made from: as format version 1 wrote it.
+    text = (
+        '{"format_version":1,"dataset_name":"A","channel_names":["MRI"],'
+        '"intensity":[{"kind":"percentiles","low":0.5,"high":99.5}],"target_spacing_mm":"native",'
+        '"degree_of_anisotropy":2,"patch_sizes_voxels":{"0":[8,16,16],"1":[8,16,16],"2":[8,16,16],"3":[8,16,16],'
+        '"4":[8,16,16],"5":[8,16,16],"6":[8,16,16]},"labels":{"format_version":1,"names":["background","LV"],'
+        '"ids":[0,1]},"memory_gb":12.0,"fingerprint_digest":"0"}'
+    )
+    plan = Plan.from_json(text)
+    assert plan.digest() == digest_of(text)
+    assert plan.preprocessing_digest() == digest_of(
+        '{"channel_names":["MRI"],"intensity":[{"kind":"percentiles","low":0.5,"high":99.5}],'
+        '"target_spacing_mm":"native","labels":{"format_version":1,"names":["background","LV"],"ids":[0,1]}}'
+    )

@@ -37,15 +37,17 @@ def convert_msd(source: Path, folder: Path) -> int:
         raise InputError(f"{source}/dataset.json: labels {list(labels.ids)}; the Decathlon counts them from 0")
     images = find_images(source / "imagesTr", description.file_ending, num_channels)
     with new_dataset(folder):
-        for name, paths in images.items():
+        for name, [path, *_] in images.items():
             label = find_label(source / "labelsTr", name, description.file_ending)
             if not label.is_file():
                 raise InputError(f"{label}: label file missing; download the release again")
-            write_channels(paths[0], folder / "imagesTr", name, num_channels)
+            assert path is not None  # no channel is optional
+            write_channels(path, folder / "imagesTr", name, num_channels)
             copy(label, folder / "labelsTr" / f"{name}.nii.gz")
         if (source / "imagesTs").is_dir():
-            for name, paths in find_images(source / "imagesTs", description.file_ending, num_channels).items():
-                write_channels(paths[0], folder / "imagesTs", name, num_channels)
+            for name, [path, *_] in find_images(source / "imagesTs", description.file_ending, num_channels).items():
+                assert path is not None
+                write_channels(path, folder / "imagesTs", name, num_channels)
         original = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
         write_description(
             folder,

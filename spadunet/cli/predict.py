@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Load the model, find the images, predict them one after the other."""
-    from ..dataset import RawCase, find_images, image_endings
+    from ..dataset import RawCase, find_images, image_endings, numbers_of
     from ..dicom import holds_slices
     from ..evaluation.label_names import LABELS_JSON
     from ..files import require_writable, sha256_of_file, write_text
@@ -78,9 +78,11 @@ def execute(options: argparse.Namespace) -> int:
     if len(endings) > 1:
         raise InputError(f"-i {options.input}: holds both {' and '.join(endings)} files; put them into one folder each")
     if endings in ([], [DICOM_ENDING]) and holds_slices(options.input):
-        images: dict[str, tuple[Path, ...]] = {options.input.resolve().name: (options.input,)}
+        images: dict[str, tuple[Path | None, ...]] = {options.input.resolve().name: (options.input,)}
     else:
-        images = find_images(options.input, endings[0] if endings else NIFTI_ENDINGS[0], len(plan.channel_names))
+        ending = endings[0] if endings else NIFTI_ENDINGS[0]
+        optional = numbers_of(plan.optional_channels, plan.channel_names)
+        images = find_images(options.input, ending, len(plan.channel_names), optional)
     if options.output.resolve() == options.input.resolve():
         raise InputError(f"-o {options.output}: is the input folder; its images would be overwritten: give another")
     require_writable(options.output)

@@ -269,6 +269,7 @@ def plan(dataset: Dataset, found: Fingerprint, folder: Path, options: argparse.N
         found,
         dataset.channel_names,
         dataset.labels,
+        optional_channels=dataset.optional_channels,
         target_spacing=parse_spacing(options.spacing),
         window=window,
         memory_gb=options.memory_gb,
@@ -336,7 +337,8 @@ def read_plan(folder: Path, dataset: Dataset) -> Plan:
     from ..record import read_record
 
     plan = read_record(folder / PLAN_JSON, Plan, remedy="run spadunet_plan_and_preprocess first")
-    if (plan.channel_names, plan.labels) != (dataset.channel_names, dataset.labels):
+    found = (dataset.channel_names, dataset.optional_channels, dataset.labels)
+    if (plan.channel_names, plan.optional_channels, plan.labels) != found:
         raise InputError(
             f"{folder / PLAN_JSON}: has other channels or labels than {dataset.folder}/dataset.json; "
             "run spadunet_plan_and_preprocess again"

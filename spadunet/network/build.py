@@ -41,11 +41,11 @@ def build_backbone(preset: str) -> SpadUNet:
     return SpadUNet(size.widths, size.num_blocks)
 
 
-def build_task(num_channels: int, num_classes: int, preset: str) -> SegmentationTask:
+def build_task(num_channels: int, num_outputs: int, preset: str) -> SegmentationTask:
     """A fresh segmentation task for the backbone of a preset.
 
     Raises:
         KeyError: if there is no such preset.
     """
     size = UNET_PRESETS[preset]
-    return SegmentationTask(num_channels, num_classes, size.widths[: size.num_heads])
+    return SegmentationTask(num_channels, num_outputs, size.widths[: size.num_heads])

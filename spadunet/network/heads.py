@@ -1,6 +1,6 @@
 """What one dataset owns beside the shared backbone: a map from its channels, and its heads.
 
-Letters as in `spad_conv`; K classes.
+Letters as in `spad_conv`; K outputs, classes or regions.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from .unet import INPUT_CHANNELS
 class SegmentationTask(nn.Module):
     """A 1×1×1 map from named channels to the backbone's three, and a 1×1×1 head for each supervised level.
 
-    The map starts as the mean over channels, replicated: one grey channel enters the backbone three times.
+    The map starts as the mean over channels, replicated: one grey channel enters the backbone three times. It is
+    linear, so a missing channel, which is 0, adds nothing. A case with one channel of three thus enters at a third of
+    that channel's strength; nothing is scaled, since the norm of the backbone's stem takes any factor out again.
 
     Args:
         widths: channels of the backbone's decoded maps, finest first.
     """
 
-    def __init__(self, num_channels: int, num_classes: int, widths: Sequence[int]):
+    def __init__(self, num_channels: int, num_outputs: int, widths: Sequence[int]):
         super().__init__()
         self.channel_map = PointwiseConv(num_channels, INPUT_CHANNELS)
         nn.init.constant_(self.channel_map.weight, 1 / num_channels)
         nn.init.zeros_(self.channel_map.bias)
-        self.heads = nn.ModuleList(PointwiseConv(width, num_classes) for width in widths)
+        self.heads = nn.ModuleList(PointwiseConv(width, num_outputs) for width in widths)
 
 
 class SegmentationNetwork(nn.Module):

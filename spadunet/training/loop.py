@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from monai.losses.dice import DiceCELoss
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..errors import OutputError
+from ..labels import LabelSet
 from ..network.heads import SegmentationNetwork, SegmentationTask
 from .curves import Curves
-from .loss import deep_loss, make_loss
+from .loss import deep_loss
 from .patches import Batch, BatchStream, TrainingTask
 from .schedule import learning_rate
 from .state import Progress, checkpoint_path, load_state, read_progress, save_state
@@ -102,7 +102,6 @@ def train_network(
 
     first_step, first_seconds = step, seconds
     numbers = {task.name: index for index, task in enumerate(tasks)}
-    loss_function = make_loss()
     batches = iter(load_batches(BatchStream(tasks, options.seed), step, options))
     curves = Curves(folder, step)
     start = time.monotonic() - seconds
@@ -115,10 +114,11 @@ def train_network(
                 before = now
                 batch = next(batches)
                 waited = time.monotonic() - before
+                number = numbers[batch.task]
                 rate = learning_rate(share_done(step, seconds, options), options.learning_rate)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
-                loss = train_step(network, numbers[batch.task], batch, optimiser, loss_function, options)
+                loss = train_step(network, number, batch, tasks[number].plan.labels, optimiser, options)
                 now = time.monotonic()
                 seconds = now - start
                 curves.add(
@@ -175,8 +175,8 @@ def train_step(
     network: JointNetwork,
     task: int,
     batch: Batch,
+    labels: LabelSet,
     optimiser: torch.optim.Optimizer,
-    loss_function: DiceCELoss,
     options: RunOptions,
 ) -> float:
     """One optimiser step; its loss.
@@ -188,7 +188,7 @@ def train_step(
     uses_bf16 = options.precision == torch.bfloat16
     with torch.autocast(options.device.type, dtype=torch.bfloat16, enabled=uses_bf16):
         logits = network.deep_logits(image, batch.da, task)
-    loss = deep_loss(loss_function, logits, classes)
+    loss = deep_loss(logits, classes, labels)
     value = float(loss.detach())
     if not math.isfinite(value):
         raise OutputError(

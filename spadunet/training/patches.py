@@ -20,7 +20,11 @@ from ..spacing import Shape
 from .augment import augment, margin
 
 FOREGROUND_SHARE = 0.33
-"""Share of patches centred on a foreground voxel (of a random class), the rest anywhere."""
+"""Share of patches centred on a foreground voxel (of a random class).
+
+The rest lie anywhere; where voxels are ignored, centred on one that is labelled background, as nnU-Net keeps to what is
+labelled.
+"""
 
 MIN_BATCH_SIZE, MAX_BATCH_SIZE = 2, 4
 
@@ -95,18 +99,26 @@ class BatchStream(Dataset):
             [f - e for f, e in zip(first, extra, strict=True)],
             (size[0] + 2 * extra[0], size[1] + 2 * extra[1], size[2] + 2 * extra[2]),
         )
-        return augment(torch.from_numpy(image), torch.from_numpy(classes), case.da, size, generator)
+        augmented = augment(torch.from_numpy(image), torch.from_numpy(classes), case.da, size, generator)
+        augmented[0][list(case.header.missing_channels)] = 0  # brightness and noise changed them too
+        return augmented
 
 
 def draw_corner(shape: Shape, size: Shape, foreground: np.ndarray, generator: np.random.Generator) -> list[int]:
     """First voxel of a patch that lies inside the volume as far as it fits, and is centred on it where it does not.
 
     Args:
-        foreground: (N, 4) class number and voxel, as `StoredCase.foreground_voxels`.
+        foreground: (N, 4) class number and voxel, as `StoredCase.foreground_voxels`; background (0) only where
+            voxels may be ignored.
     """
     room = [n - s for n, s in zip(shape, size, strict=True)]
-    if len(foreground) and generator.random() < FOREGROUND_SHARE:
-        number = generator.choice(np.unique(foreground[:, 0]))
+    numbers = np.unique(foreground[:, 0])
+    number = None
+    if (numbers > 0).any() and generator.random() < FOREGROUND_SHARE:
+        number = generator.choice(numbers[numbers > 0])
+    elif 0 in numbers:
+        number = 0
+    if number is not None:
         voxels = foreground[foreground[:, 0] == number, 1:]
         centre = voxels[generator.integers(len(voxels))].tolist()
         corner = [c - s // 2 for c, s in zip(centre, size, strict=True)]

@@ -166,7 +166,7 @@ def open_planned_case(member: TrainingDataset, name: str) -> StoredCase:
 
 def build_joint(datasets: Sequence[TrainingDataset], preset: str) -> JointNetwork:
     """A fresh backbone with a fresh task for each dataset."""
-    tasks = [build_task(len(member.plan.channel_names), member.plan.labels.num_classes, preset) for member in datasets]
+    tasks = [build_task(len(member.plan.channel_names), member.plan.labels.num_outputs, preset) for member in datasets]
     return JointNetwork(build_backbone(preset), tasks)
 
 

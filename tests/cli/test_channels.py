@@ -20,6 +20,7 @@ from spadunet.scores import Scores
 from spadunet.training.curves import read_rows
 
 NUM_CASES = 4
+PLAN_LOG = "spadunet_plan_and_preprocess.log"
 CHANNELS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "plain": lambda grey: grey,
     "scaled": lambda grey: 3 * grey,
@@ -100,9 +101,58 @@ def test_images_of_several_channels_go_from_raw_to_scores(
     assert run(evaluate.main, "-p", output, "-r", raw / "labelsTr", "-np", 1) == 0
     scores = Scores.from_json((output / "scores.json").read_text())
     assert [case.case for case in scores.cases] == names
-    assert list(scores.summary()) == list(plan.labels.foreground_names)
+    assert list(scores.summary()) == [structure.name for structure in plan.labels.structures]
 
     shutil.move(raw / "imagesTr" / f"{names[0]}_0001.nii.gz", tmp_path)
     capsys.readouterr()
     assert run(predict.main, *command) == 2
     assert f"{names[0]}: wrong channel count" in capsys.readouterr().err
+
+
+def test_cases_that_lack_optional_channels_go_from_raw_to_scores(
+    make_channels, tmp_path: Path, run, quick, capsys: pytest.CaptureFixture[str]
+):
+    names = ("plain", "inverted", "scaled")
+    raw = make_channels("Dataset004_Hippocampus", names, size=(20, 24, 16))
+    description = json.loads((raw / "dataset.json").read_text()) | {"optional_channels": ["plain", "scaled"]}
+    (raw / "dataset.json").write_text(json.dumps(description))
+    missing = {}
+    for path, numbers in zip(sorted((raw / "labelsTr").iterdir()), ((), (0,), (2,), (0, 2)), strict=True):
+        missing[path.name.removesuffix(".nii.gz")] = numbers
+        for number in numbers:
+            (raw / "imagesTr" / path.name.replace(".nii.gz", f"_{number:04}.nii.gz")).unlink()
+    data = ("--data", tmp_path)
+    assert run(plan_and_preprocess.main, "-d", 300, "--memory-gb", 0.03, "-np", 1, *data) == 0
+    plan = Plan.from_json((tmp_path / "preprocessed" / raw.name / "plan.json").read_text())
+    assert plan.optional_channels == ("plain", "scaled")
+    cases = tmp_path / "preprocessed" / raw.name / "cases"
+    for name, numbers in missing.items():
+        case = open_case(cases, name)
+        assert case.header.missing_channels == numbers
+        image, _ = case.read_patch((-2, -2, -2), case.header.geometry.shape)
+        assert [number for number, channel in enumerate(image) if not channel.any()] == list(numbers)
+    assert run(plan_and_preprocess.main, "-d", 300, "--memory-gb", 0.03, "-np", 1, *data) == 0
+    assert "0 cases made, 4 kept" in (tmp_path / "preprocessed" / raw.name / PLAN_LOG).read_text()
+
+    assert run(train.main, "-d", 300, "-f", 0, "--max-steps", 3, *quick, "--batch-size", 2, *data) == 0
+    folder = tmp_path / "results" / raw.name / "spad_unet_tiny/fold_0"
+    assert load_model(folder).tasks[raw.name].plan.optional_channels == ("plain", "scaled")
+    assert (folder / "validation" / raw.name / "scores.json").is_file()
+    output = tmp_path / "predictions"
+    command = ("-i", raw / "imagesTr", "-o", output, "-d", 300, "-device", "cpu", *data)
+    assert run(predict.main, *command) == 0
+    assert run(evaluate.main, "-p", output, "-r", raw / "labelsTr", "-np", 1) == 0
+    scores = Scores.from_json((output / "scores.json").read_text())
+    assert [case.case for case in scores.cases] == sorted(missing)
+
+    shutil.move(raw / "imagesTr" / f"{min(missing)}_0001.nii.gz", tmp_path)  # not optional
+    capsys.readouterr()
+    assert run(predict.main, *command) == 2
+    assert f"{min(missing)}: wrong channel count: files for channels [0, 2]" in capsys.readouterr().err
+    for path in (raw / "imagesTr").glob("*_0000.nii.gz"):
+        path.unlink()
+    assert run(plan_and_preprocess.main, "-d", 300, "-np", 1, *data) == 2
+    shutil.move(tmp_path / f"{min(missing)}_0001.nii.gz", raw / "imagesTr")
+    capsys.readouterr()
+    assert run(plan_and_preprocess.main, "-d", 300, "-np", 1, *data) == 2
+    assert "no case has channel 0 (plain)" in capsys.readouterr().err

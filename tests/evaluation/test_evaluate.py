@@ -13,7 +13,7 @@ import spadunet
 from spadunet.errors import InputError
 from spadunet.evaluation.evaluate import evaluate_case, evaluate_folders
 from spadunet.image import LabelMap, read_label_map, write_label_map
-from spadunet.labels import LabelSet
+from spadunet.labels import LabelSet, Region
 
 DEMO_LABELS = Path(spadunet.__file__).parent / "demo/data/Dataset004_Hippocampus/labelsTs"
 LABELS = LabelSet(names=("background", "liver", "spleen"), ids=(0, 1, 6))
@@ -104,6 +104,31 @@ def test_values_that_are_no_labels_are_listed():
         evaluate_case("a", label_map([7, 2]), label_map([1, 0]), LABELS)
     with pytest.raises(InputError, match=r"a: the reference holds the values \[2\]"):
         evaluate_case("a", label_map([1, 0]), label_map([2, 0]), LABELS)
+
+
+def test_regions_are_scored_by_name_as_the_union_of_their_ids():
+    regions = (Region(name="both", ids=(1, 6), painted_id=1), Region(name="spleen", ids=(6,), painted_id=6))
+    labels = LABELS.model_copy(update={"regions": regions})
+    reference, prediction = label_map([1, 6, 0, 0, 0, 1]), label_map([6, 6, 1, 0, 0, 0])
+    classes = evaluate_case("a", prediction, reference, labels).classes
+    assert list(classes) == ["both", "spleen"]
+    assert classes["both"].dice == pytest.approx(2 * 2 / (3 + 3))
+    assert classes["both"].hd_mm == 3.0  # from the last voxel to the third
+    assert classes["spleen"].dice == pytest.approx(2 * 1 / (2 + 1))
+    nothing = evaluate_case("a", label_map([0, 0]), label_map([0, 0]), labels).classes["both"]
+    assert (nothing.dice, nothing.num_reference_voxels) == (None, 0)
+
+
+@pytest.mark.parametrize("has_regions", [False, True])
+def test_voxels_that_the_reference_ignores_count_for_neither(has_regions: bool):
+    region = Region(name="liver", ids=(1, 6), painted_id=1)
+    labels = LABELS.model_copy(update={"ignore_id": 4, "regions": (region,) if has_regions else ()})
+    reference, prediction = label_map([1, 4, 4, 0, 4]), label_map([1, 1, 6, 0, 1])
+    liver = evaluate_case("a", prediction, reference, labels).classes["liver"]
+    assert (liver.dice, liver.hd_mm) == (1.0, 0.0)
+    assert (liver.num_prediction_voxels, liver.num_reference_voxels) == (1, 1)
+    wholly = evaluate_case("a", label_map([1, 6]), label_map([4, 4]), labels).classes["liver"]
+    assert (wholly.dice, wholly.num_prediction_voxels) == (None, 0)
 
 
 # --- two folders

@@ -59,7 +59,8 @@ def test_a_negative_label_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ({"background": 0, "whole tumour": [1, 2]}, r"labels\.json: field 'labels\.whole tumour': .*integer"),
+        ({"background": 0, "whole tumour": [1, 2]}, r"labels\.json: field 'regions_class_order': expected an id"),
+        ({"background": 0, "whole tumour": "x"}, r"labels\.json: field 'labels\.whole tumour': expected a whole"),
         ({"background": 0}, "field 'labels': at least one label beside background"),
         ({"background": 0, "a": 1, "b": 1}, "field 'labels': names and ids must be unique"),
         ({"liver": 1}, "background"),

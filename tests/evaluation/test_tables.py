@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from spadunet.evaluation.tables import csv_text, summary_json, table_text
-from spadunet.labels import LabelSet
+from spadunet.labels import LabelSet, Region
 from spadunet.scores import CaseScore, ClassScore, Scores
 
 GOOD = ClassScore(dice=0.75, assd_mm=0.5, hd_mm=12.5, num_prediction_voxels=3, num_reference_voxels=5)
@@ -58,6 +58,16 @@ def test_summary_has_the_keys_of_nnunet_and_null_where_undefined():
     assert summary["metric_per_case"][0]["case"] == "a"
     metrics = {"Dice": 0.75, "ASSD_mm": 0.5, "HD_mm": 12.5, "n_pred": 3, "n_ref": 5}
     assert summary["metric_per_case"][0]["metrics"]["1"] == metrics
+
+
+def test_summary_names_regions_by_all_their_ids():
+    regions = (
+        Region(name="liver", ids=(1, 4), painted_id=1),
+        Region(name="gall bladder, cyst", ids=(4,), painted_id=4),
+    )
+    summary = json.loads(summary_json(SCORES, LABELS.model_copy(update={"regions": regions})))
+    assert summary["labels"] == {"(1, 4)": "liver", "4": "gall bladder, cyst"}
+    assert summary["mean"]["(1, 4)"]["Dice"] == 0.75
 
 
 def test_texts_of_no_cases():

@@ -56,6 +56,17 @@ def test_an_image_smaller_than_the_patch_is_seen_whole_and_surrounded_by_the_dar
         assert image.item() in window
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 9), (8, 8, 16)], ids=["padded", "larger than the patch"])
+def test_a_missing_channel_is_zero_in_every_window_padding_included(shape):
+    image = random_image(*shape).repeat(3, 1, 1, 1)
+    image[[0, 2]] = 0
+    before, network = image.clone(), Pointwise()
+    predict_logits(network, image, 0, (4, 4, 8), missing_channels=(0, 2))
+    assert torch.equal(image, before)
+    assert all(not window[[0, 2]].any() for window in network.windows)
+    assert any((window[1] == -1).any() for window in network.windows) == (shape == (2, 3, 9))
+
+
 def test_the_middle_of_a_window_counts_more_than_its_rim():
     # Two windows of 4 that overlap by 2; the first says 0, the second 1: the nearer one wins, symmetrically.
     answers = iter([0.0, 1.0])

@@ -18,7 +18,7 @@ from spadunet.network.heads import SegmentationNetwork, load_matching
 from spadunet.plan import Plan
 from spadunet.plans.planner import make_plan
 from spadunet.training.loop import JointNetwork, RunOptions, train_step
-from spadunet.training.loss import deep_loss, make_loss
+from spadunet.training.loss import deep_loss
 from spadunet.training.patches import Batch
 
 FACTS = IntensityFacts(percentile_00_5=0, percentile_50=50, percentile_99_5=100, mean=50, std=20)
@@ -93,7 +93,7 @@ def test_every_plan_trains_the_whole_backbone(name: str):
     classes = torch.randint(plan.labels.num_classes, (1, *image.shape[2:]))
     logits = network.deep_logits(image, da)
     assert logits[0].shape == (1, plan.labels.num_classes, *image.shape[2:])
-    loss = deep_loss(make_loss(), logits, classes)
+    loss = deep_loss(logits, classes, plan.labels)
     loss.backward()
     assert loss.isfinite()
     for parameter_name, parameter in network.named_parameters():
@@ -112,7 +112,7 @@ def test_the_four_plans_take_turns_in_training_one_shared_backbone():
         image = torch.rand(2, len(plan.channel_names), *size) * 2 - 1
         batch = Batch(task=name, da=da, image=image, classes=torch.randint(plan.labels.num_classes, (2, *size)))
         before = {name: value.clone() for name, value in network.state_dict().items()}
-        assert 0 < train_step(network, number, batch, optimiser, make_loss(), OPTIONS) < math.inf
+        assert 0 < train_step(network, number, batch, plan.labels, optimiser, OPTIONS) < math.inf
         after = network.state_dict()
         assert all(value.isfinite().all() for value in after.values())
         changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
@@ -129,6 +129,19 @@ def test_several_channels_enter_as_their_mean():
     image = torch.tensor([0.0, 3.0, 9.0]).view(1, 3, 1, 1, 1)
     mapped = build(PLANS["many organs"]).task.channel_map(image)
     assert torch.allclose(mapped.flatten(), torch.full((3,), 4.0))
+
+
+def test_missing_channels_add_nothing_and_the_strength_that_they_leave_out_makes_no_difference_at_the_start():
+    torch.manual_seed(0)
+    several, one = build_task(3, 2, "tiny"), build_task(1, 2, "tiny")
+    one.heads.load_state_dict(several.heads.state_dict())
+    backbone = build_backbone("tiny")
+    image = torch.rand(1, 3, 4, 32, 32) * 2 - 1
+    image[:, [0, 2]] = 0
+    assert torch.allclose(several.channel_map(image), image[:, 1:2].expand(-1, 3, -1, -1, -1) / 3)
+    logits = SegmentationNetwork(backbone, several)(image, 1)
+    expected = SegmentationNetwork(backbone, one)(image[:, 1:2], 1)
+    assert (logits - expected).abs().max() < 1e-2 * expected.std()  # the norm's epsilon is left
 
 
 def test_a_task_of_other_channels_and_classes_takes_over_what_fits():

@@ -30,9 +30,14 @@ def first_cases(name: str, number: int) -> Dataset:
 
 def extract(array: np.ndarray, labels: np.ndarray | None, affine: np.ndarray = AXIAL):
     """Facts and voxels of one image in memory."""
+    return extract_of(array, labels, affine)
+
+
+def extract_of(array: np.ndarray, labels: np.ndarray | None, affine: np.ndarray = AXIAL, ignore_id: int | None = None):
+    """The same, with a label to ignore."""
     image = Image(array=array.astype(np.float32), affine=affine)
     label_map = None if labels is None else LabelMap(array=labels, affine=affine)
-    return extract_case(RAW, read=lambda case: (image, label_map), orient=orient_and_crop)
+    return extract_case(RAW, read=lambda case: (image, label_map), orient=orient_and_crop, ignore_id=ignore_id)
 
 
 def test_only_labelled_voxels_count_and_all_channels_are_taken_there():
@@ -131,3 +136,38 @@ def test_the_digest_changes_with_any_file_and_with_nothing_else(tmp_path: Path):
     assert len(set(digests)) == 3
     paths[0].write_bytes(b"y")
     assert digest_of_dataset(dataset) == digests[-1]
+
+
+def test_ignored_voxels_are_no_foreground():
+    array = np.arange(1, 9).reshape(1, 2, 2, 2)
+    labels = np.array([[[0, 9], [1, 9]], [[2, 0], [0, 0]]])
+    _, voxels = extract_of(array, labels, ignore_id=9)
+    np.testing.assert_array_equal(voxels, [[3, 5]])
+    _, voxels = extract_of(array, np.where(labels, 9, 0), ignore_id=9)  # nothing is labelled
+    np.testing.assert_array_equal(voxels, [np.arange(1, 9)])
+
+
+def test_what_is_ignored_is_part_of_the_digest():
+    dataset = first_cases("Dataset004_Hippocampus", 1)
+    ignoring = dataset.labels.model_copy(update={"ignore_id": 9})
+    assert digest_of_dataset(dataset) != digest_of_dataset(dataclasses.replace(dataset, labels=ignoring))
+
+
+def test_intensities_of_a_channel_come_from_the_cases_that_have_it():
+    array = np.arange(1, 9, dtype=np.float32).reshape(1, 2, 2, 2)
+    images = {
+        "a": Image(array=np.insert(array, 0, 0, axis=0), affine=AXIAL, missing_channels=(0,)),
+        "b": Image(array=np.insert(100 * array, 1, 0, axis=0), affine=AXIAL, missing_channels=(1,)),
+        "c": Image(array=np.concatenate([100 * array, array]), affine=AXIAL),
+    }
+    dataset = first_cases("Dataset004_Hippocampus", 0)
+    cases = tuple(RawCase(name=name, image_paths=(), label_path=None) for name in images)
+    found = extract_fingerprint(
+        dataclasses.replace(dataset, cases=cases),
+        read=lambda case: (images[case.name], None),
+        orient=orient_and_crop,
+        num_processes=1,
+    )
+    assert [facts.mean for facts in found.intensities] == [450, 4.5]
+    assert [facts.percentile_50 for facts in found.intensities] == [450, 4.5]
+    assert images["a"].array[0].max() == 0  # the image itself stays as it is

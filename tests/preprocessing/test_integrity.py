@@ -225,3 +225,52 @@ def test_a_label_map_without_an_image_is_told(cohort: Path):
     shutil.copy(cohort / "labelsTr/a0.nii.gz", cohort / "labelsTr/a00.nii.gz")
     text = f"{cohort.resolve()}/labelsTr/a00.nii.gz: no image has this name; it is not used"
     assert findings_of(cohort) == [("warning", "", text)]
+
+
+# --- regions, ignore, optional channels
+
+
+def describe(folder: Path, **keys: object) -> None:
+    """Change some keys of a dataset.json."""
+    description = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(description | keys))
+
+
+def test_ignore_is_a_known_id_and_labels_nothing(cohort: Path):
+    describe(cohort, labels={"background": 0, "organ": 1, "ignore": 9})
+    labels = np.ones((8, 9, 10), np.uint8)
+    labels[0] = 9
+    write(cohort / "labelsTr/a0.nii.gz", labels)
+    assert findings_of(cohort) == []
+    write(cohort / "labelsTr/a0.nii.gz", np.where(labels == 9, 9, 0).astype(np.uint8))
+    write(cohort / "labelsTr/a1.nii.gz", np.full_like(labels, 9))
+    write(cohort / "labelsTr/a2.nii.gz", np.full_like(labels, 8))
+    found = findings_of(cohort)
+    assert [(severity, case) for severity, case, _ in found] == [("error", "a2"), ("warning", "a0"), ("warning", "a1")]
+    assert "holds label values [8] that dataset.json does not name (it has [0, 1, 9])" in found[0][2]
+    assert all(text.endswith("no voxel is labelled") for _, _, text in found[1:])
+
+
+def test_a_region_is_unseen_only_if_all_its_ids_are(cohort: Path):
+    describe(
+        cohort,
+        labels={"background": 0, "whole": [1, 2, 3], "part": [2, 3]},
+        regions_class_order=[1, 2],
+    )
+    assert findings_of(cohort) == [
+        ("warning", "", "no training case has a voxel of part (label 2, 3); it cannot be learned")
+    ]
+
+
+def test_only_channels_that_are_there_are_checked(cohort: Path):
+    describe(cohort, channel_names={"0": "T1", "1": "T2"}, optional_channels=["T1", "T2"])
+    for path in [*cohort.glob("images*/*.nii.gz")]:
+        path.rename(path.with_name(path.name.replace(".nii.gz", "_0001.nii.gz")))
+    shutil.copy(cohort / "imagesTr/a1_0001.nii.gz", cohort / "imagesTr/a0_0000.nii.gz")
+    assert findings_of(cohort) == []
+    constant = write(cohort / "imagesTr/a0_0000.nii.gz", np.full((8, 9, 10), 7, np.int16))
+    [(severity, case, text)] = findings_of(cohort)
+    assert (severity, case) == ("error", "a0")
+    assert text.startswith(f"{constant.resolve()}: every voxel is 7")
+    write(cohort / "labelsTr/a1.nii.gz", np.ones((8, 9, 11), np.uint8))
+    assert any("does not lie on the grid of" in text and "a1_0001.nii.gz" in text for _, _, text in findings_of(cohort))

@@ -58,3 +58,11 @@ def test_the_result_is_float32_whatever_comes_in():
 def test_a_rule_for_each_channel_is_needed():
     with pytest.raises(ValueError, match="shorter"):
         normalise(np.zeros((2, 1, 1, 1)), [CT])
+
+
+def test_a_missing_channel_is_zero_in_the_middle_of_the_range():
+    image = np.stack([np.full((1, 1, 3), 40), np.zeros((1, 1, 3)), np.array([[[10, 20, 30]]])])
+    expected = [[[[0, 0, 0]]], [[[0, 0, 0]]], [[[-1, 0, 1]]]]
+    np.testing.assert_array_equal(normalise(image, [CT, CT, MR], missing=(1,)), expected)
+    np.testing.assert_array_equal(normalise(image, [CT, MR, MR], missing=(1,)), expected)
+    assert normalise(image, [CT, CT, MR])[1].tolist() == [[[pytest.approx(-0.2)] * 3]]  # air, were it there

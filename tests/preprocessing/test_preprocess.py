@@ -99,6 +99,26 @@ def test_the_box_holds_every_channel():
     assert orient_and_crop(Image(array=array, affine=AXIAL)).box == ((0, 3), (1, 2), (1, 2))
 
 
+@pytest.mark.parametrize("spacing_mm", ["native", (1.0, 0.7, 1.3)])
+def test_a_missing_channel_stays_zero_and_takes_no_part_in_the_box(spacing_mm):
+    array = np.zeros((3, 4, 6, 6), np.float32)
+    array[1, :, 2:5, 1:] = np.random.default_rng(0).uniform(1, 4, (4, 3, 5))
+    image = Image(array=array, affine=AXIAL, missing_channels=(0, 2))
+    case = preprocess("a", image, None, plan_of(spacing_mm, num_channels=3))
+    assert case.missing_channels == (0, 2)
+    assert case.geometry.crop == ((0, 4), (2, 5), (1, 6))
+    assert not case.image[[0, 2]].any()
+    alone = preprocess("a", Image(array=array[1:2], affine=AXIAL), None, plan_of(spacing_mm))
+    np.testing.assert_array_equal(case.image[1:2], alone.image)
+
+
+def test_ignored_voxels_become_the_class_after_the_last():
+    labels = LabelSet(names=LABELS.names, ids=LABELS.ids, ignore_id=9)
+    case = make(np.ones((1, 1, 1, 3)), labels=np.array([[[0, 9, 63]]]), plan=plan_of(labels=labels))
+    assert case.classes is not None
+    assert case.classes.ravel().tolist() == [0, 2, 1]
+
+
 def test_labels_that_the_plan_does_not_know_are_refused():
     with pytest.raises(ValueError, match=r"^label values \[5\] are not among \[0, 63\]$"):
         make(np.ones((1, 1, 1, 2)), labels=np.array([[[0, 5]]]))

@@ -20,6 +20,7 @@ from spadunet.preprocessing.resample import (
     blocks_of,
     combine_slices,
     largest_of_logits,
+    paint_positive,
     resample_array,
     resample_classes,
     resample_image,
@@ -276,6 +277,17 @@ def test_scores_are_interpolated_before_the_largest_is_taken():
 def test_scores_all_below_zero_have_a_largest_too():
     logits = np.array([-9.0, -3.0, -5.0]).reshape(3, 1, 1, 1)
     assert largest_of_logits(logits, (1, 1, 1), ALL_LINEAR).ravel().tolist() == [1]
+
+
+def test_regions_are_painted_where_their_logit_is_above_zero_the_later_over_the_earlier():
+    logits = np.array([[1.0, 2, 0, -1], [-1, 3, -5, 4]]).reshape(2, 1, 1, 4)
+    painted = paint_positive(logits, (2, 5), (1, 1, 4), ALL_LINEAR)
+    assert painted.ravel().tolist() == [2, 5, 0, 5]  # a logit of 0 is no region
+    assert painted.dtype == np.uint8
+    # Halfway between 3 and -5 the second region is gone, where voxels of 0 and 1 would be rounded.
+    assert paint_positive(logits[1:, ..., 1:3], (5,), (1, 1, 4), ALL_LINEAR).ravel().tolist() == [5, 5, 0, 0]
+    assert paint_positive(logits[1:, ..., 1:3], (300,), (1, 1, 1), ALL_LINEAR).tolist() == [[[0]]]
+    assert paint_positive(logits[:1], (300,), (1, 1, 4), ALL_LINEAR).dtype == np.uint16
 
 
 # --- shape

@@ -7,7 +7,7 @@ import pytest
 
 from spadunet.case import Case
 from spadunet.image import Image, LabelMap
-from spadunet.labels import LabelSet
+from spadunet.labels import LabelSet, Region
 from spadunet.plan import IntensityRule, Plan
 from spadunet.preprocessing.preprocess import preprocess
 from spadunet.preprocessing.restore import restore_logits
@@ -119,3 +119,17 @@ def test_a_single_voxel_and_an_empty_map_come_back():
         case = preprocess("a", image, label_map, plan_of((1, 1, 1)))
         restored = restore(case)
         np.testing.assert_array_equal(restored.array, label_map.array)
+
+
+@pytest.mark.parametrize("target_spacing_mm", ["native", (1.3, 1.3, 1.3)])
+def test_regions_come_back_as_the_ids_they_are_painted_with(target_spacing_mm):
+    image, label_map = ball(STORAGES["oblique"], (1.5, 1.5, 1.5))
+    regions = (Region(name="organ", ids=(63, 7), painted_id=63), Region(name="tumour", ids=(7,), painted_id=7))
+    labels = LABELS.model_copy(update={"regions": regions})
+    case = preprocess("a", image, label_map, plan_of(target_spacing_mm))
+    assert case.classes is not None
+    logits = np.stack([case.classes > 0, case.classes == LABELS.names.index("tumour")]) * 2.0 - 1  # (R, D, H, W)
+    restored = restore_logits(logits, case.geometry, labels)
+    assert set(np.unique(restored.array).tolist()) == {0, 63, 7}
+    for ids in ((63, 7), (7,)):
+        assert dice(np.isin(restored.array, ids), np.isin(label_map.array, ids)) > 0.95

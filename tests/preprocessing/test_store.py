@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -127,6 +129,31 @@ def test_a_single_voxel_is_stored_too(tmp_path: Path):
     np.testing.assert_array_equal(image, case.image)
 
 
+def test_a_missing_channel_is_zero_inside_and_around_the_volume(tmp_path: Path):
+    case = case_of((2, 8, 8))
+    case.image[1] = 0
+    without = dataclasses.replace(case, missing_channels=(1,))
+    store_case(tmp_path, without, made_from="", plan_digest="")
+    stored = open_case(tmp_path, "a")
+    assert stored.header.missing_channels == (1,)
+    image, _ = stored.read_patch((-1, -1, -1), (4, 10, 10))
+    assert not image[1].any()
+    assert (image[0, 0] == -1).all()
+
+
+def test_headers_without_missing_channels_are_as_they_were(tmp_path: Path):
+    store_case(tmp_path, case_of((2, 8, 8)), made_from="", plan_digest="")
+    assert list(json.loads((tmp_path / "a.json").read_text())) == [
+        "format_version",
+        "name",
+        "made_from",
+        "plan_digest",
+        "num_channels",
+        "geometry",
+    ]
+    assert open_case(tmp_path, "a").header.missing_channels == ()
+
+
 # --- foreground
 
 
@@ -134,6 +161,15 @@ def test_foreground_voxels_are_listed_with_their_class():
     classes = np.zeros((2, 2, 3), np.uint8)
     classes[0, 1, 2], classes[1, 0, 0], classes[1, 1, 1] = 2, 1, 2
     np.testing.assert_array_equal(sample_foreground(classes), [[1, 1, 0, 0], [2, 0, 1, 2], [2, 1, 1, 1]])
+
+
+def test_ignored_voxels_are_no_foreground(tmp_path: Path):
+    classes = np.array([[[0, 2, 1, 2]]], np.uint8)
+    np.testing.assert_array_equal(sample_foreground(classes, 2), [[0, 0, 0, 0], [1, 0, 0, 2]])  # background too
+    assert sample_foreground(np.full((1, 1, 4), 2, np.uint8), 2).shape == (0, 4)
+    case = case_of((2, 8, 8))
+    store_case(tmp_path, case, made_from="", plan_digest="", ignore_class=2)
+    assert set(open_case(tmp_path, "a").foreground_voxels()[:, 0].tolist()) == {0, 1}
 
 
 def test_no_foreground_gives_no_rows():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from spadunet.case import Case
+from spadunet.preprocessing.store import open_case, store_case
 from spadunet.training import patches
 from spadunet.training.loop import load_batches
 from spadunet.training.patches import Batch, BatchStream, TrainingTask, choose_batch_size, draw_corner
@@ -82,6 +86,17 @@ def test_a_share_of_patches_is_centred_on_foreground_and_every_class_as_often():
     assert abs(centres[700, 700, 700] - 2000 * share) < allowed
 
 
+def test_where_voxels_are_ignored_the_rest_of_the_patches_is_centred_on_labelled_background():
+    labelled = np.array([[0, 500, 500, 500], [1, 700, 700, 700]], np.int32)
+    generator = np.random.default_rng(0)
+    corners = [draw_corner((1000, 1000, 1000), (8, 8, 8), labelled, generator) for _ in range(1000)]
+    centres = Counter(tuple(c + 4 for c in corner) for corner in corners)
+    share = patches.FOREGROUND_SHARE
+    assert set(centres) == {(500, 500, 500), (700, 700, 700)}
+    assert abs(centres[700, 700, 700] - 1000 * share) < 4 * (1000 * share * (1 - share)) ** 0.5
+    assert draw_corner((1000, 1000, 1000), (8, 8, 8), labelled[:1], generator) == [496, 496, 496]
+
+
 @pytest.mark.parametrize("foreground", [NO_FOREGROUND, np.array([[1, 0, 0, 0], [1, 9, 9, 9]], np.int32)])
 def test_patches_lie_inside_the_volume_and_reach_both_ends(foreground: np.ndarray):
     generator = np.random.default_rng(0)
@@ -141,3 +156,19 @@ def test_a_batch_holds_as_many_patches_as_its_degree_leaves_room_for(make_task):
     )
     stream = BatchStream([mixed], 0)
     assert {(batch.da, len(batch.image)) for batch in map(stream.__getitem__, range(20))} == {(0, 2), (2, 4)}
+
+
+def test_a_missing_channel_is_zero_in_every_patch_whatever_augmentation_does(make_task, tmp_path: Path):
+    task = make_task(shape=(4, 24, 24))  # padded along depth
+    case = task.cases[0]
+    classes = case.read_patch((0, 0, 0), (4, 24, 24))[1].astype(np.uint8)
+    image = np.random.default_rng(0).uniform(-1, 1, (3, 4, 24, 24)).astype(np.float32)
+    image[[0, 2]] = 0
+    stored = Case(name="x", image=image, classes=classes, geometry=case.header.geometry, missing_channels=(0, 2))
+    store_case(tmp_path / "x", stored, made_from="", plan_digest="")
+    stream = BatchStream([dataclasses.replace(task, cases=(open_case(tmp_path / "x", "x"),))], 0)
+    for step in range(20):
+        batch = stream[step]
+        assert batch.image.shape == (2, 3, 8, 16, 16)
+        assert not batch.image[:, [0, 2]].any()
+        assert batch.image[:, 1].any()
