@@ -167,7 +167,17 @@ BAD_DATASETS: dict[str, tuple[Mutation, str, str]] = {
     "binary dataset.json": (put_bytes("dataset.json", b"\xff\xfe\x00"), "dataset.json", "cannot be read as text"),
     "labels of a wrong type": (edit_json(labels={"background": 0, "organ": "one"}), "labels.organ", "found 'one'"),
     "labels as a list": (edit_json(labels=["background", "organ"]), "dataset.json", "field 'labels'"),
-    "regions as labels": (edit_json(labels={"background": 0, "both": [1, 2]}), "labels.both", "found [1, 2]"),
+    "regions without an order": (
+        edit_json(labels={"background": 0, "both": [1, 2]}),
+        "regions_class_order",
+        "expected an id for each of both",
+    ),
+    "ignore with the id of a label": (
+        edit_json(labels={"background": 0, "organ": 1, "ignore": 1}),
+        "dataset.json",
+        "ignore needs an id of its own, not 1",
+    ),
+    "optional channel that is none": (edit_json(optional_channels=["T2"]), "optional_channels", "found ['T2']"),
     "labels without background": (edit_json(labels={"organ": 1}), "dataset.json", '"background": 0'),
     "no label but background": (edit_json(labels={"background": 0}), "dataset.json", "at least one label"),
     "channels not numbered": (edit_json(channel_names={"T1": "x"}), "dataset.json", "field 'channel_names'"),
