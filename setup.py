@@ -87,9 +87,11 @@ setup(
         "tensorboard>=2.14",
     ],
     extras_require={
+        "cluster": ["distributed>=2024.1"],  # --dask
         "oracle": ["medpy>=0.5"],  # GPL-3: the tests compare our metrics with it, the package never imports it
         "dev": [
             "build>=1.2",
+            "distributed>=2024.1",
             "medpy>=0.5",
             "mypy>=1.11",
             "pre-commit>=3.5",

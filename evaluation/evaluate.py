@@ -15,11 +15,15 @@ from ..image import LabelMap, geometry_difference, read_label_map
 from ..labels import LabelSet
 from ..parallel import map_cases
 from ..scores import CaseScore, ClassScore, Scores
+from ..sizes import count_values
+from ..workers import THIS_PROCESS, Workers
 from .overlap import dice
 from .pairs import Pair, find_pairs
 from .surface import Box, assd_mm, hd_mm, surface_distances_mm, widen
 
 NOWHERE: Box = (slice(0, 0),) * 3
+BYTES_TO_SCORE = 20
+"""Per voxel of both label maps, measured at the peak as in preprocessing/memory.py."""
 
 log = logging.getLogger("spadunet")
 
@@ -29,7 +33,7 @@ def evaluate_folders(
     reference_folder: Path,
     labels: LabelSet,
     *,
-    num_processes: int = 1,
+    workers: Workers = THIS_PROCESS,
     allow_missing: bool = False,
 ) -> Scores:
     """Score each reference's prediction of the same name, sorted by case name.
@@ -38,7 +42,7 @@ def evaluate_folders(
 
     Args:
         labels: what the ids in both folders' files mean.
-        num_processes: more than one starts processes, so call it under `if __name__ == "__main__"` in a script.
+        workers: several processes need a call under `if __name__ == "__main__"` in a script.
         allow_missing: leave out references without a prediction, and name them in `Scores.not_predicted`.
 
     Raises:
@@ -46,7 +50,7 @@ def evaluate_folders(
     """
     pairs, not_predicted = find_pairs(prediction_folder, reference_folder, allow_missing=allow_missing)
     score = functools.partial(evaluate_pair, labels=labels)
-    outcomes = list(map_cases(score, pairs, num_processes=num_processes, title="evaluate"))
+    outcomes = list(map_cases(score, pairs, title="Scoring", workers=workers, memory_of=memory_to_score))
     problems = sorted(outcome.problem for outcome in outcomes if outcome.problem is not None)
     cases = [outcome.result for outcome in outcomes if outcome.result is not None]
     if not cases:
@@ -58,6 +62,11 @@ def evaluate_folders(
         not_predicted=tuple(not_predicted),
         failed=tuple(sorted(outcome.item.name for outcome in outcomes if outcome.problem is not None)),
     )
+
+
+def memory_to_score(pair: Pair) -> int:
+    """Bytes that a pair takes at its peak, from its headers."""
+    return count_values((pair.prediction, pair.reference)) * BYTES_TO_SCORE
 
 
 def evaluate_pair(pair: Pair, labels: LabelSet) -> CaseScore:

@@ -79,9 +79,7 @@ def predict_case(case: RawCase, *, engine: Engine, folder: Path) -> Path:
 
 def predict_cases(cases: list[RawCase], engine: Engine, folder: Path) -> Iterator[Outcome[RawCase, Path]]:
     """Predict one case after the other; a broken one never stops the others."""
-    yield from map_cases(
-        partial(predict_case, engine=engine, folder=folder), cases, num_processes=1, title="Predicting"
-    )
+    yield from map_cases(partial(predict_case, engine=engine, folder=folder), cases, title="Predicting")
 
 
 def prediction_path(folder: Path, case: str) -> Path:

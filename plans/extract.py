@@ -15,6 +15,7 @@ from ..fingerprint import CaseFacts, Fingerprint, IntensityFacts
 from ..image import Image, LabelMap
 from ..parallel import map_cases
 from ..spacing import Shape, Spacing
+from ..workers import THIS_PROCESS, Workers
 
 VOXELS_PER_CASE = 10_000
 """Foreground voxels sampled from each case, as nnU-Net does."""
@@ -39,18 +40,27 @@ ReadCase = Callable[[RawCase], tuple[Image, LabelMap | None]]
 OrientCase = Callable[[Image], OrientedCase]
 
 
-def extract_fingerprint(dataset: Dataset, *, read: ReadCase, orient: OrientCase, num_processes: int) -> Fingerprint:
+def extract_fingerprint(
+    dataset: Dataset,
+    *,
+    read: ReadCase,
+    orient: OrientCase,
+    workers: Workers = THIS_PROCESS,
+    memory_of: Callable[[RawCase], int] | None = None,
+) -> Fingerprint:
     """Facts of all training cases.
 
     Args:
         read: reads and checks a raw case.
         orient: turns an image to depth, height, width and crops it, as preprocessing will.
+        memory_of: bytes that reading and orienting a case takes at most.
 
     Raises:
         InputError: if a case cannot be used; all problems in one text, a line each.
     """
     extract = partial(extract_case, read=read, orient=orient, ignore_id=dataset.labels.ignore_id)
-    outcomes = list(map_cases(extract, dataset.cases, num_processes=num_processes, title=f"Reading {dataset.name}"))
+    title = f"Reading {dataset.name}"
+    outcomes = list(map_cases(extract, dataset.cases, title=title, workers=workers, memory_of=memory_of))
     problems = sorted(outcome.problem for outcome in outcomes if outcome.problem)
     if problems:
         raise InputError("\n".join(problems))

@@ -22,6 +22,8 @@ from ..labels import LabelSet, ids_in
 from ..parallel import map_cases
 from ..patients import patients_of
 from ..record import FormatVersion, Record
+from ..workers import THIS_PROCESS, Workers
+from .memory import memory_to_read
 
 Severity = Literal["error", "warning", "repair"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "repair")
@@ -93,14 +95,15 @@ class CheckedCase:
     """Label ids that occur."""
 
 
-def check_dataset(dataset: Dataset, *, num_processes: int) -> CheckReport:
+def check_dataset(dataset: Dataset, *, workers: Workers = THIS_PROCESS) -> CheckReport:
     """Read every case, training and test, and compare them with each other."""
     check = partial(check_case, labels=dataset.labels, num_channels=len(dataset.channel_names))
     tests = find_test_cases(dataset)
     cases = [*dataset.cases, *tests]
     findings: list[Finding] = []
     checked: dict[str, CheckedCase] = {}
-    for outcome in map_cases(check, cases, num_processes=num_processes, title=f"Checking {dataset.name}"):
+    title = f"Checking {dataset.name}"
+    for outcome in map_cases(check, cases, title=title, workers=workers, memory_of=memory_to_read):
         if outcome.result is None:
             findings.append(Finding(severity="error", case=outcome.item.name, text=str(outcome.problem)))
         else:

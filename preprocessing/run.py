@@ -12,7 +12,9 @@ from ..errors import InputError
 from ..parallel import map_cases
 from ..plan import Plan
 from ..record import digest_of
+from ..workers import THIS_PROCESS, Workers
 from .integrity import read_checked
+from .memory import memory_to_preprocess
 from .preprocess import preprocess
 from .store import IMAGE_DTYPE, open_case, store_case
 
@@ -26,11 +28,12 @@ class Summary:
     problems: tuple[str, ...]
 
 
-def preprocess_dataset(dataset: Dataset, plan: Plan, folder: Path, *, num_processes: int) -> Summary:
+def preprocess_dataset(dataset: Dataset, plan: Plan, folder: Path, *, workers: Workers = THIS_PROCESS) -> Summary:
     """Store every training case of a dataset in `folder`; a case that is there already from the same files is kept."""
     make = partial(preprocess_case, plan=plan, folder=folder)
     made, kept, problems = 0, 0, []
-    for outcome in map_cases(make, dataset.cases, num_processes=num_processes, title=f"Preprocessing {dataset.name}"):
+    title, memory_of = f"Preprocessing {dataset.name}", partial(memory_to_preprocess, plan=plan)
+    for outcome in map_cases(make, dataset.cases, title=title, workers=workers, memory_of=memory_of):
         if outcome.problem:
             problems.append(outcome.problem)
         elif outcome.result:

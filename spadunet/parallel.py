@@ -1,26 +1,26 @@
-"""One way to run a function over many cases: in this process or in several, with a progress bar."""
+"""One way to run a function over many cases, whoever works and however little memory there is, with a progress bar."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
-import os
-import threading
+import math
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from tqdm import tqdm
 
 from .errors import InputError, OutputError
+from .workers import THIS_PROCESS, WorkerDied, Workers
 
 LINE_SECONDS = 30
 """Without a terminal there is no bar: a line this often says how far the work is."""
+WORKER_BYTES = 200_000_000
+"""Of a worker process at rest, with its libraries."""
 
 log = logging.getLogger("spadunet")
 
@@ -37,26 +37,34 @@ class Outcome(Generic[Item, Result]):
     problem: str | None
     traceback: str | None = None
     """Where an error happened that was not meant for the user; logged with `--debug`."""
+    may_pass_alone: bool = False
+    """It failed for lack of memory, or its worker died: what others did at that time may be the cause."""
 
 
 def map_cases(
-    function: Callable[[Item], Result], items: Sequence[Item], *, num_processes: int, title: str
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    title: str,
+    workers: Workers = THIS_PROCESS,
+    memory_of: Callable[[Item], int] | None = None,
 ) -> Iterator[Outcome[Item, Result]]:
     """Yield an outcome for each item as it is done, in any order; a bad item never stops the others.
 
+    An item that ran out of memory beside others, or whose worker died, is tried once more at the end, alone.
+
     Args:
-        function: importable by name, with arguments that can be pickled, if num_processes > 1.
-        num_processes: 1 runs in this process.
+        function: importable by name, with arguments that can be pickled, unless all is done in this process.
         title: what the bar says; without a terminal, a line now and then.
+        memory_of: bytes that an item is expected to take at its peak. Of those that still fit into the workers'
+            memory the largest goes next; one too large for it waits until it is alone, and a warning says so.
 
     Raises:
-        OutputError: if a worker process dies.
+        InputError: if the cluster cannot be used.
+        OutputError: if no worker process can be started, or the cluster is gone.
     """
-    if min(num_processes, len(items)) <= 1:
-        outcomes: Generator[Outcome[Item, Result]] = (attempt(function, item) for item in items)
-    else:
-        outcomes = run_in_pool(function, items, min(num_processes, len(items)), title)
     last_line = time.monotonic()
+    outcomes = work_through(function, items, title, workers, memory_of)
     with contextlib.closing(outcomes), tqdm(total=len(items), desc=title, unit="case", disable=None) as bar:
         for number, outcome in enumerate(outcomes, start=1):
             if outcome.traceback:
@@ -68,35 +76,83 @@ def map_cases(
                 last_line = time.monotonic()
 
 
-def run_in_pool(
-    function: Callable[[Item], Result], items: Sequence[Item], num_processes: int, title: str
+def work_through(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    title: str,
+    workers: Workers,
+    memory_of: Callable[[Item], int] | None,
 ) -> Generator[Outcome[Item, Result]]:
-    """The outcomes of `map_cases`, from worker processes."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        num_processes, mp_context=context, initializer=leave_with_parent, initargs=(os.getpid(),)
-    )
+    """The outcomes of `map_cases`."""
+    if not items:
+        return
+    workers = workers.at_most(len(items))
+    num_at_once = workers.num_processes if workers.scheduler is None else len(items)
+    if num_at_once > 1:
+        log.info("%s: %d cases, %s", title, len(items), workers)
+    memory_bytes = math.inf if workers.memory_bytes is None else workers.memory_bytes
+    needs = [(item, 0 if memory_of is None or memory_bytes == math.inf else memory_of(item)) for item in items]
+    again: list[tuple[Item, int]] = []
+    with workers.open() as executor:
+        for outcome, need in run(executor, function, needs, num_at_once, memory_bytes):
+            if outcome.may_pass_alone and num_at_once > 1:
+                log.warning("%s; tried again alone at the end", outcome.problem)
+                again.append((outcome.item, need))
+            else:
+                yield outcome
+        for outcome, _ in run(executor, function, again, 1, math.inf):
+            yield outcome
+
+
+def run(
+    executor: Executor,
+    function: Callable[[Item], Result],
+    needs: Sequence[tuple[Item, int]],
+    num_at_once: int,
+    memory_bytes: float,
+) -> Generator[tuple[Outcome[Item, Result], int]]:
+    """Outcome and need of each item; never more at once than the number and the memory allow.
+
+    Args:
+        needs: items and the bytes that each takes, beside `WORKER_BYTES`.
+    """
+    waiting = sorted(needs, key=lambda pair: -pair[1])
+    running: dict[Future[Outcome[Item, Result]], tuple[Item, int]] = {}
+    num_started = 0
+    while waiting or running:
+        while waiting and len(running) < num_at_once:
+            num_workers = max(num_started, len(running) + 1)  # those that rest keep their own memory
+            free = memory_bytes - num_workers * WORKER_BYTES - sum(need for _, need in running.values())
+            fitting = next((index for index, (_, need) in enumerate(waiting) if need <= free), None)
+            if fitting is None and running:
+                break
+            item, need = waiting.pop(fitting or 0)
+            if need > max(free, 0):
+                log.warning(
+                    "%s: expected to take %.3g GB, more than the %.3g GB that is set or free; it runs alone",
+                    name_of(item),
+                    (need + WORKER_BYTES) / 1e9,
+                    memory_bytes / 1e9,
+                )
+            running[executor.submit(attempt, function, item)] = (item, need)
+            num_started = num_workers
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            item, need = running.pop(future)
+            yield outcome_of(future, item), need
+
+
+def outcome_of(future: Future[Outcome[Item, Result]], item: Item) -> Outcome[Item, Result]:
+    """The outcome that a worker sent, or that its death is."""
     try:
-        futures: list[Future[Outcome[Item, Result]]] = [pool.submit(attempt, function, item) for item in items]
-        for future in as_completed(futures):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise OutputError(
-            f"{title}: a worker process died, probably for lack of memory; run the same command with a lower -np"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def leave_with_parent(parent: int) -> None:
-    """End this worker process soon after its parent was killed; else it would go on writing beside the next run."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+        return future.result()
+    except CancelledError as error:
+        raise OutputError("the cluster is gone; start it and run the same command again") from error
+    except OutputError:  # no worker can be started
+        raise
+    except Exception as error:
+        what = " ".join(str(error).split())
+        problem = what if isinstance(error, WorkerDied) else f"{type(error).__name__}: {what}"
+        return Outcome(item=item, result=None, problem=f"{name_of(item)}: {problem}", may_pass_alone=True)
 
 
 def attempt(function: Callable[[Item], Result], item: Item) -> Outcome[Item, Result]:
@@ -106,14 +162,25 @@ def attempt(function: Callable[[Item], Result], item: Item) -> Outcome[Item, Res
     except (InputError, OutputError) as error:
         return Outcome(item=item, result=None, problem=str(error))
     except Exception as error:
-        if is_out_of_memory(error):
+        is_short = is_out_of_memory(error)
+        if is_short:
             problem = "out of memory; free some, or use a larger machine"
         else:
             place = traceback.extract_tb(error.__traceback__)[-1]
             what = " ".join(str(error).split())
             problem = f"unexpected {type(error).__name__}: {what} (in {place.name}, {place.filename}:{place.lineno})"
-        problem = f"{getattr(item, 'name', item)}: {problem}"
-        return Outcome(item=item, result=None, problem=problem, traceback=traceback.format_exc())
+        return Outcome(
+            item=item,
+            result=None,
+            problem=f"{name_of(item)}: {problem}",
+            traceback=traceback.format_exc(),
+            may_pass_alone=is_short,
+        )
+
+
+def name_of(item: object) -> str:
+    """What the user calls an item: its name, where it has one."""
+    return str(getattr(item, "name", item))
 
 
 def is_out_of_memory(error: Exception) -> bool:

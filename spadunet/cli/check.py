@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .run import make_parser, run_command
-from .stages import CHECK_JSON, add_dataset_options, check, work_on_datasets
+from .stages import CHECK_JSON, add_dataset_options, check, find_workers, work_on_datasets
 
 if TYPE_CHECKING:
     from ..dataset import Dataset
@@ -33,9 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Check all datasets."""
+    workers = find_workers(options)
 
     def first(datasets: list[Dataset], folders: list[Path]) -> None:
-        check(datasets, folders, options.num_processes)
+        check(datasets, folders, workers)
 
     def work(dataset: Dataset, folder: Path) -> bool:
         return True

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .run import log_to_file, make_parser, run_command, write_manifest
-from .stages import add_process_option
+from .stages import add_worker_options, find_workers
 
 EXAMPLES = """\
   spadunet_evaluate -p predictions -r spadunet_data/raw/Dataset004_Hippocampus/labelsTs
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "-r", "--references", type=Path, required=True, metavar="FOLDER", help="label maps of the same names"
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="where to write (else -p)")
-    add_process_option(parser)
+    add_worker_options(parser)
     parser.add_argument(
         "--allow-missing", action="store_true", help="score the others where some references have no prediction"
     )
@@ -56,15 +56,16 @@ def execute(options: argparse.Namespace) -> int:
     for flag, folder in (("-p", options.predictions), ("-r", options.references)):
         if not folder.is_dir():
             raise InputError(f"{flag} {folder}: folder not found")
+    workers = find_workers(options)
     output = options.output or options.predictions
     require_writable(output)
     log_to_file(output / "spadunet_evaluate.log")
     labels = labels_for(options.predictions, options.references, options.labels)
     scores = evaluate_folders(
-        options.predictions,
-        options.references,
+        options.predictions.absolute(),
+        options.references.absolute(),
         labels,
-        num_processes=options.num_processes,
+        workers=workers,
         allow_missing=options.allow_missing,
     )
     files = write_scores(output, scores, labels)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .run import make_parser, run_command
-from .stages import FINGERPRINT_JSON, add_dataset_options, fingerprint, work_on_datasets
+from .stages import FINGERPRINT_JSON, add_dataset_options, find_workers, fingerprint, work_on_datasets
 
 if TYPE_CHECKING:
     from ..dataset import Dataset
@@ -31,9 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Write fingerprint.json for each dataset."""
+    workers = find_workers(options)
 
     def work(dataset: Dataset, folder: Path) -> bool:
-        fingerprint(dataset, folder, options.num_processes)
+        fingerprint(dataset, folder, workers)
         return True
 
     return work_on_datasets(options, "spadunet_fingerprint", work, files=[FINGERPRINT_JSON])

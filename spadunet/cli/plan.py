@@ -14,6 +14,7 @@ from .stages import (
     add_dataset_options,
     add_plan_options,
     check_plan_options,
+    find_workers,
     fingerprint,
     plan,
     work_on_datasets,
@@ -43,9 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Write plan.json for each dataset, after its fingerprint."""
+    workers = find_workers(options)
 
     def work(dataset: Dataset, folder: Path) -> bool:
-        plan(dataset, fingerprint(dataset, folder, options.num_processes), folder, options)
+        plan(dataset, fingerprint(dataset, folder, workers), folder, options)
         return True
 
     def first(datasets: list[Dataset], folders: list[Path]) -> None:

@@ -18,6 +18,7 @@ from .stages import (
     add_plan_options,
     check,
     check_plan_options,
+    find_workers,
     fingerprint,
     plan,
     preprocess,
@@ -31,6 +32,7 @@ EXAMPLES = """\
   spadunet_plan_and_preprocess -d Hippocampus
   spadunet_plan_and_preprocess -d 4 101 --memory-gb 24
   spadunet_plan_and_preprocess -d /data/Dataset007_BTCV --window -175 250
+  spadunet_plan_and_preprocess -d BTCV --dask tcp://node7:8786
 """
 
 
@@ -45,14 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Run all four stages; every dataset is checked before the first is worked on."""
+    workers = find_workers(options)
 
     def work(dataset: Dataset, folder: Path) -> bool:
-        found = fingerprint(dataset, folder, options.num_processes)
-        return preprocess(dataset, plan(dataset, found, folder, options), folder, options.num_processes)
+        found = fingerprint(dataset, folder, workers)
+        return preprocess(dataset, plan(dataset, found, folder, options), folder, workers)
 
     def first(datasets: list[Dataset], folders: list[Path]) -> None:
         check_plan_options(options, datasets)
-        check(datasets, folders, options.num_processes)
+        check(datasets, folders, workers)
 
     files = [CHECK_JSON, FINGERPRINT_JSON, PLAN_JSON, CASES_FOLDER]
     return work_on_datasets(options, "spadunet_plan_and_preprocess", work, files=files, first=first)

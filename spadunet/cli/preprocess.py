@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .run import make_parser, run_command
-from .stages import CASES_FOLDER, GOES_ON, add_dataset_options, preprocess, read_plan, work_on_datasets
+from .stages import CASES_FOLDER, GOES_ON, add_dataset_options, find_workers, preprocess, read_plan, work_on_datasets
 
 if TYPE_CHECKING:
     from ..dataset import Dataset
 
 EXAMPLES = """\
   spadunet_preprocess -d Hippocampus
-  spadunet_preprocess -d 4 -np 4
+  spadunet_preprocess -d 4 -np 4 --ram-gb 16
 """
 
 
@@ -33,9 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Store the cases of each dataset."""
+    workers = find_workers(options)
 
     def work(dataset: Dataset, folder: Path) -> bool:
-        return preprocess(dataset, read_plan(folder, dataset), folder, options.num_processes)
+        return preprocess(dataset, read_plan(folder, dataset), folder, workers)
 
     def first(datasets: list[Dataset], folders: list[Path]) -> None:
         for dataset, folder in zip(datasets, folders, strict=True):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..fingerprint import Fingerprint
     from ..plan import Plan
     from ..plans.planner import TargetSpacing
+    from ..workers import Workers
     from ..workspace import Workspace
 
 log = logging.getLogger("spadunet")
@@ -36,10 +37,12 @@ CASES_FOLDER = "cases"
 GOES_ON = "the same command goes on from here"
 MAX_PROCESSES = 8
 """Unless the user asks for more."""
+RAM_SHARE = 0.8
+"""Of the free memory, unless the user says: the rest is for what others do, and for an estimate that is too low."""
 
 
 def add_dataset_options(parser: argparse.ArgumentParser) -> None:
-    """`-d`, the number of processes and `--data`."""
+    """`-d`, who works, and `--data`."""
     parser.add_argument(
         "-d",
         "--dataset",
@@ -48,20 +51,58 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
         metavar="DATASET",
         help="name, number, DatasetNNN_Name or path; several are done one after the other",
     )
-    add_process_option(parser)
+    add_worker_options(parser)
     add_data_option(parser)
 
 
-def add_process_option(parser: argparse.ArgumentParser) -> None:
-    """`-np`: each process holds one or two whole cases in memory."""
+def add_worker_options(parser: argparse.ArgumentParser) -> None:
+    """`-np`, `--ram-gb` and `--dask`: who works on the cases, and in how much memory."""
     parser.add_argument(
         "-np",
         "--num-processes",
         type=positive_int,
-        default=min(os.cpu_count() or 1, MAX_PROCESSES),
         metavar="N",
         help=f"cases worked on at once (default: one a core, at most {MAX_PROCESSES})",
     )
+    parser.add_argument(
+        "--ram-gb",
+        type=positive_float,
+        metavar="GB",
+        help="memory of this machine that all of them may take together; where cases are large, fewer are worked on "
+        f"at once (default: {100 * RAM_SHARE:.0f} %% of what is free)",
+    )
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="let a Dask cluster do it, e.g. tcp://node7:8786; its workers need the same paths (extra: cluster)",
+    )
+
+
+def find_workers(options: argparse.Namespace) -> Workers:
+    """Who works, as the options of `add_worker_options` say.
+
+    Raises:
+        InputError: if the options contradict each other or the cluster cannot be used.
+    """
+    from ..memory import available_bytes
+    from ..workers import Workers
+
+    if options.dask is not None:
+        for flag, value in (("-np", options.num_processes), ("--ram-gb", options.ram_gb)):
+            if value is not None:
+                raise InputError(
+                    f"{flag} {value:g}: is for this machine only; a cluster's workers have their own limits"
+                )
+        workers = Workers(scheduler=options.dask)
+        with workers.open():
+            return workers
+    if options.ram_gb is not None:
+        memory_bytes: int | None = round(options.ram_gb * 1e9)
+    else:
+        free = available_bytes()
+        memory_bytes = None if free is None else round(free * RAM_SHARE)
+    num_processes = options.num_processes or min(os.cpu_count() or 1, MAX_PROCESSES)
+    return Workers(num_processes=num_processes, memory_bytes=memory_bytes)
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
@@ -210,7 +251,7 @@ def work_on_datasets(
     return 0 if is_whole else 1
 
 
-def check(datasets: Sequence[Dataset], folders: Sequence[Path], num_processes: int) -> None:
+def check(datasets: Sequence[Dataset], folders: Sequence[Path], workers: Workers) -> None:
     """Read every case of every dataset, write all findings, show warnings and repairs, and raise if there is an error.
 
     Args:
@@ -225,7 +266,7 @@ def check(datasets: Sequence[Dataset], folders: Sequence[Path], num_processes: i
 
     errors = []
     for dataset, folder in zip(datasets, folders, strict=True):
-        report = check_dataset(dataset, num_processes=num_processes)
+        report = check_dataset(dataset, workers=workers)
         write_record(folder / CHECK_JSON, report)
         write_text((folder / CHECK_JSON).with_suffix(".csv"), report.to_csv())
         log.info(report.to_table())
@@ -234,11 +275,12 @@ def check(datasets: Sequence[Dataset], folders: Sequence[Path], num_processes: i
         raise InputError("\n".join(errors))
 
 
-def fingerprint(dataset: Dataset, folder: Path, num_processes: int) -> Fingerprint:
+def fingerprint(dataset: Dataset, folder: Path, workers: Workers) -> Fingerprint:
     """Fingerprint of a dataset; the stored one if no file has changed since."""
     from ..fingerprint import Fingerprint
     from ..plans.extract import digest_of_dataset, extract_fingerprint
     from ..preprocessing.integrity import read_checked
+    from ..preprocessing.memory import memory_to_read
     from ..preprocessing.preprocess import orient_and_crop
     from ..record import read_record, write_record
 
@@ -253,7 +295,7 @@ def fingerprint(dataset: Dataset, folder: Path, num_processes: int) -> Fingerpri
                 log.info("%s: fingerprint is up to date: %s", dataset.name, path)
                 return stored
     read = partial(read_checked, labels=dataset.labels, num_channels=len(dataset.channel_names))
-    found = extract_fingerprint(dataset, read=read, orient=orient_and_crop, num_processes=num_processes)
+    found = extract_fingerprint(dataset, read=read, orient=orient_and_crop, workers=workers, memory_of=memory_to_read)
     write_record(path, found)
     log.info("%s: fingerprint of %d cases: %s", dataset.name, len(found.cases), path)
     return found
@@ -302,11 +344,11 @@ def parse_spacing(words: list[str]) -> TargetSpacing:
     return depth, height, width
 
 
-def preprocess(dataset: Dataset, made: Plan, folder: Path, num_processes: int) -> bool:
+def preprocess(dataset: Dataset, made: Plan, folder: Path, workers: Workers) -> bool:
     """Store every case; False if some failed."""
     from ..preprocessing.run import preprocess_dataset
 
-    summary = preprocess_dataset(dataset, made, folder / CASES_FOLDER, num_processes=num_processes)
+    summary = preprocess_dataset(dataset, made, (folder / CASES_FOLDER).absolute(), workers=workers)
     log.info("%s: %d cases made, %d kept: %s", dataset.name, summary.num_made, summary.num_kept, folder)
     for problem in summary.problems:
         log.error("failed: %s", problem)

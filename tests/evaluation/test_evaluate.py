@@ -14,6 +14,7 @@ from spadunet.errors import InputError
 from spadunet.evaluation.evaluate import evaluate_case, evaluate_folders
 from spadunet.image import LabelMap, read_label_map, write_label_map
 from spadunet.labels import LabelSet, Region
+from spadunet.workers import Workers
 
 DEMO_LABELS = Path(spadunet.__file__).parent / "demo/data/Dataset004_Hippocampus/labelsTs"
 LABELS = LabelSet(names=("background", "liver", "spleen"), ids=(0, 1, 6))
@@ -136,8 +137,8 @@ def test_voxels_that_the_reference_ignores_count_for_neither(has_regions: bool):
 
 def test_folders_are_scored_alike_by_one_process_and_by_two(tmp_path: Path):
     predictions, references = two_folders(tmp_path)
-    alone = evaluate_folders(predictions, references, HIPPOCAMPUS, num_processes=1)
-    assert evaluate_folders(predictions, references, HIPPOCAMPUS, num_processes=2) == alone
+    alone = evaluate_folders(predictions, references, HIPPOCAMPUS)
+    assert evaluate_folders(predictions, references, HIPPOCAMPUS, workers=Workers(num_processes=2)) == alone
     assert [case.case for case in alone.cases] == ["hippocampus_014", "hippocampus_038"]
     assert {score.hd_mm for case in alone.cases for score in case.classes.values()} == {1.0}
 

@@ -86,7 +86,7 @@ def test_a_single_value_has_no_deviation():
 def test_a_real_dataset_has_the_intensities_of_its_labelled_voxels():
     dataset = first_cases("Dataset004_Hippocampus", 3)
     read = partial(read_checked, labels=dataset.labels, num_channels=1)
-    found = extract_fingerprint(dataset, read=read, orient=orient_and_crop, num_processes=1)
+    found = extract_fingerprint(dataset, read=read, orient=orient_and_crop)
     values = np.concatenate(
         [
             read_image(case.image_paths).array[0][read_label_map(case.label_path).array > 0]
@@ -107,7 +107,7 @@ def test_a_real_dataset_has_the_intensities_of_its_labelled_voxels():
 def test_slices_of_real_hearts_are_thick():
     dataset = first_cases("Dataset101_SunnybrookLV", 1)
     read = partial(read_checked, labels=dataset.labels, num_channels=1)
-    found = extract_fingerprint(dataset, read=read, orient=orient_and_crop, num_processes=1)
+    found = extract_fingerprint(dataset, read=read, orient=orient_and_crop)
     assert found.cases[0].spacing_mm == (8, 1.25, 1.25)
     assert found.cases[0].da == 2
 
@@ -119,7 +119,7 @@ def test_all_problems_are_told_at_once_sorted():
         raise InputError(f"{case.name}.nii.gz: not found")
 
     with pytest.raises(InputError) as caught:
-        extract_fingerprint(dataset, read=refuse, orient=orient_and_crop, num_processes=1)
+        extract_fingerprint(dataset, read=refuse, orient=orient_and_crop)
     assert str(caught.value).splitlines() == [f"{case.name}.nii.gz: not found" for case in dataset.cases]
 
 

@@ -108,7 +108,7 @@ def test_a_dataset_is_checked_to_the_end_and_its_problems_are_sorted(tmp_path: P
         cases=tuple(cases),
         patients={},
     )
-    report = check_dataset(dataset, num_processes=1)
+    report = check_dataset(dataset)
     assert [finding.text for finding in report.of("error")] == [
         f"{constant}: every voxel is 0; expected an image: export it again or remove it",
         f"{empty}: the file is empty (0 bytes); copy it again from its source",
@@ -121,7 +121,7 @@ def test_a_dataset_is_checked_to_the_end_and_its_problems_are_sorted(tmp_path: P
 
 def test_embedded_datasets_are_sound():
     dataset = load_dataset(DATA / "Dataset004_Hippocampus")
-    report = check_dataset(dataset, num_processes=1)
+    report = check_dataset(dataset)
     assert not report.of("error")
     assert all("range of intensities" in finding.text for finding in report.findings)  # 915 in most, 360 000 in some
 
@@ -147,7 +147,7 @@ def cohort(tmp_path: Path) -> Path:
 
 def findings_of(folder: Path) -> list[tuple[str, str, str]]:
     """Severity, case and text of each."""
-    report = check_dataset(load_dataset(folder), num_processes=1)
+    report = check_dataset(load_dataset(folder))
     return [(finding.severity, finding.case, finding.text) for finding in report.findings]
 
 

@@ -20,6 +20,7 @@ from spadunet.preprocessing.integrity import read_checked
 from spadunet.preprocessing.preprocess import orient_and_crop
 from spadunet.preprocessing.run import Summary, preprocess_dataset
 from spadunet.preprocessing.store import open_case
+from spadunet.workers import Workers
 
 DEMO = Path(__file__).parent.parent.parent / "spadunet/demo/data/Dataset004_Hippocampus"
 NAMES = ["hippocampus_011", "hippocampus_017", "hippocampus_035"]
@@ -41,7 +42,7 @@ def dataset(tmp_path: Path) -> Dataset:
 @pytest.fixture
 def plan(dataset: Dataset) -> Plan:
     read = partial(read_checked, labels=dataset.labels, num_channels=1)
-    fingerprint = extract_fingerprint(dataset, read=read, orient=orient_and_crop, num_processes=1)
+    fingerprint = extract_fingerprint(dataset, read=read, orient=orient_and_crop)
     return make_plan(fingerprint, dataset.channel_names, dataset.labels)
 
 
@@ -52,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
 
 def make_cases(dataset: Dataset, plan: Plan, folder: Path) -> Summary:
     """Preprocess in this process."""
-    return preprocess_dataset(dataset, plan, folder, num_processes=1)
+    return preprocess_dataset(dataset, plan, folder)
 
 
 def test_the_first_run_makes_all_and_the_second_keeps_all(dataset: Dataset, plan: Plan, folder: Path):
@@ -133,7 +134,9 @@ def test_a_full_disk_is_told_by_case(dataset: Dataset, plan: Plan, folder: Path)
 @pytest.mark.slow
 def test_two_processes_make_the_same_cases(dataset: Dataset, plan: Plan, folder: Path, tmp_path: Path):
     two = dataclasses.replace(dataset, cases=dataset.cases[:2])
-    assert preprocess_dataset(two, plan, folder, num_processes=2) == Summary(num_made=2, num_kept=0, problems=())
+    assert preprocess_dataset(two, plan, folder, workers=Workers(num_processes=2)) == Summary(
+        num_made=2, num_kept=0, problems=()
+    )
     make_cases(two, plan, tmp_path / "alone")
     for name in NAMES[:2]:
         pair = open_case(folder, name), open_case(tmp_path / "alone", name)

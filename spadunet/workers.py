@@ -1,0 +1,243 @@
+"""Who works on the cases: this process, several, or a Dask cluster; each behind `concurrent.futures.Executor`."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
+from typing import ParamSpec, TypeVar
+
+from . import __version__
+from .errors import InputError, OutputError
+
+CONNECT_SECONDS = 15
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """Who works, and in how much memory."""
+
+    num_processes: int = 1
+    """1: this process, which starts no other."""
+    memory_bytes: int | None = None
+    """What all running cases may take together; None for no limit."""
+    scheduler: str | None = None
+    """Address of a Dask cluster, which then does all the work: its workers decide how many, and in what memory."""
+
+    def __str__(self) -> str:
+        if self.scheduler is not None:
+            return f"on the cluster {self.scheduler}"
+        memory = "" if self.memory_bytes is None else f" within {self.memory_bytes / 1e9:.3g} GB of memory"
+        return f"up to {self.num_processes} at once{memory}"
+
+    def at_most(self, num_processes: int) -> Workers:
+        """The same, without processes that would have nothing to do."""
+        return replace(self, num_processes=min(self.num_processes, num_processes))
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Executor]:
+        """An executor; what is unfinished at the end is stopped.
+
+        Raises:
+            InputError: if the cluster cannot be used.
+        """
+        if self.scheduler is not None:
+            with connect(self.scheduler) as executor:
+                yield executor
+        elif self.num_processes == 1:
+            yield ThisProcess()
+        else:
+            pool = ProcessPool(self.num_processes)
+            try:
+                yield pool
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+THIS_PROCESS = Workers()
+
+
+class ThisProcess(Executor):
+    """Calls at once, in this process."""
+
+    def submit(
+        self, function: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Future[Result]:
+        """Call the function; what it raises is raised here."""
+        future: Future[Result] = Future()
+        future.set_result(function(*args, **kwargs))
+        return future
+
+
+class WorkerDied(Exception):
+    """A process died in the middle of a call; the text says how."""
+
+
+class ProcessPool(Executor):
+    """Worker processes, of which one that dies takes only its own call with it.
+
+    A `ProcessPoolExecutor` breaks as a whole and does not tell whose fault it was. So each process has one of its own,
+    and a thread that waits for it.
+    """
+
+    def __init__(self, num_processes: int) -> None:
+        self._threads = ThreadPoolExecutor(num_processes)
+        self._idle: list[WorkerProcess] = []
+        self._busy: list[WorkerProcess] = []
+        self._is_stopped = False
+
+    def submit(
+        self, function: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Future[Result]:
+        """Call the function in a free process; the future has WorkerDied if that dies, OutputError if none starts.
+
+        Args:
+            function: importable by name, with arguments and a result that can be pickled.
+        """
+        return self._threads.submit(self._call, function, *args, **kwargs)
+
+    def _call(
+        self, function: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        try:
+            worker = self._idle.pop()
+        except IndexError:
+            worker = start_worker()
+        self._busy.append(worker)
+        try:
+            if self._is_stopped:
+                raise KeyboardInterrupt
+            return worker.pool.submit(call_unless_stopped, function, *args, **kwargs).result()
+        except BrokenProcessPool as error:
+            raise WorkerDied(worker.cause_of_death()) from error
+        finally:
+            self._busy.remove(worker)
+            if worker.process.is_alive():
+                self._idle.append(worker)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End all processes; with `cancel_futures` running calls are interrupted, as by Ctrl-C."""
+        if cancel_futures:
+            self._is_stopped = True
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            for worker in list(self._busy):
+                with contextlib.suppress(OSError):
+                    os.kill(worker.process.pid or 0, signal.SIGINT)
+        self._threads.shutdown(wait=wait)
+        for worker in self._idle:
+            worker.pool.shutdown(wait=wait)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerProcess:
+    """One process and the executor that feeds it."""
+
+    pool: ProcessPoolExecutor
+    process: BaseProcess
+
+    def cause_of_death(self) -> str:
+        """How the process ended, in words."""
+        self.pool.shutdown()  # only then its exit code is known for sure
+        code = self.process.exitcode
+        if code == -signal.SIGKILL:
+            how = "its worker process was killed (SIGKILL), probably by the system for lack of memory"
+            return f"{how}; free some, or use a larger machine"
+        how = f"by {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
+        return f"its worker process was ended {how}; look at its files, or leave it out"
+
+
+def start_worker() -> WorkerProcess:
+    """A process that waits for calls.
+
+    Raises:
+        OutputError: if it dies before the first.
+    """
+    pool = ProcessPoolExecutor(
+        1, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker, initargs=(os.getpid(),)
+    )
+    try:
+        number = pool.submit(os.getpid).result()
+    except BrokenProcessPool as error:
+        raise OutputError(
+            "no worker process can be started; use -np 1, or in a script call this under if __name__ == '__main__'"
+        ) from error
+    (process,) = [child for child in multiprocessing.active_children() if child.pid == number]
+    return WorkerProcess(pool=pool, process=process)
+
+
+def begin_worker(parent: int) -> None:
+    """Leave Ctrl-C to the parent, and end this worker process soon after the parent was killed.
+
+    Else it would go on writing beside the next run.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def call_unless_stopped(
+    function: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Result:
+    """Call; Ctrl-C interrupts it, so that it deletes what is half-written."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def connect(address: str) -> Iterator[Executor]:
+    """An executor on the workers of a Dask cluster (https://distributed.dask.org).
+
+    A case whose worker dies goes to another, up to the scheduler's `allowed-failures` times.
+
+    Raises:
+        InputError: if Dask is not installed, no scheduler answers, there are no workers or they have another spadunet.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise InputError(f"--dask {address}: Dask is not installed; pip install 'spadunet[cluster]'") from error
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--dask {address}: no scheduler answers there; give the address that `dask scheduler` says, tcp://HOST:PORT"
+        ) from error
+    with client:
+        try:
+            versions = client.run(version_here)
+        except Exception as error:
+            raise InputError(
+                f"--dask {address}: its workers cannot run spadunet ({error}); install the same version there"
+            ) from error
+        if not versions:
+            raise InputError(f"--dask {address}: has no workers; start some with `dask worker {address}`")
+        for worker, version in sorted(versions.items()):
+            if version != __version__:
+                raise InputError(
+                    f"--dask {address}: {worker} has spadunet {version}, not {__version__}; install that there"
+                )
+        yield client.get_executor(pure=False)
+
+
+def version_here() -> str:
+    """The version of spadunet, asked of each worker."""
+    return __version__
