@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -38,6 +39,8 @@ class OrientedCase(Protocol):
 
 ReadCase = Callable[[RawCase], tuple[Image, LabelMap | None]]
 OrientCase = Callable[[Image], OrientedCase]
+ObservedCase = tuple[CaseFacts, np.ndarray]
+"""Facts, and intensities (C, N) of voxels."""
 
 
 def extract_fingerprint(
@@ -64,42 +67,54 @@ def extract_fingerprint(
     problems = sorted(outcome.problem for outcome in outcomes if outcome.problem)
     if problems:
         raise InputError("\n".join(problems))
-    results = sorted((outcome.result for outcome in outcomes if outcome.result), key=lambda result: result[0].name)
-    samples = np.concatenate([sample for _, sample in results], axis=1)  # (C, N)
+    return summarise_cases(dataset, [outcome.result for outcome in outcomes if outcome.result])
+
+
+def summarise_cases(dataset: Dataset, observed: Sequence[ObservedCase]) -> Fingerprint:
+    """The fingerprint that follows from the facts of all training cases, in any order."""
+    observed = sorted(observed, key=lambda pair: pair[0].name)
+    samples = np.concatenate([sample for _, sample in observed], axis=1)  # (C, N)
     return Fingerprint(
         dataset_name=dataset.name,
         source_folder=str(dataset.folder),
         source_digest=digest_of_dataset(dataset),
-        cases=tuple(facts for facts, _ in results),
+        cases=tuple(facts for facts, _ in observed),
         intensities=tuple(summarise(channel[~np.isnan(channel)]) for channel in samples),
     )
 
 
-def extract_case(
-    case: RawCase, *, read: ReadCase, orient: OrientCase, ignore_id: int | None = None
-) -> tuple[CaseFacts, np.ndarray]:
-    """Facts of one case and intensities (C, N) of its foreground voxels; of any voxels where it has none.
+def extract_case(case: RawCase, *, read: ReadCase, orient: OrientCase, ignore_id: int | None = None) -> ObservedCase:
+    """As `observe_case`, of a case on disk."""
+    image, label_map = read(case)
+    return observe_case(case.name, image, label_map, orient=orient, ignore_id=ignore_id)
+
+
+def observe_case(
+    name: str, image: Image, label_map: LabelMap | None, *, orient: OrientCase, ignore_id: int | None = None
+) -> ObservedCase:
+    """Facts of one case and intensities (C, N) float32 of its foreground voxels; of any voxels where it has none.
 
     NaN in channels that the case lacks.
 
     Args:
+        orient: turns an image to depth, height, width and crops it, as preprocessing will.
         ignore_id: of voxels that are no foreground, though not 0.
     """
-    image, label_map = read(case)
     oriented = orient(image)
-    facts = CaseFacts(name=case.name, spacing_mm=oriented.spacing_mm, shape=oriented.shape)
-    voxels = oriented.array.reshape(len(oriented.array), -1)  # (C, D*H*W)
+    facts = CaseFacts(name=name, spacing_mm=oriented.spacing_mm, shape=oriented.shape)
+    places = np.zeros(0, np.intp)
     if label_map is not None:
         labels = oriented.follow(label_map.array)
-        foreground = np.flatnonzero(labels if ignore_id is None else (labels != 0) & (labels != ignore_id))
-        if foreground.size:
-            voxels = voxels[:, foreground]
-    if voxels.shape[1] > VOXELS_PER_CASE:  # a stride would follow rows and columns
-        voxels = voxels[:, np.random.default_rng(0).integers(voxels.shape[1], size=VOXELS_PER_CASE)]
-    if image.missing_channels:
-        voxels = voxels.copy()
-        voxels[list(image.missing_channels)] = np.nan
-    return facts, voxels
+        places = np.flatnonzero(labels if ignore_id is None else (labels != 0) & (labels != ignore_id))
+    num_places = len(places) or math.prod(oriented.shape)
+    if num_places > VOXELS_PER_CASE:  # a stride would follow rows and columns
+        chosen = np.random.default_rng(0).integers(num_places, size=VOXELS_PER_CASE)
+    else:
+        chosen = np.arange(num_places)
+    depth, height, width = np.unravel_index(places[chosen] if len(places) else chosen, oriented.shape)
+    sample = oriented.array[:, depth, height, width].astype(np.float32)  # (C, N)
+    sample[list(image.missing_channels)] = np.nan
+    return facts, sample
 
 
 def summarise(values: np.ndarray) -> IntensityFacts:

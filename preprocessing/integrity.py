@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 
+from .. import __version__
 from ..dataset import Dataset, RawCase, find_test_cases
 from ..errors import InputError
 from ..formats import LABEL_ENDINGS, ending_of
@@ -21,7 +23,7 @@ from ..image import Image, LabelMap, corner_distance_mm, geometry_difference, re
 from ..labels import LabelSet, ids_in
 from ..parallel import map_cases
 from ..patients import patients_of
-from ..record import FormatVersion, Record
+from ..record import FormatVersion, Record, digest_of
 from ..workers import THIS_PROCESS, Workers
 from .memory import memory_to_read
 
@@ -38,6 +40,11 @@ FAR_INTENSITY_FACTOR = 20.0
 REMEDY = "export it again or remove it"
 MIN_COHORT = 5
 """Fewer cases say nothing about what is usual."""
+MAX_PERCENTILE_VOXELS = 1_000_000
+
+Observed = TypeVar("Observed")
+Observe = Callable[[str, Image, LabelMap | None], Observed]
+"""Case, image and label map to whatever a later stage wants to know of them."""
 
 
 class Finding(Record):
@@ -56,6 +63,8 @@ class CheckReport(Record):
     dataset_name: str
     num_cases: int
     findings: tuple[Finding, ...]
+    source_digest: str = ""
+    """Changes when a file of the dataset does."""
 
     def of(self, severity: Severity) -> list[Finding]:
         """The findings of one severity."""
@@ -79,64 +88,99 @@ class CheckReport(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckedCase:
-    """What remains of a case once it is read."""
+class CheckedCase(Generic[Observed]):
+    """What remains of a case once it is read; of an image that cannot be, only findings and ids."""
 
     findings: tuple[Finding, ...]
-    digest: str
-    """Of voxels and shape; empty where the image cannot be read."""
-    side_mm: float
-    """Cube root of a voxel's volume; 0 where unknown, as the next two."""
-    size_mm: float
-    """Cube root of the image's volume."""
-    intensity_range: float
-    """Between the 0.5th and the 99.5th percentile of the first channel; 0 where that is missing."""
     ids: frozenset[int]
     """Label ids that occur."""
+    digest: str = ""
+    """Of voxels and shape."""
+    side_mm: float = 0.0
+    """Cube root of a voxel's volume."""
+    size_mm: float = 0.0
+    """Cube root of the image's volume."""
+    intensity_range: float = 0.0
+    """Of the first channel."""
+    observed: Observed | None = None
 
 
 def check_dataset(dataset: Dataset, *, workers: Workers = THIS_PROCESS) -> CheckReport:
     """Read every case, training and test, and compare them with each other."""
-    check = partial(check_case, labels=dataset.labels, num_channels=len(dataset.channel_names))
+    report, _ = check_and_observe(dataset, None, workers=workers)
+    return report
+
+
+def check_and_observe(
+    dataset: Dataset, observe: Observe[Observed] | None, *, workers: Workers = THIS_PROCESS
+) -> tuple[CheckReport, list[Observed]]:
+    """As `check_dataset`; also what `observe` tells of each sound training case, which then is read only once."""
     tests = find_test_cases(dataset)
-    cases = [*dataset.cases, *tests]
     findings: list[Finding] = []
-    checked: dict[str, CheckedCase] = {}
-    title = f"Checking {dataset.name}"
-    for outcome in map_cases(check, cases, title=title, workers=workers, memory_of=memory_to_read):
-        if outcome.result is None:
-            findings.append(Finding(severity="error", case=outcome.item.name, text=str(outcome.problem)))
-        else:
-            findings += outcome.result.findings
-            checked[outcome.item.name] = outcome.result
-    names = [case.name for case in dataset.cases]
+    checked: list[dict[str, CheckedCase[Observed]]] = []
+    for cases, look, which in ((dataset.cases, observe, ""), (tests, None, ", test cases")):
+        check = partial(check_case, labels=dataset.labels, num_channels=len(dataset.channel_names), observe=look)
+        title = f"Checking {dataset.name}{which}"
+        checked.append({})
+        for outcome in map_cases(check, cases, title=title, workers=workers, memory_of=memory_to_read):
+            if outcome.result is None:
+                findings.append(Finding(severity="error", case=outcome.item.name, text=str(outcome.problem)))
+            else:
+                findings += outcome.result.findings
+                checked[-1][outcome.item.name] = outcome.result
+    training, testing = checked
     findings += lone_labels(dataset)
-    findings += unseen_labels(dataset, [checked[name] for name in names if name in checked])
-    findings += far_from_cohort({name: checked[name] for name in names if name in checked})
-    findings += doubles({case.name: checked[case.name] for case in cases if case.name in checked})
+    findings += unseen_labels(dataset, list(training.values()))
+    findings += far_from_cohort({case.name: training[case.name] for case in dataset.cases if case.name in training})
+    findings += doubles([*sorted(training.items()), *sorted(testing.items())])
     findings += shared_patients(dataset, [case.name for case in tests])
     findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), finding.case, finding.text))
-    return CheckReport(dataset_name=dataset.name, num_cases=len(cases), findings=tuple(findings))
+    report = CheckReport(
+        dataset_name=dataset.name,
+        num_cases=len(dataset.cases) + len(tests),
+        findings=tuple(findings),
+        source_digest=digest_of_sources(dataset),
+    )
+    return report, [case.observed for case in training.values() if case.observed is not None]
 
 
-def check_case(case: RawCase, *, labels: LabelSet, num_channels: int) -> CheckedCase:
+def digest_of_sources(dataset: Dataset) -> str:
+    """Changes when any training or test file does, what dataset.json says of them, or this program."""
+    cases = [*dataset.cases, *find_test_cases(dataset)]
+    described = [__version__, dataset.labels.to_json(), *dataset.channel_names, *sorted(dataset.patients.items())]
+    return digest_of(json.dumps([described, [(case.name, case.content()) for case in cases]]))
+
+
+def check_case(
+    case: RawCase, *, labels: LabelSet, num_channels: int, observe: Observe[Observed] | None = None
+) -> CheckedCase[Observed]:
     """Read one case and look at it alone."""
     image, label_map, findings = examine(case, labels=labels, num_channels=num_channels)
     ids = frozenset() if label_map is None else frozenset(ids_in(label_map.array))
     if label_map is not None and ids <= {0, labels.ignore_id}:
         findings.append(Finding(severity="warning", case=case.name, text=f"{case.label_path}: no voxel is labelled"))
     if image is None:
-        return CheckedCase(findings=tuple(findings), digest="", side_mm=0.0, size_mm=0.0, intensity_range=0.0, ids=ids)
-    low, high = np.percentile(image.array[0], (0.5, 99.5))
+        return CheckedCase(findings=tuple(findings), ids=ids)
+    is_sound = not any(finding.severity == "error" for finding in findings)
     voxel_mm3 = math.prod(image.spacing_mm)
     return CheckedCase(
         findings=tuple(findings),
         digest=hashlib.sha256(str(image.array.shape).encode() + image.array.tobytes()).hexdigest(),
         side_mm=voxel_mm3 ** (1 / 3),
         size_mm=(voxel_mm3 * math.prod(image.shape)) ** (1 / 3),
-        intensity_range=float(high - low),
+        intensity_range=intensity_range(image.array[0]),
         ids=ids,
+        observed=None if observe is None or not is_sound else observe(case.name, image, label_map),
     )
+
+
+def intensity_range(channel: np.ndarray) -> float:
+    """Between the 0.5th and the 99.5th percentile of (A0, A1, A2); of a million random voxels, if it has more."""
+    values = channel.ravel()
+    if values.size > MAX_PERCENTILE_VOXELS:
+        values = values[np.random.default_rng(0).integers(values.size, size=MAX_PERCENTILE_VOXELS)]
+    low, high = np.percentile(values, (0.5, 99.5))
+    return float(high - low)
 
 
 def read_checked(case: RawCase, *, labels: LabelSet, num_channels: int) -> tuple[Image, LabelMap | None]:
@@ -238,10 +282,10 @@ def far_from_cohort(checked: dict[str, CheckedCase]) -> Iterator[Finding]:
                 yield Finding(severity="warning", case=name, text=text)
 
 
-def doubles(checked: dict[str, CheckedCase]) -> Iterator[Finding]:
+def doubles(checked: Sequence[tuple[str, CheckedCase]]) -> Iterator[Finding]:
     """The same image under two names, among training and test cases."""
     first: dict[str, str] = {}
-    for name, case in checked.items():
+    for name, case in checked:
         if case.digest and case.digest in first:
             text = f"shows the same image as {first[case.digest]}; keep one of them"
             yield Finding(severity="warning", case=name, text=text)

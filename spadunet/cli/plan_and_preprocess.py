@@ -27,6 +27,7 @@ from .stages import (
 
 if TYPE_CHECKING:
     from ..dataset import Dataset
+    from ..plans.extract import ObservedCase
 
 EXAMPLES = """\
   spadunet_plan_and_preprocess -d Hippocampus
@@ -48,14 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Run all four stages; every dataset is checked before the first is worked on."""
     workers = find_workers(options)
+    observed: dict[str, list[ObservedCase]] = {}
 
     def work(dataset: Dataset, folder: Path) -> bool:
-        found = fingerprint(dataset, folder, workers)
+        found = fingerprint(dataset, folder, workers, observed.get(dataset.name))
         return preprocess(dataset, plan(dataset, found, folder, options), folder, workers)
 
     def first(datasets: list[Dataset], folders: list[Path]) -> None:
         check_plan_options(options, datasets)
-        check(datasets, folders, workers)
+        observed.update(check(datasets, folders, workers, again=False))
 
     files = [CHECK_JSON, FINGERPRINT_JSON, PLAN_JSON, CASES_FOLDER]
     return work_on_datasets(options, "spadunet_plan_and_preprocess", work, files=files, first=first)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from ..dataset import Dataset
     from ..fingerprint import Fingerprint
     from ..plan import Plan
+    from ..plans.extract import ObservedCase
     from ..plans.planner import TargetSpacing
+    from ..preprocessing.integrity import CheckReport
     from ..workers import Workers
     from ..workspace import Workspace
 
@@ -251,34 +253,68 @@ def work_on_datasets(
     return 0 if is_whole else 1
 
 
-def check(datasets: Sequence[Dataset], folders: Sequence[Path], workers: Workers) -> None:
+def check(
+    datasets: Sequence[Dataset], folders: Sequence[Path], workers: Workers, *, again: bool = True
+) -> dict[str, list[ObservedCase]]:
     """Read every case of every dataset, write all findings, show warnings and repairs, and raise if there is an error.
 
     Args:
         folders: where check.json and check.csv of each dataset go.
+        again: read a dataset even if no file has changed since it was found sound.
+
+    Returns:
+        By dataset that was read, what its fingerprint is made of.
 
     Raises:
         InputError: with all errors, a line each.
     """
     from ..files import write_text
-    from ..preprocessing.integrity import check_dataset
+    from ..plans.extract import observe_case
+    from ..preprocessing.integrity import check_and_observe
+    from ..preprocessing.preprocess import orient_and_crop
     from ..record import write_record
 
-    errors = []
+    errors: list[str] = []
+    observed = {}
     for dataset, folder in zip(datasets, folders, strict=True):
-        report = check_dataset(dataset, workers=workers)
+        earlier = None if again else earlier_check(dataset, folder / CHECK_JSON)
+        if earlier is not None:
+            log.info("%s: no file has changed since it was checked:\n%s", dataset.name, earlier.to_table())
+            continue
+        observe = partial(observe_case, orient=orient_and_crop, ignore_id=dataset.labels.ignore_id)
+        report, observed[dataset.name] = check_and_observe(dataset, observe, workers=workers)
         write_record(folder / CHECK_JSON, report)
         write_text((folder / CHECK_JSON).with_suffix(".csv"), report.to_csv())
         log.info(report.to_table())
         errors += [finding.text for finding in report.of("error")]
     if errors:
         raise InputError("\n".join(errors))
+    return observed
 
 
-def fingerprint(dataset: Dataset, folder: Path, workers: Workers) -> Fingerprint:
-    """Fingerprint of a dataset; the stored one if no file has changed since."""
+def earlier_check(dataset: Dataset, path: Path) -> CheckReport | None:
+    """The report of an earlier check that found no error in the same files, if there is one."""
+    from ..preprocessing.integrity import CheckReport, digest_of_sources
+    from ..record import read_record
+
+    try:
+        report = read_record(path, CheckReport, remedy="")
+    except InputError:
+        return None
+    is_valid = not report.of("error") and report.source_digest == digest_of_sources(dataset)
+    return report if is_valid else None
+
+
+def fingerprint(
+    dataset: Dataset, folder: Path, workers: Workers, observed: Sequence[ObservedCase] | None = None
+) -> Fingerprint:
+    """Fingerprint of a dataset; the stored one if no file has changed since.
+
+    Args:
+        observed: what the check saw of each case; None where it has to be read.
+    """
     from ..fingerprint import Fingerprint
-    from ..plans.extract import digest_of_dataset, extract_fingerprint
+    from ..plans.extract import digest_of_dataset, extract_fingerprint, summarise_cases
     from ..preprocessing.integrity import read_checked
     from ..preprocessing.memory import memory_to_read
     from ..preprocessing.preprocess import orient_and_crop
@@ -294,8 +330,13 @@ def fingerprint(dataset: Dataset, folder: Path, workers: Workers) -> Fingerprint
             if stored.source_digest == digest_of_dataset(dataset):
                 log.info("%s: fingerprint is up to date: %s", dataset.name, path)
                 return stored
-    read = partial(read_checked, labels=dataset.labels, num_channels=len(dataset.channel_names))
-    found = extract_fingerprint(dataset, read=read, orient=orient_and_crop, workers=workers, memory_of=memory_to_read)
+    if observed is not None:
+        found = summarise_cases(dataset, observed)
+    else:
+        read = partial(read_checked, labels=dataset.labels, num_channels=len(dataset.channel_names))
+        found = extract_fingerprint(
+            dataset, read=read, orient=orient_and_crop, workers=workers, memory_of=memory_to_read
+        )
     write_record(path, found)
     log.info("%s: fingerprint of %d cases: %s", dataset.name, len(found.cases), path)
     return found

@@ -166,7 +166,6 @@ def test_intensities_of_a_channel_come_from_the_cases_that_have_it():
         dataclasses.replace(dataset, cases=cases),
         read=lambda case: (images[case.name], None),
         orient=orient_and_crop,
-        num_processes=1,
     )
     assert [facts.mean for facts in found.intensities] == [450, 4.5]
     assert [facts.percentile_50 for facts in found.intensities] == [450, 4.5]
