@@ -87,11 +87,11 @@ setup(
         "tensorboard>=2.14",
     ],
     extras_require={
-        "dicom": ["highdicom>=0.27", "pydicom>=3.0.1"],  # label maps as DICOM SEG
+        "dicom": ["highdicom>=0.28", "pydicom>=3.0.1"],  # label maps as DICOM SEG
         "oracle": ["medpy>=0.5"],  # GPL-3: the tests compare our metrics with it, the package never imports it
         "dev": [
             "build>=1.2",
-            "highdicom>=0.27",
+            "highdicom>=0.28",
             "medpy>=0.5",
             "mypy>=1.11",
             "pre-commit>=3.5",

@@ -86,27 +86,23 @@ def read_headers(case: RawCase) -> list[Dataset]:
 def complete(header: Dataset, first: Dataset, path: Path) -> None:
     """Fill in what a SEG must have; orientation and frame of reference are those of the series' first slice."""
     from highdicom import UID, PatientSexValues
-    from pydicom.valuerep import DA, TM
+    from pydicom.valuerep import DA, IS, TM
 
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        raise InputError(
-            f"{path}: is a multi-frame DICOM image; SEG is written for single slices and series: use --format nifti"
-        )
     missing = [keyword for keyword in REQUIRED if not header.get(keyword)]
     if missing:
         raise InputError(f"{path}: has no {missing[0]}, which a DICOM SEG refers to: use --format nifti")
-    for keyword, kind in (
-        ("PatientBirthDate", DA),
-        ("StudyDate", DA),
-        ("StudyTime", TM),
-        ("PatientSex", PatientSexValues),
-    ):
+    kinds = {"PatientBirthDate": DA, "PatientSex": PatientSexValues, "StudyDate": DA, "StudyTime": TM}
+    for keyword, kind in {**kinds, "SeriesNumber": IS, "NumberOfFrames": IS}.items():
         try:
             kind(header.get(keyword))
-        except ValueError:  # what anonymisers leave there, and nothing of these kinds is known
+        except ValueError:  # such as X for a sex; all of these may be missing or empty
             header.pop(keyword, None)
     for keyword in MAY_BE_EMPTY:
         header.setdefault(keyword, "")
+    if "PerFrameFunctionalGroupsSequence" in header or int(header.get("NumberOfFrames") or 1) > 1:
+        raise InputError(
+            f"{path}: is a multi-frame DICOM image; SEG is written for single slices and series: use --format nifti"
+        )
     if "ImagePositionPatient" in header:
         first.setdefault("FrameOfReferenceUID", UID())
         header.FrameOfReferenceUID = first.FrameOfReferenceUID
@@ -156,7 +152,7 @@ def write_segmentation(
                 device_serial_number="0",
                 specific_character_set="ISO_IR 192",  # UTF-8, for names of labels in any language
             )
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, ValueError) as error:
             raise OutputError(f"{path}: the DICOM headers do not make a SEG ({error}); use --format nifti") from error
         with atomic_path(path) as partial:
             segmentation.save_as(partial)

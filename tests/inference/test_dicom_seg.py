@@ -167,11 +167,13 @@ def test_an_x_ray_without_a_place_in_space_has_a_seg(tmp_path: Path):
 
 
 def test_what_anonymisers_leave_is_no_hindrance(tmp_path: Path):
-    write_series(tmp_path / "case", VOLUME)
+    write_series(tmp_path / "case", VOLUME, **{"0020_0011": "33"})
     gone = ("PatientID", "StudyID", "StudyTime", "AccessionNumber", "ReferringPhysicianName")
     odd = {"PatientBirthDate": "UNKNOWN", "PatientSex": "X", "StudyDate": "0000", "PatientName": "Anonymous"}
     change(tmp_path / "case", **odd, **dict.fromkeys(gone))
     paths = sorted((tmp_path / "case").iterdir())
+    for path in paths:  # a series number that is none, which pydicom does not write
+        path.write_bytes(path.read_bytes().replace(b"\x20\0\x11\0\x02\0\0\x0033", b"\x20\0\x11\0\x02\0\0\x001A"))
     last = pydicom.dcmread(paths[-1])
     last.ImageOrientationPatient = [1, 0, 0, 0, 1, 0.00001]
     last.save_as(paths[-1])
@@ -179,6 +181,7 @@ def test_what_anonymisers_leave_is_no_hindrance(tmp_path: Path):
     np.testing.assert_array_equal(rebuild(tmp_path / "a.dcm", label_map), label_map.array)
     seg = pydicom.dcmread(tmp_path / "a.dcm")
     assert (seg.PatientBirthDate, seg.PatientSex, seg.StudyDate, seg.PatientID) == ("", "", "", "")
+    assert (seg.PatientName, seg.SeriesNumber) == ("Anonymous", 1000)
 
 
 def test_a_patients_name_keeps_its_letters(tmp_path: Path):
