@@ -37,7 +37,7 @@ def find_cases(folder: Path, num_channels: int) -> list[RawCase]:
 
 def split_series(cases: Sequence[RawCase]) -> list[RawCase]:
     """Each case of several DICOM series as a case a series, <case>_<number>_<description>; the others as they are."""
-    stacks = [case for case in cases if is_dicom(case.image_paths[0]) and not ending_of(case.image_paths[0])]
+    stacks = [case for case in cases if is_dicom(case.paths[0]) and not ending_of(case.paths[0])]
     # What cannot be read stays one case, and says what is wrong when its turn comes.
     outcomes = map_cases(series_of, stacks, num_processes=1, title="Looking for DICOM series")
     stems = {outcome.item.name: outcome.result or [] for outcome in outcomes}
@@ -54,7 +54,7 @@ def split_series(cases: Sequence[RawCase]) -> list[RawCase]:
 
 def series_of(case: RawCase) -> list[str]:
     """File stems of the DICOM series in a case's folder or zip file."""
-    with opened(case.image_paths[0]) as folder:
+    with opened(case.paths[0]) as folder:
         return [series.file_stem for series in find_series(folder)]
 
 
@@ -63,7 +63,7 @@ def tell_series(cases: Sequence[RawCase]) -> list[str]:
     names: dict[Path, list[str]] = {}
     for case in cases:
         if case.series is not None:
-            names.setdefault(case.image_paths[0], []).append(case.name)
+            names.setdefault(case.paths[0], []).append(case.name)
     return [
         f"{path}: holds {len(found)} DICOM series, each a case of its own: {', '.join(found)}"
         for path, found in names.items()

@@ -66,7 +66,7 @@ def read_headers(case: RawCase) -> list[Dataset]:
     """
     import pydicom
 
-    path = case.image_paths[0]
+    path = case.paths[0]
     with as_written():
         if path.is_file() and ending_of(path, (DICOM_ENDING,)):
             headers = [pydicom.dcmread(path, stop_before_pixels=True, force=True)]
@@ -137,7 +137,7 @@ def write_segmentation(
                 segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
                 segment_descriptions=[
                     describe_segment(number, name, dataset_name)
-                    for number, name in enumerate(labels.foreground_names, start=1)
+                    for number, name in enumerate(labels.names[1:], start=1)
                 ],
                 omit_empty_frames=not is_empty,
                 series_instance_uid=highdicom.UID(),

@@ -22,7 +22,7 @@ MAX_ID = {".bmp": 255} | dict.fromkeys((".png", *TIFF_ENDINGS), 65535)
 
 def image_ending(case: RawCase) -> str:
     """The ending of a case's image; that of DICOM for folders and zip files."""
-    path = case.image_paths[0]
+    path = case.paths[0]
     return DICOM_ENDING if is_dicom(path) else ending_of(path) or NIFTI_ENDINGS[0]
 
 

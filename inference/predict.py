@@ -80,7 +80,7 @@ def predict_case(case: RawCase, *, engine: Engine, folder: Path, label_format: L
     if headers:
         write_segmentation(path, label_map, headers, engine.plan.labels, engine.plan.dataset_name)
     else:
-        write_label_map(path, label_map, num_axes=num_axes_of(case.image_paths[0]))
+        write_label_map(path, label_map, num_axes=num_axes_of(case.paths[0]))
     return path
 
 

@@ -88,7 +88,7 @@ def execute(options: argparse.Namespace) -> int:
     notes = [*tell_series(cases), *check_format(cases, options.format, plan.labels)]
     if options.output.resolve() == options.input.resolve():
         raise InputError(f"-o {options.output}: is the input folder; its images would be overwritten: give another")
-    if is_dicom(cases[0].image_paths[0]) and options.input.resolve() in options.output.resolve().parents:
+    if is_dicom(cases[0].paths[0]) and options.input.resolve() in options.output.resolve().parents:
         raise InputError(
             f"-o {options.output}: lies among the DICOM files of -i, whose folders are cases: give another"
         )
