@@ -88,13 +88,16 @@ setup(
     ],
     extras_require={
         "cluster": ["distributed>=2024.1"],  # --dask
+        "dicom": ["highdicom>=0.28", "pydicom>=3.0.1"],  # label maps as DICOM SEG
         "oracle": ["medpy>=0.5"],  # GPL-3: the tests compare our metrics with it, the package never imports it
         "dev": [
             "build>=1.2",
             "distributed>=2024.1",
+            "highdicom>=0.28",
             "medpy>=0.5",
             "mypy>=1.11",
             "pre-commit>=3.5",
+            "pydicom>=3.0.1",
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.5",

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..dataset import RawCase
 from ..errors import InputError
+from ..formats import NIFTI_ENDINGS, is_dicom, num_axes_of
 from ..image import Image, LabelMap, read_image, write_label_map
 from ..model import Model
 from ..network.build import build_backbone, build_task
@@ -20,6 +21,8 @@ from ..parallel import Outcome, map_cases
 from ..plan import Plan
 from ..preprocessing.preprocess import preprocess
 from ..preprocessing.restore import restore_logits
+from .dicom_seg import read_headers, write_segmentation
+from .label_format import LabelFormat, label_ending
 from .sliding import predict_logits
 
 
@@ -69,19 +72,27 @@ def predict_image(image: Image, engine: Engine) -> LabelMap:
     return restore_logits(logits.cpu().numpy(), case.geometry, engine.plan.labels)
 
 
-def predict_case(case: RawCase, *, engine: Engine, folder: Path) -> Path:
+def predict_case(case: RawCase, *, engine: Engine, folder: Path, label_format: LabelFormat = "nifti") -> Path:
     """Predict one case and write its label map into a folder."""
-    path = prediction_path(folder, case.name)
-    image = read_image(case.image_paths, num_channels=len(engine.plan.channel_names))
-    write_label_map(path, predict_image(image, engine))
+    path = prediction_path(folder, case.name, label_ending(case, label_format))
+    headers = read_headers(case) if is_dicom(path) else []  # what is wrong with them is told before the work
+    num_channels = len(engine.plan.channel_names)
+    label_map = predict_image(read_image(case.image_paths, num_channels=num_channels, series=case.series), engine)
+    if headers:
+        write_segmentation(path, label_map, headers, engine.plan.labels, engine.plan.dataset_name)
+    else:
+        write_label_map(path, label_map, num_axes=num_axes_of(case.paths[0]))
     return path
 
 
-def predict_cases(cases: list[RawCase], engine: Engine, folder: Path) -> Iterator[Outcome[RawCase, Path]]:
+def predict_cases(
+    cases: list[RawCase], engine: Engine, folder: Path, *, label_format: LabelFormat = "nifti"
+) -> Iterator[Outcome[RawCase, Path]]:
     """Predict one case after the other; a broken one never stops the others."""
-    yield from map_cases(partial(predict_case, engine=engine, folder=folder), cases, title="Predicting")
+    predict_one = partial(predict_case, engine=engine, folder=folder, label_format=label_format)
+    yield from map_cases(predict_one, cases, title="Predicting")
 
 
-def prediction_path(folder: Path, case: str) -> Path:
+def prediction_path(folder: Path, case: str, ending: str = NIFTI_ENDINGS[0]) -> Path:
     """Where a case's label map goes."""
-    return folder / f"{case}.nii.gz"
+    return folder / f"{case}{ending}"

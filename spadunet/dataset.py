@@ -28,6 +28,8 @@ class RawCase:
     name: str
     image_paths: tuple[Path | None, ...]
     label_path: Path | None
+    series: str | None = None
+    """Which one, where the path holds several DICOM series: its file stem."""
 
     @property
     def paths(self) -> tuple[Path, ...]:

@@ -6,6 +6,7 @@ positions do (DICOM PS3.3, section C.7.6.2). Letters as in `image`.
 
 from __future__ import annotations
 
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -51,7 +52,11 @@ class Series:
     """Slices in the order of their positions along their normal."""
 
     name: str
+    file_stem: str
+    """Number and description as a part of a file's name, e.g. 3_T1; unique among the series of a folder."""
     slices: tuple[Slice, ...]
+    problem: str | None = None
+    """Why the slices are no volume, where two lie in one place."""
 
 
 @contextmanager
@@ -79,7 +84,7 @@ def find_series(folder: Path) -> list[Series]:
     Slices of one series that lie in the same places are taken apart by echo, time or image type.
 
     Raises:
-        InputError: if two slices lie in one place and nothing tells them apart.
+        InputError: if a file is damaged.
     """
     groups: dict[tuple[str, ...], list[Slice]] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
@@ -87,12 +92,34 @@ def find_series(folder: Path) -> list[Series]:
         if found is not None:
             groups.setdefault(found.series, []).append(found)
     series = []
+    stems: set[str] = set()
     for key, slices in sorted(groups.items(), key=lambda item: (item[0][1].zfill(9), item[0])):
-        parts = take_apart(slices)
-        for number, part in enumerate(parts, start=1):
-            name = key[2].strip() or f"series {key[1].strip() or key[0]}"
-            series.append(Series(name=name if len(parts) == 1 else f"{name} {number}", slices=tuple(in_order(part))))
+        (uid, number, description), problem = key[:3], None
+        try:
+            parts = take_apart(slices)
+        except InputError as error:  # the other series of the folder are none the worse
+            parts, problem = [slices], str(error)
+        for index, part in enumerate(parts, start=1):
+            name = description or f"series {number or uid}"
+            stem = re.sub(r"[^\w-]+", "_", f"{number}_{description}").strip("_") or uid
+            series.append(
+                Series(
+                    name=name if len(parts) == 1 else f"{name} {index}",
+                    file_stem=unused_name(stem, stems),
+                    slices=tuple(in_order(part)),
+                    problem=problem,
+                )
+            )
     return series
+
+
+def unused_name(name: str, taken: set[str]) -> str:
+    """The name, or with the first number from 2 that is free; added to `taken` in lower case, as file systems may."""
+    candidate, number = name, 2
+    while candidate.casefold() in taken:
+        candidate, number = f"{name}_{number}", number + 1
+    taken.add(candidate.casefold())
+    return candidate
 
 
 def holds_slices(folder: Path) -> bool:
@@ -238,8 +265,10 @@ def read_series(series: Series) -> tuple[np.ndarray, np.ndarray]:
     """Channels (C, A0, A1, A2) in stored units with rescale slope and intercept applied, and affine.
 
     Raises:
-        InputError: if a slice cannot be read, or as `affine_of_series`.
+        InputError: if two slices lie in one place, one cannot be read, or as `affine_of_series`.
     """
+    if series.problem:
+        raise InputError(series.problem)
     affine = affine_of_series(series)
     planes = []
     for member in series.slices:
@@ -253,17 +282,33 @@ def read_series(series: Series) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(planes, axis=1), affine
 
 
-def the_one_series(path: Path, folder: Path) -> Series:
+def read_dicom(path: Path, file_stem: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """As `read_series`, of a folder or a zip file.
+
+    Args:
+        file_stem: of the series, where there may be several.
+
+    Raises:
+        InputError: as `read_series` and `the_one_series`.
+    """
+    with opened(path) as folder:
+        return read_series(the_one_series(path, folder, file_stem))
+
+
+def the_one_series(path: Path, folder: Path, file_stem: str | None = None) -> Series:
     """The series of a case.
 
     Args:
         path: what the user calls it, for messages.
         folder: where its files lie.
+        file_stem: which of several.
 
     Raises:
-        InputError: if there is none, or more than one; lists them.
+        InputError: if there is none, or more than one and no word which; lists them.
     """
     series = find_series(folder)
+    if file_stem is not None:
+        series = [member for member in series if member.file_stem == file_stem]
     if not series:
         raise InputError(f"{path}: holds no DICOM slices with a position; expected one series")
     if len(series) > 1:

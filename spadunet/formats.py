@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from .dicom import opened, read_series, the_one_series
+from .dicom import read_dicom
 from .errors import InputError, OutputError
 from .files import atomic_path, write_text
 from .nifti import read_voxels
@@ -38,6 +38,11 @@ def may_be_colour(path: Path) -> bool:
     return ending_of(path, (*PICTURE_ENDINGS, DICOM_ENDING)) is not None
 
 
+def is_dicom(path: Path) -> bool:
+    """True for DICOM: a folder or a zip file of slices, or a single file."""
+    return path.is_dir() or ending_of(path, (DICOM_ENDING, ".zip")) is not None
+
+
 def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Array (C, A0, A1, A2) in the file's own type, and affine.
 
@@ -51,8 +56,7 @@ def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
         InputError: if it is missing, empty, damaged, no 2D or 3D image, or does not say where its voxels lie.
     """
     if path.is_dir() or ending_of(path, (".zip",)):
-        with opened(path) as folder:
-            return read_series(the_one_series(path, folder))
+        return read_dicom(path)
     if not path.is_file():
         raise InputError(f"{path}: not found")
     if path.stat().st_size == 0:
@@ -177,21 +181,43 @@ def find_sidecar(path: Path) -> Path | None:
     return next((sidecar for sidecar in sidecars_of(path) if sidecar.is_file()), None)
 
 
-def write_array(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+def num_axes_of(path: Path) -> int:
+    """2 of a picture or any other 2D file, else 3; a single DICOM slice lies in space, and has 3.
+
+    Raises:
+        InputError: if the header cannot be read.
+    """
+    if is_dicom(path):
+        return 3
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise InputError(f"{path}: cannot be read as an image: {reason_of(error)}") from error
+    return min(reader.GetDimension(), 3)
+
+
+def write_array(path: Path, array: np.ndarray, affine: np.ndarray, *, num_axes: int = 3) -> None:
     """Write (A0, A1, A2) in the format that the path's ending names, whole or not at all.
 
     Pictures lose origin and directions; a TIFF gets its spacing in a file beside it.
+
+    Args:
+        num_axes: 2 writes a single slice as a 2D image; pictures are 2D in any case.
 
     Raises:
         OutputError: if the disk is full, the folder cannot be written, or the format cannot hold the array.
     """
     is_picture = ending_of(path, PICTURE_ENDINGS) is not None
-    image = sitk.GetImageFromArray(array[0] if is_picture and len(array) == 1 else array)
+    is_flat = len(array) == 1 and (is_picture or num_axes == 2)
+    image = sitk.GetImageFromArray(array[0] if is_flat else array)
+    axes = image.GetDimension()
     spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
     if not is_picture:
-        image.SetSpacing(spacing_mm[::-1].tolist())
-        image.SetOrigin(affine[:3, 3].tolist())
-        image.SetDirection((affine[:3, :3] / spacing_mm)[:, ::-1].ravel().tolist())
+        image.SetSpacing(spacing_mm[::-1][:axes].tolist())
+        image.SetOrigin(affine[:axes, 3].tolist())
+        image.SetDirection((affine[:3, :3] / spacing_mm)[:, ::-1][:axes, :axes].ravel().tolist())
     elif ending_of(path, TIFF_ENDINGS):
         write_text(sidecars_of(path)[0], json.dumps({"spacing": spacing_mm.tolist()}) + "\n")
     with atomic_path(path) as partial:
@@ -200,5 +226,6 @@ def write_array(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
             written = sitk.GetArrayFromImage(sitk.ReadImage(str(partial)))
         except RuntimeError as error:
             raise OutputError(f"{path}: cannot be written; is the disk full or the folder read-only?") from error
-        if not np.array_equal(written.ravel(), array.ravel()):  # ITK says nothing of a full disk
+        num_values = max(written.size // array.size, 1)  # three of a BMP: grey comes back as equal colours
+        if not np.array_equal(written.ravel(), array.ravel().repeat(num_values)):  # ITK says nothing of a full disk
             raise OutputError(f"{path}: cannot be written; is the disk full or the folder read-only?")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .dicom import read_dicom
 from .errors import InputError
 from .formats import MAX_COLOURS, VOLUME_ENDINGS, check_affine, ending_of, read_channels, write_array
 from .spacing import Shape, Spacing
@@ -122,12 +123,13 @@ def format_spacing(spacing_mm: Spacing) -> str:
     return "×".join(f"{side:.4g}" for side in spacing_mm)
 
 
-def read_image(paths: Sequence[Path | None], *, num_channels: int | None = None) -> Image:
+def read_image(paths: Sequence[Path | None], *, num_channels: int | None = None, series: str | None = None) -> Image:
     """Read one file a channel, or a colour picture, into one image.
 
     Args:
         paths: None where a channel is missing.
         num_channels: how many there must be, where that is known.
+        series: the file stem of the one to read, of a folder or zip file with several DICOM series.
 
     Raises:
         InputError: if a file is missing, damaged, not a 2D or 3D image, holds NaN or infinite values, if the
@@ -139,7 +141,7 @@ def read_image(paths: Sequence[Path | None], *, num_channels: int | None = None)
     arrays: list[np.ndarray] = []
     affines: list[np.ndarray] = []
     for path in present:
-        array, affine = read_channels(path)
+        array, affine = read_channels(path) if series is None else read_dicom(path, series)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             number = int((~np.isfinite(array)).sum())
             raise InputError(
@@ -194,10 +196,13 @@ def read_label_map(path: Path) -> LabelMap:
     return LabelMap(array=array, affine=affine)
 
 
-def write_label_map(path: Path, label_map: LabelMap) -> None:
+def write_label_map(path: Path, label_map: LabelMap, *, num_axes: int = 3) -> None:
     """Write a label map with its geometry, in the format of the path's ending, whole or not at all.
+
+    Args:
+        num_axes: 2 writes a single slice as a 2D image.
 
     Raises:
         OutputError: if the disk is full or the folder cannot be written.
     """
-    write_array(path, label_map.array, label_map.affine)
+    write_array(path, label_map.array, label_map.affine, num_axes=num_axes)

@@ -17,6 +17,7 @@ EXAMPLES = """\
   spadunet_predict -i imagesTs -o predictions -m results/Dataset004_Hippocampus/spad_unet_tiny/fold_0
   spadunet_predict -i imagesTs -o predictions                 with the model trained last
   spadunet_predict -i imagesTs -o predictions --continue      go on after an interruption
+  spadunet_predict -i study -o segmentations --format dicom-seg
 """
 MAX_OVERLAP = 0.95
 MANIFEST = "spadunet_predict.json"
@@ -29,7 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, exit."""
     parser = make_parser("Predict a label map for every image of a folder, on the image's own grid.", EXAMPLES)
     parser.add_argument(
-        "-i", "--input", type=Path, required=True, metavar="FOLDER", help="images, named as for training"
+        "-i",
+        "--input",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="images, named as for training; DICOM series too",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where label maps go")
     parser.add_argument("-d", "--dataset", help="dataset whose model to use (name, number or path)")
@@ -37,6 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "-m", "--model", type=Path, metavar="MODEL", help="model folder (default: the one trained last)"
     )
     parser.add_argument("-f", "--fold", help="fold of the model (default: the one trained last)")
+    parser.add_argument(
+        "--format",
+        choices=("nifti", "input", "dicom-seg"),
+        default="nifti",
+        help="of the label maps: NIfTI, that of the images (of DICOM: SEG), or DICOM SEG (default: nifti)",
+    )
     parser.add_argument("--overlap", type=overlap, default=0.5, help=f"of windows, 0 to {MAX_OVERLAP} (default: 0.5)")
     add_device_options(parser)
     parser.add_argument(
@@ -53,11 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Load the model, find the images, predict them one after the other."""
-    from ..dataset import RawCase, find_images, image_endings, numbers_of
-    from ..dicom import holds_slices
+    from ..dataset import numbers_of
     from ..evaluation.label_names import LABELS_JSON
     from ..files import require_writable, sha256_of_file, write_text
-    from ..formats import DICOM_ENDING, NIFTI_ENDINGS
+    from ..formats import is_dicom
+    from ..inference.cases import find_cases, tell_series
+    from ..inference.label_format import check_format, label_ending
     from ..inference.predict import Engine, build_network, predict_cases, prediction_path
     from ..model import MODEL_JSON, load_model
     from ..models import choose_task, find_model
@@ -72,39 +85,38 @@ def execute(options: argparse.Namespace) -> int:
     task = choose_task(folder, options.dataset)
     model = load_model(folder)
     plan = model.tasks[task].plan
-    if not options.input.is_dir():
-        raise InputError(f"-i {options.input}: folder not found; give the folder that holds the images")
-    endings = image_endings(options.input)
-    if len(endings) > 1:
-        raise InputError(f"-i {options.input}: holds both {' and '.join(endings)} files; put them into one folder each")
-    if endings in ([], [DICOM_ENDING]) and holds_slices(options.input):
-        images: dict[str, tuple[Path | None, ...]] = {options.input.resolve().name: (options.input,)}
-    else:
-        ending = endings[0] if endings else NIFTI_ENDINGS[0]
-        optional = numbers_of(plan.optional_channels, plan.channel_names)
-        images = find_images(options.input, ending, len(plan.channel_names), optional)
+    optional = numbers_of(plan.optional_channels, plan.channel_names)
+    cases = find_cases(options.input, len(plan.channel_names), optional)
+    notes = [*tell_series(cases), *check_format(cases, options.format, plan.labels)]
     if options.output.resolve() == options.input.resolve():
         raise InputError(f"-o {options.output}: is the input folder; its images would be overwritten: give another")
+    if is_dicom(cases[0].paths[0]) and options.input.resolve() in options.output.resolve().parents:
+        raise InputError(
+            f"-o {options.output}: lies among the DICOM files of -i, whose folders are cases: give another"
+        )
     require_writable(options.output)
     network = build_network(model, task)
     device = find_device(options.device)
     precision = choose_precision(options.precision, device)
     log_to_file(options.output / "spadunet_predict.log")
     log.info("model %s, task %s, on %s", folder, task, device)
+    for note in notes:
+        log.info(note)
 
     unfinished = options.output / UNFINISHED_FILE
-    request = "\n".join(
-        (str(options.input.resolve()), task, str(options.overlap), str(precision), sha256_of_file(folder / MODEL_JSON))
-    )
+    what = (options.input.resolve(), task, options.overlap, precision, options.format)
+    request = "\n".join((*map(str, what), sha256_of_file(folder / MODEL_JSON)))
     goes_on = unfinished.is_file() and unfinished.read_text(encoding="utf-8") == request
-    cases = [RawCase(name=name, image_paths=paths, label_path=None) for name, paths in images.items()]
-    require_own(options.output, [prediction_path(options.output, case.name) for case in cases])
+    paths = {
+        case.name: prediction_path(options.output, case.name, label_ending(case, options.format)) for case in cases
+    }
+    require_own(options.output, paths)
     if not (options.keep or goes_on):
-        for case in cases:  # those of an earlier run must not pass as this one's if it is interrupted
-            prediction_path(options.output, case.name).unlink(missing_ok=True)
+        for path in paths.values():  # those of an earlier run must not pass as this one's if it is interrupted
+            path.unlink(missing_ok=True)
     write_text(unfinished, request)
     if options.keep or goes_on:
-        there = {case.name for case in cases if prediction_path(options.output, case.name).is_file()}
+        there = {name for name, path in paths.items() if path.is_file()}
         log.info("%d of %d label maps are there already and kept", len(there), len(cases))
         cases = [case for case in cases if case.name not in there]
     engine = Engine(
@@ -115,7 +127,7 @@ def execute(options: argparse.Namespace) -> int:
         overlap=options.overlap,
     )
     write_record(options.output / LABELS_JSON, plan.labels)
-    outcomes = list(predict_cases(cases, engine, options.output))
+    outcomes = list(predict_cases(cases, engine, options.output, label_format=options.format))
     written = [outcome.result for outcome in outcomes if outcome.result is not None]
     problems = [outcome.problem for outcome in outcomes if outcome.problem]
     for problem in problems:
@@ -133,19 +145,29 @@ def execute(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def require_own(folder: Path, predictions: Sequence[Path]) -> None:
+def require_own(folder: Path, predictions: dict[str, Path]) -> None:
     """Refuse to write over label maps that are no predictions: a slip of `-o` must not cost hand-drawn references.
 
+    Nor beside one of the same case in another format: it would pass as this run's.
+
+    Args:
+        predictions: by case name.
+
     Raises:
-        InputError: if such files lie in the folder, and nothing tells that `spadunet_predict` wrote them.
+        InputError: if such files lie in the folder, and nothing tells that `spadunet_predict` wrote them, or if a
+            prediction of another format does.
     """
-    if any((folder / name).is_file() for name in (UNFINISHED_FILE, MANIFEST)):
-        return
-    there = [path for path in predictions if path.is_file()]
-    if there:
-        raise InputError(
-            f"-o {folder}: holds {there[0].name}, which spadunet_predict did not write; give another folder"
-        )
+    from ..inference.label_format import written_before
+
+    is_own = any((folder / name).is_file() for name in (UNFINISHED_FILE, MANIFEST))
+    there = [(path, prediction) for case, prediction in predictions.items() for path in written_before(folder, case)]
+    for path, prediction in there:
+        if not is_own:
+            raise InputError(
+                f"-o {folder}: holds {path.name}, which spadunet_predict did not write; give another folder"
+            )
+        if path != prediction:
+            raise InputError(f"-o {folder}: holds {path.name}, the same case in another format; give another folder")
 
 
 def overlap(text: str) -> float:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
+import highdicom
 import numpy as np
+import pydicom
+import pytest
 import SimpleITK as sitk
 from dicom_files import write_series
 
 from spadunet.cli import evaluate, plan_and_preprocess, predict, train
-from spadunet.image import geometry_difference, read_label_map
+from spadunet.image import geometry_difference, read_image, read_label_map
 from spadunet.scores import Scores
 
 HEART = "Dataset101_SunnybrookLV"
@@ -45,6 +49,34 @@ def test_colour_pictures_go_from_raw_to_scores(copy_demo, tmp_path: Path, run, q
     assert len(list(output.glob("*.nii.gz"))) == 4
     assert run(evaluate.main, "-p", output, "-r", raw / "labelsTr", "-np", 1) == 0
     assert len(Scores.from_json((output / "scores.json").read_text()).cases) == 4
+    pictures = tmp_path / "pictures"
+    own = ("-i", raw / "imagesTr", "-o", pictures, "-d", 301, "-device", "cpu", "--format", "input", *data)
+    assert run(predict.main, *own) == 0
+    for path in output.glob("*.nii.gz"):
+        case = path.name.removesuffix(".nii.gz")
+        np.testing.assert_array_equal(
+            read_label_map(pictures / f"{case}.png").array, read_label_map(path).array, strict=True
+        )
+    assert run(evaluate.main, "-p", pictures, "-r", raw / "labelsTr", "-np", 1) == 0
+    assert (pictures / "scores.json").read_text() == (output / "scores.json").read_text()
+
+
+def write_as_dicom(folder: Path, path: Path, **options) -> None:
+    """A NIfTI file as a DICOM series with its files in no order."""
+    image = sitk.ReadImage(str(path))
+    direction = np.array(image.GetDirection()).reshape(3, 3)
+    columns_mm, rows_mm, slices_mm = image.GetSpacing()
+    volume = sitk.GetArrayFromImage(image).astype(np.int16)
+    write_series(
+        folder,
+        volume,
+        names=[f"{(7 * number) % 101}.dcm" for number in range(len(volume))],
+        directions=(tuple(direction[:, 0]), tuple(direction[:, 1])),
+        step_mm=tuple(direction[:, 2] * slices_mm),
+        first_mm=image.GetOrigin(),
+        pixel_mm=(rows_mm, columns_mm),
+        **options,
+    )
 
 
 def test_a_dicom_series_is_predicted_as_the_nifti_file_that_shows_the_same(
@@ -54,19 +86,7 @@ def test_a_dicom_series_is_predicted_as_the_nifti_file_that_shows_the_same(
     nifti.mkdir()
     path = sorted((planned / "raw" / HEART / "imagesTr").iterdir())[0]
     shutil.copy(path, nifti / "a_0000.nii.gz")
-    image = sitk.ReadImage(str(path))
-    direction = np.array(image.GetDirection()).reshape(3, 3)
-    columns_mm, rows_mm, slices_mm = image.GetSpacing()
-    volume = sitk.GetArrayFromImage(image).astype(np.int16)
-    write_series(
-        dicom / "a",
-        volume,
-        names=[f"{(7 * number) % 101}.dcm" for number in range(len(volume))],
-        directions=(tuple(direction[:, 0]), tuple(direction[:, 1])),
-        step_mm=tuple(direction[:, 2] * slices_mm),
-        first_mm=image.GetOrigin(),
-        pixel_mm=(rows_mm, columns_mm),
-    )
+    write_as_dicom(dicom / "a", path)
     shutil.make_archive(str(dicom / "b"), "zip", dicom / "a")
     for folder in (nifti, dicom, dicom / "a"):
         options = ("-i", folder, "-o", tmp_path / f"of_{folder.name}", "-m", joint_model, "-d", 101, "-device", "cpu")
@@ -81,3 +101,80 @@ def test_a_dicom_series_is_predicted_as_the_nifti_file_that_shows_the_same(
             assert geometry_difference(label_map, expected) is None
             flipped = label_map.array
         np.testing.assert_array_equal(flipped, expected.array)
+
+
+def test_a_study_of_two_series_is_segmented_as_dicom(
+    joint_model: Path, planned: Path, tmp_path: Path, run, caplog: pytest.LogCaptureFixture
+):
+    study = tmp_path / "in/study"
+    first, second = sorted((planned / "raw" / HEART / "imagesTr").iterdir())[:2]
+    write_as_dicom(study / "1", first, **{"0020_0011": "3", "0008_103e": "cine"})
+    write_as_dicom(study / "2", second, uid="1.2.4", **{"0020_0011": "4", "0008_103e": "late"})
+    options = ("-i", tmp_path / "in", "-m", joint_model, "-d", 101, "-device", "cpu")
+    caplog.set_level("INFO", "spadunet")
+    assert run(predict.main, *options, "-o", tmp_path / "nifti") == 0
+    assert "study: holds 2 DICOM series, each a case of its own: study_3_cine, study_4_late" in caplog.text
+    assert "each a case of its own" in (tmp_path / "nifti/spadunet_predict.log").read_text()
+    output = tmp_path / "seg"
+    assert run(predict.main, *options, "-o", output, "--format", "dicom-seg") == 0
+    assert {path.name for path in output.glob("study*")} == {"study_3_cine.dcm", "study_4_late.dcm"}
+    for case, part in (("study_3_cine", "1"), ("study_4_late", "2")):
+        expected = read_label_map(tmp_path / f"nifti/{case}.nii.gz").array
+        assert expected.any()
+        headers = [pydicom.dcmread(path) for path in (study / part).iterdir()]
+        normal = read_image([study / part]).affine[:3, 0]
+        headers.sort(key=lambda header: float(np.dot(header.ImagePositionPatient, normal)))
+        array = highdicom.seg.segread(output / f"{case}.dcm").get_pixels_by_source_instance(
+            [header.SOPInstanceUID for header in headers], combine_segments=True, assert_missing_frames_are_empty=True
+        )
+        np.testing.assert_array_equal(array, expected)
+
+
+def refusal(run, capsys: pytest.CaptureFixture[str], *options: object) -> str:
+    """What `spadunet_predict` says when it will not begin."""
+    assert run(predict.main, *options) == 2
+    return capsys.readouterr().err
+
+
+def test_a_format_that_cannot_be_written_is_refused_before_any_work(
+    joint_model: Path, planned: Path, tmp_path: Path, run, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    images = planned / "raw" / HEART / "imagesTr"
+    output = tmp_path / "out"
+    options = ("-m", joint_model, "-d", 101, "-device", "cpu", "-o", output)
+    assert "the images are .nii.gz files, not DICOM; use nifti or input" in refusal(
+        run, capsys, "-i", images, *options, "--format", "dicom-seg"
+    )
+    write_as_dicom(tmp_path / "in/a", sorted(images.iterdir())[0])
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    assert "pip install 'spadunet[dicom]'" in refusal(
+        run, capsys, "-i", tmp_path / "in", *options, "--format", "dicom-seg"
+    )
+    assert not output.exists()
+    inner = ("-o", tmp_path / "in/out", *options[:-2])
+    assert "lies among the DICOM files of -i" in refusal(run, capsys, "-i", tmp_path / "in", *inner)
+    assert not (tmp_path / "in/out").exists()
+
+
+def test_label_maps_of_another_format_are_never_left_beside_new_ones(
+    joint_model: Path, planned: Path, tmp_path: Path, run, capsys
+):
+    images, output = tmp_path / "in", tmp_path / "out"
+    images.mkdir()
+    path = sorted((planned / "raw" / HEART / "imagesTr").iterdir())[0]
+    sitk.WriteImage(sitk.ReadImage(str(path)), str(images / "a_0000.nrrd"))
+    options = ("-i", images, "-o", output, "-m", joint_model, "-d", 101, "-device", "cpu")
+    output.mkdir()
+    (output / "a.mha").write_bytes(b"drawn by hand")
+    assert "holds a.mha, which spadunet_predict did not write" in refusal(run, capsys, *options)
+    (output / "a.mha").unlink()
+    assert run(predict.main, *options, "--format", "input") == 0
+    before = (output / "a.nrrd").read_bytes()
+    for more in ((), ("--continue",)):
+        assert "holds a.nrrd, the same case in another format; give another folder" in refusal(
+            run, capsys, *options, *more
+        )
+    assert (output / "a.nrrd").read_bytes() == before
+    assert run(predict.main, *options, "--format", "input", "--continue") == 0
+    assert (output / "a.nrrd").read_bytes() == before
+    assert "1 of 1 label maps are there already" in (output / "spadunet_predict.log").read_text()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spadunet.dataset import RawCase
 from spadunet.errors import InputError
-from spadunet.image import Image, read_image, read_label_map
+from spadunet.image import Image, geometry_difference, read_image, read_label_map
 from spadunet.inference.predict import Engine, build_network, predict_cases, predict_image, prediction_path
 from spadunet.labels import LabelSet
 from spadunet.model import Model, Task
@@ -102,6 +102,59 @@ def test_an_image_of_one_value_gives_background(value: float):
     label_map = predict_image(image, engine_of(plan_of("native")))
     assert label_map.shape == (4, 5, 6)
     assert not label_map.array.any()
+
+
+FORMATS = {
+    "a.nii.gz": "a.nii.gz",
+    "a.nii": "a.nii",
+    "a.nrrd": "a.nrrd",
+    "a.mha": "a.mha",
+    "a.mhd": "a.mha",
+    "a.png": "a.png",
+    "a.tif": "a.tif",
+    "a.bmp": "a.bmp",
+    "a.jpg": "a.png",
+}
+
+
+VOLUMES = [name for name in FORMATS if name not in ("a.png", "a.bmp", "a.jpg")]
+
+
+@pytest.mark.parametrize(("name", "num_axes"), [*((name, 2) for name in FORMATS), *((name, 3) for name in VOLUMES)])
+def test_label_maps_have_the_images_format_and_number_of_axes(tmp_path: Path, name: str, num_axes: int):
+    is_flat = num_axes == 2
+    image, organ = image_with_box((1, 16, 16) if is_flat else (6, 16, 16), np.eye(4)[[2, 1, 0, 3]])
+    values = image.array[0].astype(np.uint8)
+    path = tmp_path / "in" / name
+    path.parent.mkdir()
+    sitk.WriteImage(sitk.GetImageFromArray(values[0] if is_flat else values), str(path))
+    if name == "a.tif" and not is_flat:
+        (path.parent / "a.json").write_text('{"spacing": [1, 1, 1]}')
+    case = RawCase(name="a", image_paths=(path,), label_path=None)
+    for label_format, expected in (("input", FORMATS[name]), ("nifti", "a.nii.gz")):
+        output = tmp_path / label_format
+        (outcome,) = predict_cases([case], engine_of(plan_of("native")), output, label_format=label_format)
+        assert outcome.result == output / expected, outcome.problem
+        found = {path.name for path in output.iterdir()} - {"a.json"}
+        assert found == {expected}
+        assert sitk.ReadImage(str(outcome.result)).GetDimension() == num_axes
+        label_map = read_label_map(outcome.result)
+        assert np.array_equal(label_map.array, organ * ORGAN_ID)
+        assert geometry_difference(label_map, image) is None
+
+
+def test_a_2d_image_that_is_turned_keeps_its_grid(tmp_path: Path):
+    image = sitk.GetImageFromArray(image_with_box((1, 16, 16), np.eye(4))[0].array[0, 0])
+    image.SetSpacing((0.5, 0.25))
+    image.SetOrigin((3, 4))
+    image.SetDirection((0.8, -0.6, 0.6, 0.8))
+    sitk.WriteImage(image, str(tmp_path / "a.nii.gz"))
+    case = RawCase(name="a", image_paths=(tmp_path / "a.nii.gz",), label_path=None)
+    (outcome,) = predict_cases([case], engine_of(plan_of("native")), tmp_path / "out")
+    before, after = (sitk.ReadImage(str(path)) for path in (tmp_path / "a.nii.gz", outcome.result))
+    for get in ("GetSize", "GetSpacing", "GetOrigin"):
+        assert getattr(after, get)() == getattr(before, get)()
+    np.testing.assert_allclose(after.GetDirection(), before.GetDirection(), atol=1e-6)
 
 
 def write_case(folder: Path, name: str) -> RawCase:

@@ -1,0 +1,73 @@
+"""The cases in a folder of images to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..dataset import RawCase, find_images, image_endings
+from ..dicom import find_series, holds_slices, opened, unused_name
+from ..errors import InputError
+from ..formats import DICOM_ENDING, NIFTI_ENDINGS, ending_of, is_dicom
+from ..parallel import map_cases
+
+
+def find_cases(folder: Path, num_channels: int, optional: Collection[int] = ()) -> list[RawCase]:
+    """Images of one ending, named as for training, or the slices of a DICOM series.
+
+    A folder or zip file of several DICOM series is a case a series, if a case has one channel: with more, nothing
+    says which series is which.
+
+    Args:
+        optional: numbers of channels that a case may lack.
+
+    Raises:
+        InputError: if there are no images, of several formats, or with channels missing.
+    """
+    if not folder.is_dir():
+        raise InputError(f"-i {folder}: folder not found; give the folder that holds the images")
+    endings = image_endings(folder)
+    if len(endings) > 1:
+        raise InputError(f"-i {folder}: holds both {' and '.join(endings)} files; put them into one folder each")
+    if endings in ([], [DICOM_ENDING]) and holds_slices(folder):
+        images: dict[str, tuple[Path | None, ...]] = {folder.resolve().name: (folder,)}
+    else:
+        images = find_images(folder, endings[0] if endings else NIFTI_ENDINGS[0], num_channels, optional)
+    cases = [RawCase(name=name, image_paths=paths, label_path=None) for name, paths in images.items()]
+    return split_series(cases) if num_channels == 1 else cases
+
+
+def split_series(cases: Sequence[RawCase]) -> list[RawCase]:
+    """Each case of several DICOM series as a case a series, <case>_<number>_<description>; the others as they are."""
+    stacks = [case for case in cases if is_dicom(case.paths[0]) and not ending_of(case.paths[0])]
+    # What cannot be read stays one case, and says what is wrong when its turn comes.
+    outcomes = map_cases(series_of, stacks, title="Looking for DICOM series")
+    stems = {outcome.item.name: outcome.result or [] for outcome in outcomes}
+    several = {name: found for name, found in stems.items() if len(found) > 1}
+    taken = {case.name.casefold() for case in cases if case.name not in several}
+    parted = []
+    for case in cases:
+        if case.name not in several:
+            parted.append(case)
+        for stem in several.get(case.name, []):
+            parted.append(replace(case, name=unused_name(f"{case.name}_{stem}", taken), series=stem))
+    return parted
+
+
+def series_of(case: RawCase) -> list[str]:
+    """File stems of the DICOM series in a case's folder or zip file."""
+    with opened(case.paths[0]) as folder:
+        return [series.file_stem for series in find_series(folder)]
+
+
+def tell_series(cases: Sequence[RawCase]) -> list[str]:
+    """A line for each folder or zip file whose series became cases."""
+    names: dict[Path, list[str]] = {}
+    for case in cases:
+        if case.series is not None:
+            names.setdefault(case.paths[0], []).append(case.name)
+    return [
+        f"{path}: holds {len(found)} DICOM series, each a case of its own: {', '.join(found)}"
+        for path, found in names.items()
+    ]
