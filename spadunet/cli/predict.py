@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from .run import add_data_option, log_to_file, make_parser, run_command, write_manifest
+from .run import add_data_option, add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
 from .stages import GOES_ON, add_device_options, find_device
 
 EXAMPLES = """\
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="keep label maps that are there (an interrupted run of the same model goes on without being told)",
     )
     add_data_option(parser)
+    add_dry_run_option(parser)
     options = parser.parse_args(arguments)
     run_command(parser, options, lambda: execute(options), if_stopped=GOES_ON)
 
@@ -83,11 +84,12 @@ def execute(options: argparse.Namespace) -> int:
         images = find_images(options.input, endings[0] if endings else NIFTI_ENDINGS[0], len(plan.channel_names))
     if options.output.resolve() == options.input.resolve():
         raise InputError(f"-o {options.output}: is the input folder; its images would be overwritten: give another")
-    require_writable(options.output)
+    require_writable(options.output, dry_run=options.dry_run)
     network = build_network(model, task)
     device = find_device(options.device)
     precision = choose_precision(options.precision, device)
-    log_to_file(options.output / "spadunet_predict.log")
+    if not options.dry_run:
+        log_to_file(options.output / "spadunet_predict.log")
     log.info("model %s, task %s, on %s", folder, task, device)
 
     unfinished = options.output / UNFINISHED_FILE
@@ -97,6 +99,12 @@ def execute(options: argparse.Namespace) -> int:
     goes_on = unfinished.is_file() and unfinished.read_text(encoding="utf-8") == request
     cases = [RawCase(name=name, image_paths=paths, label_path=None) for name, paths in images.items()]
     require_own(options.output, [prediction_path(options.output, case.name) for case in cases])
+    if options.dry_run:
+        from .dry_predict import show_prediction
+
+        return show_prediction(
+            cases, plan, folder, task, options, device=device, precision=precision, keeps=options.keep or goes_on
+        )
     if not (options.keep or goes_on):
         for case in cases:  # those of an earlier run must not pass as this one's if it is interrupted
             prediction_path(options.output, case.name).unlink(missing_ok=True)
