@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -30,11 +31,16 @@ def labels_for(prediction_folder: Path, reference_folder: Path, description: Pat
     Raises:
         InputError: if the file is damaged, or if there is none and the references hold no label.
     """
+    return find_labels(prediction_folder, reference_folder, description) or labels_in(reference_folder)
+
+
+def find_labels(prediction_folder: Path, reference_folder: Path, description: Path | None = None) -> LabelSet | None:
+    """As `labels_for`, but None where only the references could tell."""
     beside = (prediction_folder / LABELS_JSON, reference_folder.resolve().parent / DATASET_JSON)
     path = description or next((path for path in beside if path.is_file()), None)
     if path is None:
         logger.warning("neither %s nor %s found: classes are called by their ids in the references", *beside)
-        return labels_in(reference_folder)
+        return None
     logger.info("labels from %s", path)
     return read_labels(path)
 
@@ -56,8 +62,13 @@ def read_labels(path: Path) -> LabelSet:
 
 def labels_in(folder: Path) -> LabelSet:
     """The ids that a folder's label maps hold, each named by its number."""
+    return labels_of(folder, label_files(folder).values())
+
+
+def labels_of(folder: Path, paths: Iterable[Path]) -> LabelSet:
+    """The ids that some label maps of a folder hold, each named by its number."""
     ids: set[int] = set()
-    for path in label_files(folder).values():
+    for path in paths:
         found = ids_in(read_label_map(path).array)
         if found[0] < 0:
             raise InputError(f"{path}: holds the label value {found[0]}; labels are 0 (background) and above")

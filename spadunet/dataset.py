@@ -88,11 +88,14 @@ def is_named(folder_name: str, name: str) -> bool:
     return same_number or name.lower() in (title.lower(), folder_name.lower())
 
 
-def load_dataset(folder: Path) -> Dataset:
+def load_dataset(folder: Path, *, dry_run: bool = False) -> Dataset:
     """Read dataset.json and pair images with labels by name.
 
     nnU-Net's and the Decathlon's folders are read as they are, and so is a plain pair of folders images/ and labels/,
     for which a dataset.json is written.
+
+    Args:
+        dry_run: write nothing and read no label map; of such a pair, labels are then any.
 
     Raises:
         InputError: if dataset.json is missing or wrong, a folder is empty, files of a case are missing, or no case has
@@ -104,7 +107,7 @@ def load_dataset(folder: Path) -> Dataset:
         (folder / FOLDERS[0][0], folder / FOLDERS[0][1]),
     )
     if image_folder.name == FOLDERS[1][0] and not (folder / DATASET_JSON).is_file():
-        description = describe_pair(folder, image_folder, label_folder)
+        description = describe_pair(folder, image_folder, label_folder, dry_run=dry_run)
     else:
         description = read_description(folder)
     try:
@@ -160,8 +163,8 @@ def find_test_cases(dataset: Dataset) -> list[RawCase]:
     ]
 
 
-def describe_pair(folder: Path, image_folder: Path, label_folder: Path) -> DatasetDescription:
-    """Description of a plain pair of folders.
+def describe_pair(folder: Path, image_folder: Path, label_folder: Path, *, dry_run: bool = False) -> DatasetDescription:
+    """Description of a plain pair of folders, as `describe`.
 
     Raises:
         InputError: if the images have several endings or none, or there is no label map.
@@ -174,7 +177,7 @@ def describe_pair(folder: Path, image_folder: Path, label_folder: Path) -> Datas
     labels = [path for path in sorted(label_folder.glob("[!.]*")) if ending_of(path, LABEL_ENDINGS)]
     if not labels:
         raise InputError(f"{label_folder}: holds no label maps ({', '.join(LABEL_ENDINGS)}); put them there")
-    return describe(folder, images, labels, endings[0])
+    return describe(folder, images, labels, endings[0], dry_run=dry_run)
 
 
 def find_label(folder: Path, case: str, ending: str) -> Path:

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, WrapValidator, field_validator, model_validator
 
 from .errors import InputError, OutputError
-from .formats import IMAGE_ENDINGS, read_channels
+from .formats import IMAGE_ENDINGS, read_channels, read_header
 from .image import read_label_map
 from .labels import BACKGROUND, IGNORE, LabelSet, Region, ids_in
 from .record import Record, is_unused, read_record, write_record
@@ -155,7 +155,9 @@ def read_description(folder: Path) -> DatasetDescription:
     )
 
 
-def describe(folder: Path, images: list[Path], labels: list[Path], ending: str) -> DatasetDescription:
+def describe(
+    folder: Path, images: list[Path], labels: list[Path], ending: str, *, dry_run: bool = False
+) -> DatasetDescription:
     """Describe a plain pair of folders by what is in them, and write dataset.json for its user to improve.
 
     Channels are those of the file names (case_0000, case_0001) or of the first file; labels are called by their ids.
@@ -163,11 +165,18 @@ def describe(folder: Path, images: list[Path], labels: list[Path], ending: str) 
     Args:
         images: files of one ending.
         labels: label maps.
+        dry_run: look at no voxel and write nothing; the labels are then all that a small label map may hold.
     """
     numbers = {match[1] for path in images if (match := re.search(r"_(\d{4})(?=\.|$)", path.name))}
-    num_channels = len(numbers) if len(numbers) > 1 and "0000" in numbers else len(read_channels(images[0])[0])
-    ids: set[int] = set()
-    for path in labels:
+    if len(numbers) > 1 and "0000" in numbers:
+        num_channels = len(numbers)
+    elif dry_run:
+        header = read_header(images[0])
+        num_channels = header.num_channels if header else 1
+    else:
+        num_channels = len(read_channels(images[0])[0])
+    ids: set[int] = set(range(256)) if dry_run else set()
+    for path in [] if dry_run else labels:
         ids.update(ids_in(read_label_map(path).array))
     labels_found: dict[str, LabelIds] = {str(label_id): label_id for label_id in sorted(ids - {0})}
     description = DatasetDescription(
@@ -175,6 +184,8 @@ def describe(folder: Path, images: list[Path], labels: list[Path], ending: str) 
         labels={BACKGROUND: 0, **labels_found},
         file_ending=ending,
     )
+    if dry_run:
+        return description
     try:
         write_record(folder / DATASET_JSON, description)
         said = f"{folder / DATASET_JSON} written"

@@ -94,19 +94,36 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def require_writable(folder: Path) -> None:
+def require_writable(folder: Path, *, dry_run: bool = False) -> None:
     """Make `folder` and try to write into it, before any work starts.
+
+    Args:
+        dry_run: make nothing; ask the system whether the folder could be made and written.
 
     Raises:
         InputError: if it cannot be written.
     """
     try:
+        if dry_run:
+            there = nearest_existing(folder)
+            if not there.is_dir():
+                code = errno.EEXIST if there == folder.absolute() else errno.ENOTDIR
+                raise OSError(code, os.strerror(code))
+            if not os.access(there, os.W_OK | os.X_OK):
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            return
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         reason = disk_error_reason(error) or error.strerror
         raise InputError(f"{folder}: cannot be written: {reason}") from error
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path, or the first folder above it that is there."""
+    path = path.absolute()
+    return next(candidate for candidate in (path, *path.parents) if candidate.exists())
 
 
 def sha256_of_file(path: Path) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from .dicom import read_dicom
+from .dicom import affine_of_series, read_dicom, the_one_series
 from .errors import InputError, OutputError
 from .files import atomic_path, write_text
-from .nifti import read_voxels
+from .nifti import check_nifti_header, read_voxels
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 VOLUME_ENDINGS = (*NIFTI_ENDINGS, ".nrrd", ".mha", ".mhd")
@@ -43,6 +44,73 @@ def is_dicom(path: Path) -> bool:
     return path.is_dir() or ending_of(path, (DICOM_ENDING, ".zip")) is not None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a file says of its voxels before they are read."""
+
+    num_channels: int
+    shape: tuple[int, int, int]
+    """(A0, A1, A2)."""
+    affine: np.ndarray
+    """(4, 4), as `read_channels` gives it."""
+    voxel_type: np.dtype
+
+
+def read_header(path: Path) -> Header | None:
+    """Channels, shape, affine and type of a file, or of a folder with one DICOM series, from headers alone.
+
+    None for a zip file, which would have to be unpacked.
+
+    Raises:
+        InputError: as `read_channels`, but for what only the voxels show.
+    """
+    if ending_of(path, (".zip",)):
+        return None
+    if path.is_dir():
+        series = the_one_series(path, path)
+        reader = open_reader(series.slices[0].path)
+        sizes: tuple[int, ...] = (len(series.slices), *reader.GetSize()[1::-1])
+        affine = affine_of_series(series)
+    else:
+        require_content(path)
+        if ending_of(path, NIFTI_ENDINGS):
+            check_nifti_header(path)
+        reader = open_reader(path)
+        sizes = (1, *reader.GetSize()[::-1])[-max(reader.GetDimension(), 3) :]  # ([C,] A0, A1, A2)
+        is_picture = ending_of(path, PICTURE_ENDINGS) is not None
+        affine = picture_affine(path, sizes[-3]) if is_picture else affine_of(reader, path)
+    num_values = min(reader.GetNumberOfComponents(), MAX_COLOURS)
+    return Header(
+        num_channels=sizes[0] if len(sizes) == 4 else num_values,
+        shape=(sizes[-3], sizes[-2], sizes[-1]),
+        affine=affine,
+        voxel_type=sitk.GetArrayViewFromImage(sitk.Image([1, 1], reader.GetPixelID())).dtype,
+    )
+
+
+def read_middle(path: Path, num_slices: int) -> tuple[np.ndarray, np.ndarray]:
+    """Array (C, num_slices, A1, A2) of the middle slices of a volume file, and its affine, without reading the rest.
+
+    Args:
+        path: with one of VOLUME_ENDINGS.
+        num_slices: along A0, at most as many as there are.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    reader = open_reader(path)
+    size = list(reader.GetSize())
+    first = (size[2] - num_slices) // 2
+    reader.SetExtractIndex([0, 0, first, *[0] * (len(size) - 3)])
+    reader.SetExtractSize([*size[:2], num_slices, *size[3:]])
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise InputError(f"{path}: cannot be read as an image: {reason_of(error)}") from error
+    array = sitk.GetArrayFromImage(image)
+    return array.reshape(-1, *array.shape[-3:]), affine_of(image, path)
+
+
 def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Array (C, A0, A1, A2) in the file's own type, and affine.
 
@@ -57,20 +125,14 @@ def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     if path.is_dir() or ending_of(path, (".zip",)):
         return read_dicom(path)
-    if not path.is_file():
-        raise InputError(f"{path}: not found")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty (0 bytes); copy it again from its source")
+    require_content(path)
     voxels = None
     if ending_of(path, NIFTI_ENDINGS):
         voxels = read_voxels(path)
     elif ending_of(path, LOSSY_ENDINGS):
         check_jpeg(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader = open_reader(path)
     try:
-        reader.ReadImageInformation()
-        check_header(path, reader)
         image = reader.Execute() if voxels is None else None
     except RuntimeError as error:
         raise InputError(f"{path}: cannot be read as an image: {reason_of(error)}") from error
@@ -86,6 +148,30 @@ def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
     array = array.reshape(len(array), -1, *array.shape[-2:])
     is_picture = ending_of(path, PICTURE_ENDINGS) is not None
     return array, picture_affine(path, array.shape[1]) if is_picture else affine_of(reader, path)
+
+
+def require_content(path: Path) -> None:
+    """Raise InputError for a file that is missing or empty."""
+    if not path.is_file():
+        raise InputError(f"{path}: not found")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes); copy it again from its source")
+
+
+def open_reader(path: Path) -> sitk.ImageFileReader:
+    """A reader that has read the header and found a 2D or 3D image.
+
+    Raises:
+        InputError: if it cannot be read or is none.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        check_header(path, reader)
+    except RuntimeError as error:
+        raise InputError(f"{path}: cannot be read as an image: {reason_of(error)}") from error
+    return reader
 
 
 def check_jpeg(path: Path) -> None:
@@ -118,8 +204,8 @@ def check_header(path: Path, reader: sitk.ImageFileReader) -> None:
         raise InputError(f"{path}: voxel spacing {reader.GetSpacing()} mm; each must be above zero: correct the header")
 
 
-def affine_of(header: sitk.ImageFileReader, path: Path) -> np.ndarray:
-    """Affine (4, 4) of array indices for a header of 2 to 4 axes; one slice is 1 mm thick."""
+def affine_of(header: sitk.Image | sitk.ImageFileReader, path: Path) -> np.ndarray:
+    """Affine (4, 4) of array indices for a SimpleITK image, or its header, of 2 to 4 axes; one slice is 1 mm thick."""
     axes = header.GetDimension()
     direction, spacing, origin = np.eye(max(axes, 3)), np.ones(max(axes, 3)), np.zeros(max(axes, 3))
     direction[:axes, :axes] = np.array(header.GetDirection()).reshape(axes, axes)
@@ -187,15 +273,7 @@ def num_axes_of(path: Path) -> int:
     Raises:
         InputError: if the header cannot be read.
     """
-    if is_dicom(path):
-        return 3
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise InputError(f"{path}: cannot be read as an image: {reason_of(error)}") from error
-    return min(reader.GetDimension(), 3)
+    return 3 if is_dicom(path) else min(open_reader(path).GetDimension(), 3)
 
 
 def write_array(path: Path, array: np.ndarray, affine: np.ndarray, *, num_axes: int = 3) -> None:

@@ -144,6 +144,21 @@ def read_rest(file: IO[bytes] | gzip.GzipFile) -> None:
         pass
 
 
+def check_nifti_header(path: Path) -> None:
+    """Make sure that the voxels have a size, without reading them.
+
+    Raises:
+        InputError: if the header is damaged, or a size or a spacing is not above zero.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = parse_header(file.read(NUM_HEADER_BYTES))
+    except (EOFError, OSError, zlib.error) as error:
+        raise InputError(f"{path}: damaged file ({error}); copy it again from its source") from error
+    if header is not None:
+        check_header(path, header)
+
+
 def parse_header(head: bytes) -> Header | None:
     """The header in the first bytes of a file; None if it is no single-file NIfTI."""
     head = head.ljust(NUM_HEADER_BYTES, b"\0")

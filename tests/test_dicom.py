@@ -12,7 +12,7 @@ from dicom_files import write_series
 
 from spadunet.dicom import find_series, holds_slices
 from spadunet.errors import InputError
-from spadunet.formats import read_channels
+from spadunet.formats import read_channels, read_header
 
 SAGITTAL = ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0))
 VOLUME = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
@@ -137,3 +137,13 @@ def test_a_damaged_slice_is_named(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(InputError, match=r"2\.dcm: damaged DICOM file; copy it again from its source"):
         read_channels(tmp_path / "case")
+
+
+def test_the_header_of_a_folder_is_that_of_its_series(tmp_path: Path):
+    write_series(tmp_path / "case", VOLUME, step_mm=(0, 0, -5))
+    array, affine = read_channels(tmp_path / "case")
+    header = read_header(tmp_path / "case")
+    assert header is not None
+    assert (header.num_channels, *header.shape) == array.shape
+    assert header.voxel_type == array.dtype
+    np.testing.assert_array_equal(header.affine, affine)

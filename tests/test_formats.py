@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from spadunet.errors import InputError, OutputError
-from spadunet.formats import VOLUME_ENDINGS, find_sidecar, read_channels, write_array
+from spadunet.formats import VOLUME_ENDINGS, find_sidecar, read_channels, read_header, read_middle, write_array
 from spadunet.image import LabelMap, read_image, read_label_map, write_label_map
 
 GREY = np.arange(4 * 6, dtype=np.uint8).reshape(4, 6)
@@ -153,3 +153,39 @@ def test_axes_that_are_not_at_right_angles_are_told_with_the_remedy(tmp_path: Pa
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"a\.nii: .*its axes are not at right angles .*; resample it to an upright"):
         read_channels(path)
+
+
+@pytest.mark.parametrize("ending", [*VOLUME_ENDINGS, ".png", ".tif"])
+def test_a_header_says_what_the_voxels_will_be(tmp_path: Path, ending: str):
+    path = tmp_path / f"a{ending}"
+    write_array(path, VOLUME[:1].astype(np.uint8) if ending == ".png" else VOLUME, OBLIQUE)
+    array, affine = read_channels(path)
+    header = read_header(path)
+    assert header is not None
+    assert (header.num_channels, *header.shape) == array.shape
+    assert header.voxel_type == array.dtype
+    np.testing.assert_array_equal(header.affine, affine)
+
+
+def test_headers_of_colours_and_of_4d_files_tell_their_channels(tmp_path: Path):
+    picture = read_header(write_picture(tmp_path / "a.png", COLOUR, is_vector=True))
+    sitk.WriteImage(sitk.GetImageFromArray(np.stack([VOLUME, VOLUME]), isVector=False), str(tmp_path / "a.nii.gz"))
+    volumes = read_header(tmp_path / "a.nii.gz")
+    assert picture is not None
+    assert volumes is not None
+    assert (picture.num_channels, picture.shape) == (3, (1, 4, 6))
+    assert (volumes.num_channels, volumes.shape) == (2, (3, 4, 6))
+
+
+def test_a_zip_file_is_not_opened_for_its_header(tmp_path: Path):
+    (tmp_path / "a.zip").write_bytes(b"no archive")
+    assert read_header(tmp_path / "a.zip") is None
+
+
+@pytest.mark.parametrize("ending", VOLUME_ENDINGS)
+def test_middle_slices_lie_where_they_lay(tmp_path: Path, ending: str):
+    path = tmp_path / f"a{ending}"
+    write_array(path, VOLUME, OBLIQUE)
+    array, affine = read_middle(path, 1)
+    np.testing.assert_array_equal(array, VOLUME[None, 1:2])
+    np.testing.assert_allclose(affine @ [0, 2, 3, 1], read_channels(path)[1] @ [1, 2, 3, 1], atol=1e-5)

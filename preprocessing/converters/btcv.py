@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from ...dataset import RawCase
 from ...errors import InputError
 from ...files import write_text
 from .folder import copy, new_dataset, require_folder, write_description
@@ -29,6 +30,7 @@ LABELS = (
 VALIDATION = (29, 30, 31, 32, 34, 36, 37, 39, 40)
 """The nine scans that Luo et al. 2024 and others validate on; the other 21 train."""
 SPLIT_JSON = "splits_21_9.json"
+PREFIX = "btcv_"
 LAYOUT = "RawData/Training/img/img0001.nii.gz … and RawData/Training/label/label0001.nii.gz …"
 
 
@@ -42,21 +44,13 @@ def convert_btcv(source: Path, folder: Path) -> int:
     Raises:
         InputError: if the release's folders are not there, or scans and labels do not pair.
     """
-    release = source / "RawData" if (source / "RawData").is_dir() else source
-    images = numbered(release / "Training/img", "img")
-    labels = numbered(release / "Training/label", "label")
-    if images.keys() != labels.keys():
-        lone = sorted(images.keys() ^ labels.keys())
-        raise InputError(f"{release / 'Training'}: {lone[0]} has no partner among img and label; download it again")
+    cases = find_cases(source)
+    labelled = [case.name for case in cases if case.label_path is not None]
     with new_dataset(folder):
-        for number, path in images.items():
-            copy(path, folder / "imagesTr" / f"btcv_{number}_0000.nii.gz")
-            copy(labels[number], folder / "labelsTr" / f"btcv_{number}.nii.gz")
-        if (release / "Testing/img").is_dir():
-            for number, path in numbered(release / "Testing/img", "img").items():
-                copy(path, folder / "imagesTs" / f"btcv_{number}_0000.nii.gz")
-        val = [f"btcv_{number}" for number in images if int(number) in VALIDATION]
-        train = [f"btcv_{number}" for number in images if int(number) not in VALIDATION]
+        for case in cases:
+            write_case(case, folder)
+        val = [name for name in labelled if int(name.removeprefix(PREFIX)) in VALIDATION]
+        train = [name for name in labelled if name not in val]
         write_text(folder / SPLIT_JSON, json.dumps([{"train": train, "val": val}], indent=1) + "\n")
         write_description(
             folder,
@@ -64,7 +58,35 @@ def convert_btcv(source: Path, folder: Path) -> int:
             labels=LABELS,
             about={"name": "BTCV", "reference": "Landman et al. 2015, doi:10.7303/syn3193805"},
         )
-    return len(images)
+    return len(labelled)
+
+
+def find_cases(source: Path) -> list[RawCase]:
+    """The labelled scans, then those for testing.
+
+    Raises:
+        InputError: as `convert_btcv`.
+    """
+    release = source / "RawData" if (source / "RawData").is_dir() else source
+    images = numbered(release / "Training/img", "img")
+    labels = numbered(release / "Training/label", "label")
+    if images.keys() != labels.keys():
+        lone = sorted(images.keys() ^ labels.keys())
+        raise InputError(f"{release / 'Training'}: {lone[0]} has no partner among img and label; download it again")
+    has_tests = (release / "Testing/img").is_dir()
+    tests = numbered(release / "Testing/img", "img") if has_tests else {}
+    return [
+        RawCase(name=f"{PREFIX}{number}", image_paths=(path,), label_path=labels.get(number))
+        for number, path in [*images.items(), *tests.items()]
+    ]
+
+
+def write_case(case: RawCase, folder: Path) -> None:
+    """Copy a scan and its labels into a dataset's folder."""
+    images = "imagesTs" if case.label_path is None else "imagesTr"
+    copy(case.paths[0], folder / images / f"{case.name}_0000.nii.gz")
+    if case.label_path is not None:
+        copy(case.label_path, folder / "labelsTr" / f"{case.name}.nii.gz")
 
 
 def numbered(folder: Path, prefix: str) -> dict[str, Path]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ...dataset import RawCase
 from ...dicom import Series, read_series, the_one_series
 from ...errors import InputError
 from ...formats import DICOM_ENDING, ending_of, read_channels, write_array
@@ -112,14 +113,11 @@ def convert_chaos(source: Path, folder: Path, modality: Modality) -> int:
         InputError: if folders or files of the release are missing or damaged, pictures and slices do not pair, grids
             of two phases differ, or a grey value is no label; all of it, a line each.
     """
-    release = source.resolve().parent if source.resolve().name == "Train_Sets" else source
-    train = find_cases(release / "Train_Sets", modality, is_test=False)
-    has_tests = (release / "Test_Sets" / modality.name).is_dir()
-    tests = find_cases(release / "Test_Sets", modality, is_test=True) if has_tests else []
+    cases = find_released_cases(source, modality)
     slices: dict[str, CaseSlices] = {}
     problems = []
     with new_dataset(folder):
-        for case in tqdm([*train, *tests], desc=f"Converting CHAOS {modality.name}", unit="case", disable=None):
+        for case in tqdm(cases, desc=f"Converting CHAOS {modality.name}", unit="case", disable=None):
             try:
                 slices[case.name] = convert_case(case, folder, modality)
             except InputError as error:
@@ -131,7 +129,7 @@ def convert_chaos(source: Path, folder: Path, modality: Modality) -> int:
             folder,
             channel_names=modality.channels,
             labels=modality.labels,
-            patients={case.name: case.patient for case in train},
+            patients={case.name: case.patient for case in cases if case.pictures is not None},
             about={
                 **({"optional_channels": modality.channels} if len(modality.sequences) > 1 else {}),
                 "name": f"CHAOS {modality.name}",
@@ -139,7 +137,38 @@ def convert_chaos(source: Path, folder: Path, modality: Modality) -> int:
                 "licence": "CC-BY-NC-SA 4.0",
             },
         )
-    return len(train)
+    return sum(case.pictures is not None for case in cases)
+
+
+def find_released_cases(source: Path, modality: Modality) -> list[ReleasedCase]:
+    """The image sets of Train_Sets, then those of Test_Sets where it is there.
+
+    Raises:
+        InputError: as `find_cases`.
+    """
+    release = source.resolve().parent if source.resolve().name == "Train_Sets" else source
+    cases = find_cases(release / "Train_Sets", modality, is_test=False)
+    if (release / "Test_Sets" / modality.name).is_dir():
+        cases += find_cases(release / "Test_Sets", modality, is_test=True)
+    return cases
+
+
+def find_raw_cases(source: Path, modality: Modality) -> list[RawCase]:
+    """The image sets as cases whose files are folders: of DICOM files a channel, and of pictures for the labels."""
+    return [
+        RawCase(
+            name=case.name,
+            image_paths=tuple(case.channels.get(number) for number in range(len(modality.channels))),
+            label_path=next(iter(case.pictures.values())).parent if case.pictures else None,
+        )
+        for case in find_released_cases(source, modality)
+    ]
+
+
+def write_raw_case(case: RawCase, folder: Path, *, source: Path, modality: Modality) -> None:
+    """Write the image set of this name into a dataset's folder."""
+    (released,) = [found for found in find_released_cases(source, modality) if found.name == case.name]
+    convert_case(released, folder, modality)
 
 
 def find_cases(sets: Path, modality: Modality, *, is_test: bool) -> list[ReleasedCase]:

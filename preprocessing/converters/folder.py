@@ -20,11 +20,16 @@ def new_dataset(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: if a whole dataset is there already.
     """
-    if (folder / DATASET_JSON).exists():
-        raise InputError(f"{folder}: is there already; remove it, or convert into another folder with -o")
+    require_new(folder)
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     yield folder
+
+
+def require_new(folder: Path) -> None:
+    """Raise InputError if a whole dataset is there already."""
+    if (folder / DATASET_JSON).exists():
+        raise InputError(f"{folder}: is there already; remove it, or convert into another folder with -o")
 
 
 def write_description(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .dry_datasets import show_datasets
 from .run import make_parser, run_command
 from .stages import CHECK_JSON, add_dataset_options, check, find_workers, work_on_datasets
 
@@ -36,9 +37,10 @@ def execute(options: argparse.Namespace) -> int:
     workers = find_workers(options)
 
     def first(datasets: list[Dataset], folders: list[Path]) -> None:
-        check(datasets, folders, workers)
+        if not options.dry_run:
+            check(datasets, folders, workers)
 
     def work(dataset: Dataset, folder: Path) -> bool:
         return True
 
-    return work_on_datasets(options, "spadunet_check", work, files=[CHECK_JSON], first=first)
+    return work_on_datasets(options, "spadunet_check", work, files=[CHECK_JSON], dry_run=show_datasets, first=first)

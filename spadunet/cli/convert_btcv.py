@@ -28,6 +28,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Convert the release."""
-    from ..preprocessing.converters.btcv import convert_btcv
+    from ..preprocessing.converters.btcv import convert_btcv, find_cases, write_case
 
-    return convert(options, convert_btcv, "Dataset007_BTCV")
+    return convert(options, convert_btcv, "Dataset007_BTCV", find_cases=find_cases, write_case=write_case)

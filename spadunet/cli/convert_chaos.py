@@ -32,7 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Convert one half of the release."""
-    from ..preprocessing.converters.chaos import MODALITIES, convert_chaos
+    from ..preprocessing.converters.chaos import MODALITIES, convert_chaos, find_raw_cases, write_raw_case
 
     modality = MODALITIES[options.task]
-    return convert(options, partial(convert_chaos, modality=modality), modality.dataset)
+    return convert(
+        options,
+        partial(convert_chaos, modality=modality),
+        modality.dataset,
+        find_cases=partial(find_raw_cases, modality=modality),
+        write_case=partial(write_raw_case, source=options.source, modality=modality),
+    )

@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Convert the release."""
-    from ..preprocessing.converters.msd import convert_msd
+    from ..preprocessing.converters.msd import convert_msd, find_cases, write_case
 
-    return convert(options, convert_msd, options.source.resolve().name.replace("Task", "Dataset0", 1))
+    name = options.source.resolve().name.replace("Task", "Dataset0", 1)
+    return convert(options, convert_msd, name, find_cases=find_cases, write_case=write_case)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import evaluate, plan_and_preprocess, predict, train
-from .run import make_parser, run_command
+from .run import add_dry_run_option, make_parser, run_command
 from .stages import non_negative_int, positive_float
 
 EXAMPLES = """\
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("spadunet_demo_output"), help="where everything goes")
     parser.add_argument("--minutes", type=positive_float, default=MINUTES, help=f"of training (default: {MINUTES})")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of the training run (default: 0)")
+    add_dry_run_option(parser)
     options = parser.parse_args(arguments)
     run_command(parser, options, lambda: execute(options))
 
@@ -47,9 +48,9 @@ def execute(options: argparse.Namespace) -> int:
     from ..scores import Scores
 
     output: Path = options.output
-    require_writable(output)
+    require_writable(output, dry_run=options.dry_run)
     raw = Path(__file__).parents[1] / "demo" / "data"
-    data = ["--data", str(output)]
+    data = ["--data", str(output), *(["--dry-run"] if options.dry_run else [])]
     paths = [str(raw / name) for name in DATASETS]
     model = output / "results" / "demo"
     print("One backbone for 1 mm brain MR and 8 mm cardiac MR. What follows are the commands you would type.")
@@ -60,6 +61,9 @@ def execute(options: argparse.Namespace) -> int:
             "spadunet_plan_and_preprocess",
             *("-d", path, "--spacing", *spacing, "--memory-gb", str(MEMORY_GB), "-np", "1", *data),
         )
+    if options.dry_run:
+        print(f"\nThen spadunet_train for {options.minutes:g} minutes; predictions, scores and demo.html: {output}")
+        return code
     code = code or do(
         train.main,
         "spadunet_train",

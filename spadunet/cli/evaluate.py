@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .run import log_to_file, make_parser, run_command, write_manifest
+from .run import add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
 from .stages import add_worker_options, find_workers
 
 EXAMPLES = """\
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="a dataset.json that names the labels (else labels.json beside the predictions, "
         "else dataset.json beside the reference folder, else labels are called by their ids)",
     )
+    add_dry_run_option(parser)
     options = parser.parse_args(arguments)
     run_command(parser, options, lambda: execute(options))
 
@@ -58,7 +59,11 @@ def execute(options: argparse.Namespace) -> int:
             raise InputError(f"{flag} {folder}: folder not found")
     workers = find_workers(options)
     output = options.output or options.predictions
-    require_writable(output)
+    require_writable(output, dry_run=options.dry_run)
+    if options.dry_run:
+        from .dry_evaluate import show_evaluation
+
+        return show_evaluation(options, output)
     log_to_file(output / "spadunet_evaluate.log")
     labels = labels_for(options.predictions, options.references, options.labels)
     scores = evaluate_folders(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .dry_datasets import show_datasets
 from .run import make_parser, run_command
 from .stages import FINGERPRINT_JSON, add_dataset_options, find_workers, fingerprint, work_on_datasets
 
@@ -37,4 +38,4 @@ def execute(options: argparse.Namespace) -> int:
         fingerprint(dataset, folder, workers)
         return True
 
-    return work_on_datasets(options, "spadunet_fingerprint", work, files=[FINGERPRINT_JSON])
+    return work_on_datasets(options, "spadunet_fingerprint", work, files=[FINGERPRINT_JSON], dry_run=show_datasets)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .dry_datasets import show_datasets
 from .run import make_parser, run_command
 from .stages import (
     FINGERPRINT_JSON,
@@ -53,4 +54,6 @@ def execute(options: argparse.Namespace) -> int:
     def first(datasets: list[Dataset], folders: list[Path]) -> None:
         check_plan_options(options, datasets)
 
-    return work_on_datasets(options, "spadunet_plan", work, files=[FINGERPRINT_JSON, PLAN_JSON], first=first)
+    return work_on_datasets(
+        options, "spadunet_plan", work, files=[FINGERPRINT_JSON, PLAN_JSON], dry_run=show_datasets, first=first
+    )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .dry_datasets import show_datasets
 from .run import make_parser, run_command
 from .stages import (
     CASES_FOLDER,
@@ -57,7 +58,10 @@ def execute(options: argparse.Namespace) -> int:
 
     def first(datasets: list[Dataset], folders: list[Path]) -> None:
         check_plan_options(options, datasets)
-        observed.update(check(datasets, folders, workers, again=False))
+        if not options.dry_run:
+            observed.update(check(datasets, folders, workers, again=False))
 
     files = [CHECK_JSON, FINGERPRINT_JSON, PLAN_JSON, CASES_FOLDER]
-    return work_on_datasets(options, "spadunet_plan_and_preprocess", work, files=files, first=first)
+    return work_on_datasets(
+        options, "spadunet_plan_and_preprocess", work, files=files, dry_run=show_datasets, first=first
+    )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from .run import add_data_option, log_to_file, make_parser, run_command, write_manifest
+from .run import add_data_option, add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
 from .stages import GOES_ON, add_device_options, find_device
 
 EXAMPLES = """\
@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="keep label maps that are there (an interrupted run of the same model goes on without being told)",
     )
     add_data_option(parser)
+    add_dry_run_option(parser)
     options = parser.parse_args(arguments)
     run_command(parser, options, lambda: execute(options), if_stopped=GOES_ON)
 
@@ -94,11 +95,12 @@ def execute(options: argparse.Namespace) -> int:
         raise InputError(
             f"-o {options.output}: lies among the DICOM files of -i, whose folders are cases: give another"
         )
-    require_writable(options.output)
+    require_writable(options.output, dry_run=options.dry_run)
     network = build_network(model, task)
     device = find_device(options.device)
     precision = choose_precision(options.precision, device)
-    log_to_file(options.output / "spadunet_predict.log")
+    if not options.dry_run:
+        log_to_file(options.output / "spadunet_predict.log")
     log.info("model %s, task %s, on %s", folder, task, device)
     for note in notes:
         log.info(note)
@@ -111,6 +113,12 @@ def execute(options: argparse.Namespace) -> int:
         case.name: prediction_path(options.output, case.name, label_ending(case, options.format)) for case in cases
     }
     require_own(options.output, paths)
+    if options.dry_run:
+        from .dry_predict import show_prediction
+
+        return show_prediction(
+            cases, plan, folder, task, options, device=device, precision=precision, keeps=options.keep or goes_on
+        )
     if not (options.keep or goes_on):
         for path in paths.values():  # those of an earlier run must not pass as this one's if it is interrupted
             path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .dry_datasets import show_datasets
 from .run import make_parser, run_command
 from .stages import CASES_FOLDER, GOES_ON, add_dataset_options, find_workers, preprocess, read_plan, work_on_datasets
 
@@ -42,4 +43,6 @@ def execute(options: argparse.Namespace) -> int:
         for dataset, folder in zip(datasets, folders, strict=True):
             read_plan(folder, dataset)
 
-    return work_on_datasets(options, "spadunet_preprocess", work, files=[CASES_FOLDER], first=first)
+    return work_on_datasets(
+        options, "spadunet_preprocess", work, files=[CASES_FOLDER], dry_run=show_datasets, first=first
+    )

@@ -55,6 +55,16 @@ def add_data_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_dry_run_option(parser: argparse.ArgumentParser) -> None:
+    """`--dry-run`: of every command that may take long. It must then write nothing."""
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what would be read and written, which files belong together, and about how much time, memory and "
+        "disk it takes; write nothing",
+    )
+
+
 def run_command(
     parser: argparse.ArgumentParser,
     options: argparse.Namespace,

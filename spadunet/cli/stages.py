@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .run import add_data_option, log_to_file, write_manifest
+from .run import add_data_option, add_dry_run_option, log_to_file, write_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ RAM_SHARE = 0.8
 
 
 def add_dataset_options(parser: argparse.ArgumentParser) -> None:
-    """`-d`, who works, and `--data`."""
+    """`-d`, who works, `--data` and `--dry-run`."""
     parser.add_argument(
         "-d",
         "--dataset",
@@ -55,6 +55,7 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
     )
     add_worker_options(parser)
     add_data_option(parser)
+    add_dry_run_option(parser)
 
 
 def add_worker_options(parser: argparse.ArgumentParser) -> None:
@@ -174,11 +175,11 @@ def non_negative_float(text: str) -> float:
     return value
 
 
-def load_datasets(names: list[str], workspace: Workspace) -> list[Dataset]:
+def load_datasets(names: list[str], workspace: Workspace, *, dry_run: bool = False) -> list[Dataset]:
     """The raw datasets that `-d` names."""
     from ..dataset import find_dataset, load_dataset
 
-    datasets = [load_dataset(find_dataset(name, workspace.raw)) for name in names]
+    datasets = [load_dataset(find_dataset(name, workspace.raw), dry_run=dry_run) for name in names]
     check_names_differ(datasets)
     return datasets
 
@@ -215,15 +216,19 @@ def work_on_datasets(
     work: Callable[[Dataset, Path], bool],
     *,
     files: Sequence[str],
+    dry_run: Callable[[list[Dataset], list[Path], argparse.Namespace, str, Sequence[str]], int],
     first: Callable[[list[Dataset], list[Path]], None] = lambda datasets, folders: None,
 ) -> int:
     """Work on each dataset that `-d` names, with a log and a manifest in its folder below preprocessed/.
+
+    With `--dry-run`, say what would be done.
 
     Args:
         command: the command's name.
         work: gets a raw dataset and that folder; False if some case failed.
         files: what it writes into that folder.
-        first: what can be refused for all datasets before the first is worked on.
+        dry_run: `dry_datasets.show_datasets`.
+        first: what can be refused for all datasets before the first is worked on; reads no voxels in a dry run.
 
     Returns:
         1 if some case failed, else 0.
@@ -233,12 +238,15 @@ def work_on_datasets(
 
     started = time.time()
     workspace = find_workspace(options.data)
-    datasets = load_datasets(options.dataset, workspace)
+    datasets = load_datasets(options.dataset, workspace, dry_run=options.dry_run)
     folders = [workspace.preprocessed / dataset.name for dataset in datasets]
     for folder in folders:
-        require_writable(folder)
-        log_to_file(folder / f"{command}.log")
+        require_writable(folder, dry_run=options.dry_run)
+        if not options.dry_run:
+            log_to_file(folder / f"{command}.log")
     first(datasets, folders)
+    if options.dry_run:
+        return dry_run(datasets, folders, options, command, files)
     is_whole = True
     for dataset, folder in zip(datasets, folders, strict=True):
         is_whole &= work(dataset, folder)

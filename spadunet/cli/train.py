@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .run import add_data_option, log_to_file, make_parser, run_command, write_manifest
+from .run import add_data_option, add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
 from .stages import (
     FINGERPRINT_JSON,
     PLAN_JSON,
@@ -25,6 +25,7 @@ from .stages import (
 )
 
 if TYPE_CHECKING:
+    from ..training.state import Progress
     from ..workspace import Workspace
 
 EXAMPLES = """\
@@ -72,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--restart", action="store_true", help="throw away an earlier run of the same name")
     parser.add_argument("-o", "--output", type=Path, metavar="MODEL", help="model folder (default: below results/)")
     add_data_option(parser)
+    add_dry_run_option(parser)
     options = parser.parse_args(arguments)
     stopped = f"the same command goes on from here{', without --restart' if options.restart else ''}"
     run_command(parser, options, lambda: execute(options), if_stopped=stopped)
@@ -93,7 +95,7 @@ def execute(options: argparse.Namespace) -> int:
     names = options.dataset or [planned_last(workspace.preprocessed)]
     datasets = []
     for name in names:
-        dataset = load_dataset(find_planned(name, workspace))
+        dataset = load_dataset(find_planned(name, workspace), dry_run=options.dry_run)
         folder = workspace.preprocessed / dataset.name
         datasets.append(TrainingDataset(dataset=dataset, plan=read_plan(folder, dataset), folder=folder))
     check_names_differ([member.dataset for member in datasets])
@@ -104,8 +106,9 @@ def execute(options: argparse.Namespace) -> int:
     if options.output is None and len(joint_name.encode()) > MAX_NAME_BYTES:
         raise InputError(f"-d: the names of {len(datasets)} datasets make too long a folder name; name one with -o")
     folder = options.output or workspace.results / joint_name / f"{BACKBONE}_{preset}" / f"fold_{options.fold}"
-    require_writable(folder)
-    log_to_file(folder / "training.log")
+    require_writable(folder, dry_run=options.dry_run)
+    if not options.dry_run:
+        log_to_file(folder / "training.log")
     earlier = {} if options.restart else request_of(folder)
     precision = choose_precision(options.precision, device)
     if options.precision == "auto" and "precision" in earlier:  # begun on another machine
@@ -129,8 +132,14 @@ def execute(options: argparse.Namespace) -> int:
         batch_size=options.batch_size,
         init=options.init,
         goes_on=bool(earlier),
+        dry_run=options.dry_run,
     )
-    settle_earlier_run(folder, options, run.request)
+    done = find_earlier_run(folder, options, run.request)
+    if options.dry_run:
+        from .dry_train import show_training
+
+        return show_training(run, folder, done)
+    clear_earlier_run(folder, options, done)
     log.info("training %s on %s, preset %s, %s: %s", joint_name, device, preset, run_options.precision, folder)
     problems = train(run, folder)
     write_manifest(
@@ -188,8 +197,8 @@ def request_of(folder: Path) -> dict[str, str]:
     return read_progress(checkpoint).run if checkpoint.is_file() else {}
 
 
-def settle_earlier_run(folder: Path, options: argparse.Namespace, asked: dict[str, str]) -> None:
-    """Go on with an interrupted run, refuse to overwrite a finished or different one.
+def find_earlier_run(folder: Path, options: argparse.Namespace, asked: dict[str, str]) -> Progress | None:
+    """The interrupted run to go on with; None where one starts anew. A finished or different one is not overwritten.
 
     Args:
         asked: what this run is asked for, as `training.train.PreparedRun.request`.
@@ -197,25 +206,17 @@ def settle_earlier_run(folder: Path, options: argparse.Namespace, asked: dict[st
     Raises:
         InputError: says which of --restart and -o is called for.
     """
-    import shutil
-
     from ..model import MODEL_JSON
     from ..training.state import checkpoint_path, read_progress
 
     checkpoint = checkpoint_path(folder)
-    manifest = folder / MANIFEST
-    model = folder / MODEL_JSON
-    if options.restart:
-        if checkpoint.parent.exists():
-            shutil.rmtree(checkpoint.parent)
-        model.unlink(missing_ok=True)
-    if not checkpoint.is_file() and model.is_file():
+    is_there = checkpoint.is_file() and not options.restart
+    if not is_there and not options.restart and (folder / MODEL_JSON).is_file():
         raise InputError(f"{folder}: holds a model already; --restart to start anew, or another folder with -o")
-    if not checkpoint.is_file():
+    if not is_there:
         if options.c:
             raise InputError(f"--c: {checkpoint} not found: no run to go on with; leave --c out to start one")
-        manifest.unlink(missing_ok=True)
-        return
+        return None
     progress = read_progress(checkpoint)
     for name, value in asked.items():
         earlier = progress.run.get(name, value)
@@ -224,11 +225,28 @@ def settle_earlier_run(folder: Path, options: argparse.Namespace, asked: dict[st
                 f"{folder}: an earlier run had {name} {earlier}, not {value}; "
                 "give the same options to go on, --restart to start anew, or another folder with -o"
             )
-    if progress.is_finished and manifest.is_file() and not options.c:
+    if progress.is_finished and (folder / MANIFEST).is_file() and not options.c:
         raise InputError(
             f"{folder}: trained already ({progress.step} steps); --restart to start anew, or -o for another"
         )
     log.info("going on after step %d (%.1f minutes)", progress.step, progress.seconds / 60)
+    return progress
+
+
+def clear_earlier_run(folder: Path, options: argparse.Namespace, done: Progress | None) -> None:
+    """Remove what an earlier run left, where this one starts anew."""
+    import shutil
+
+    from ..model import MODEL_JSON
+    from ..training.state import checkpoint_path
+
+    state = checkpoint_path(folder).parent
+    if options.restart:
+        if state.exists():
+            shutil.rmtree(state)
+        (folder / MODEL_JSON).unlink(missing_ok=True)
+    if done is None:
+        (folder / MANIFEST).unlink(missing_ok=True)
 
 
 def fold(text: str) -> str:

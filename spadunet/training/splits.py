@@ -39,10 +39,10 @@ def make_splits(dataset: Dataset) -> list[dict[str, list[str]]]:
     return splits
 
 
-def choose_cases(dataset: Dataset, folder: Path, fold: str) -> tuple[list[str], list[str]]:
+def choose_cases(dataset: Dataset, folder: Path, fold: str, *, dry_run: bool = False) -> tuple[list[str], list[str]]:
     """Training and validation cases of a fold; `all` trains on everything and validates on nothing.
 
-    splits_final.json is written if it is not there, and read unchanged if it is.
+    splits_final.json is written if it is not there (not in a dry run), and read unchanged if it is.
 
     Raises:
         InputError: if the file is broken, names unknown cases, or has no such fold.
@@ -51,11 +51,13 @@ def choose_cases(dataset: Dataset, folder: Path, fold: str) -> tuple[list[str], 
     if fold == "all":
         return names, []
     path = folder / SPLITS_JSON
+    text = json.dumps(make_splits(dataset), indent=1) + "\n"
     if not path.is_file():
         log.info("%s: %d cases of %d patients", dataset.name, len(names), len(set(dataset.patients.values())))
-        write_text(path, json.dumps(make_splits(dataset), indent=1) + "\n")
+        if not dry_run:
+            write_text(path, text)
     try:
-        splits = json.loads(path.read_text(encoding="utf-8"))
+        splits = json.loads(path.read_text(encoding="utf-8") if path.is_file() else text)
         pairs = [(list(split["train"]), list(split["val"])) for split in splits]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(

@@ -68,6 +68,7 @@ def prepare_run(
     batch_size: int | None = None,
     init: Path | None = None,
     goes_on: bool = False,
+    dry_run: bool = False,
 ) -> PreparedRun:
     """Open the cases of a fold and build the network. Writes nothing but splits_final.json where there is none.
 
@@ -79,11 +80,12 @@ def prepare_run(
         batch_size: patches a step; None for as many as each plan leaves room for.
         init: a model folder whose backbone, and tasks of the same names, the run starts from.
         goes_on: the weights will come from a checkpoint; `init` need not exist any more.
+        dry_run: does not even write splits_final.json.
 
     Raises:
         InputError: if the fold, a case or the model to start from is missing or does not fit.
     """
-    splits = [choose_cases(member.dataset, member.folder, fold) for member in datasets]
+    splits = [choose_cases(member.dataset, member.folder, fold, dry_run=dry_run) for member in datasets]
     tasks = tuple(
         TrainingTask(
             name=member.dataset.name,

@@ -1,0 +1,134 @@
+"""The dry run of `spadunet_predict`."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError, OutputError
+from ..measure import Amount, Needs
+from .dry_run import (
+    begin,
+    bytes_of,
+    finish,
+    pairing_table,
+    read_headers,
+    show,
+    show_needs,
+    size_text,
+    state_of,
+    unknown,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..dataset import RawCase
+    from ..plan import Plan
+    from ..preprocessing.estimate import HeaderCase
+
+LABEL_BYTES_PER_VOXEL = 0.05
+"""Of compressed label maps: left ventricle 0.003, hippocampus 0.014, 41 structures in a CT with 3 mm voxels 0.052."""
+
+
+def show_prediction(
+    cases: list[RawCase],
+    plan: Plan,
+    model: Path,
+    task: str,
+    options: argparse.Namespace,
+    *,
+    device: torch.device,
+    precision: torch.dtype,
+    keeps: bool,
+) -> int:
+    """Print which images would be predicted, by which model, and what that needs.
+
+    Args:
+        model: its folder.
+        keeps: label maps that are there are kept.
+
+    Raises:
+        InputError: with what the headers show to be wrong.
+    """
+    from ..evaluation.label_names import LABELS_JSON
+    from ..inference.predict import prediction_path
+
+    begin("spadunet_predict")
+    headers, problems = read_headers(cases, len(plan.channel_names))
+    paths = [path for case in cases for path in case.paths]
+    show(
+        "reads",
+        [
+            f"{options.input}: {len(cases)} images, {len(paths)} files, {size_text(bytes_of(paths))}",
+            f"{model}: task {task}, {size_text(bytes_of([model / 'backbone.safetensors', model / 'tasks' / task]))}",
+        ],
+    )
+    there = {case.name for case in cases if prediction_path(options.output, case.name).exists()}
+    num_new = len(cases) - len(there)
+    written = [f"label maps, NIfTI: {num_new} new, {len(there)} {'kept' if keeps else 'replaced'}"]
+    written += [state_of(options.output / name) for name in (LABELS_JSON, "spadunet_predict.json")]
+    show(f"writes into {options.output}", [*written, state_of(options.output / "spadunet_predict.log", "added to")])
+    show("pairs", pairing_table(cases, headers, plan.channel_names, options.input, label=None))
+    todo = [header for name, header in headers.items() if not (keeps and name in there)]
+    try:
+        needs = estimate(todo, plan, model, task, options.overlap, device, precision)
+    except (InputError, OutputError) as error:
+        needs = unknown(f"the trial failed: {str(error).splitlines()[0]}")
+    show_needs(needs, options.output)
+    return finish(problems)
+
+
+def estimate(
+    found: list[HeaderCase],
+    plan: Plan,
+    model: Path,
+    task: str,
+    overlap: float,
+    device: torch.device,
+    precision: torch.dtype,
+) -> Needs:
+    """One window through the network and the rest of the way on a few voxels, scaled by what the headers announce."""
+    from ..inference.estimate import num_windows, prepare_and_restore, try_model
+    from ..measure import measure_apart
+    from ..preprocessing.estimate import Stage, samples_of, try_stages
+
+    if not found:
+        nothing = Amount(value=0.0, basis="there is nothing to do")
+        return Needs(time=nothing, memory=nothing, disk=nothing)
+    grids = [header.target_grid(plan) for header in found]
+    counts = Counter[int]()
+    for shape, da in grids:
+        counts[da] += num_windows(shape, plan.patch_sizes_voxels[da], overlap)
+    windows = measure_apart(try_model, model, task, sorted(counts), device, precision)
+    with samples_of([header.without_label() for header in found]) as samples:
+        stage = Stage(run=partial(prepare_and_restore, plan=plan), plan=plan)
+        rest = try_stages({"rest": stage}, samples)
+    work = [header.work(plan) for header in found]
+    network_seconds = sum(count * windows.result[da].seconds for da, count in counts.items())
+    network_bytes = max(cost.peak_bytes for cost in windows.result.values())
+    rest_bytes = max(work) * rest.rates["rest"].bytes_per_voxel
+    num_values = len(plan.channel_names) + plan.labels.num_outputs + 1  # image, logits, weights of the windows
+    device_bytes = max(cost.device_bytes for cost in windows.result.values())
+    on_device = device_bytes + 4 * num_values * max(shape[0] * shape[1] * shape[2] for shape, _ in grids)
+    num_all = sum(counts.values())
+    return Needs(
+        time=Amount(
+            value=windows.start_seconds + network_seconds + rest.seconds("rest", sum(work), 1),
+            basis=f"{num_all} windows of {network_seconds / num_all:.2g} s, by a trial here; the rest by {rest.basis}",
+        ),
+        memory=Amount(
+            value=network_bytes + rest_bytes,
+            basis=f"a window here, and {rest.basis} scaled by those of the largest image",
+        ),
+        disk=Amount(
+            value=LABEL_BYTES_PER_VOXEL * sum(header.num_voxels for header in found),
+            basis=f"at most {LABEL_BYTES_PER_VOXEL} bytes a voxel; real label maps took 0.003 to 0.05 when compressed",
+        ),
+        device_memory=Amount(value=on_device, basis="a window here, and the largest image with its logits")
+        if device_bytes
+        else None,
+    )
