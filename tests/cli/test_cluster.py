@@ -27,12 +27,12 @@ POISONOUS = "hippocampus_017_copy0"
 
 POISON = f"""
 import os, signal
-real = os.replace
-def replace(source, target):
+def poisoned(source, target):
     if str(target).endswith("{POISONOUS}.json"):
         os.kill(os.getpid(), signal.SIGKILL)
     real(source, target)
-os.replace = replace
+if os.replace.__name__ != "poisoned":  # Dask loads this twice
+    real, os.replace = os.replace, poisoned
 """
 """What the workers load first, in place of a case that takes more memory than there is."""
 
@@ -91,10 +91,13 @@ def start_cluster(tmp_path: Path) -> Iterator[StartCluster]:
         return address, processes[1:]
 
     yield begin_all
-    for process in reversed(processes):
+    for process in reversed(processes):  # workers first: they take leave of the scheduler
         process.terminate()
-    for process in processes:
-        process.wait(30)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def fill(folder: Path, *, num_cases: int, num_copies: int) -> list[str]:

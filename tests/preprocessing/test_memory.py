@@ -31,7 +31,9 @@ from spadunet.spacing import Spacing
 LABELS = LabelSet(names=("background", "liver", "spleen"), ids=(0, 1, 2))
 
 
-def make_case(folder: Path, shape: tuple[int, int, int], *, num_channels: int = 1) -> RawCase:
+def make_case(
+    folder: Path, shape: tuple[int, int, int], *, num_channels: int = 1, voxel_type: str = "int16"
+) -> RawCase:
     """A ball in noise, with voxels of 1×1×2 mm (x, y, z)."""
     generator = np.random.default_rng(0)
     axes = np.meshgrid(*[np.linspace(-1, 1, size, dtype=np.float32) for size in shape], indexing="ij", sparse=True)
@@ -39,7 +41,7 @@ def make_case(folder: Path, shape: tuple[int, int, int], *, num_channels: int = 
     paths = []
     for channel in range(num_channels):
         noise = generator.standard_normal(shape, dtype=np.float32)
-        paths.append(write(folder / f"a_{channel:04}.nii.gz", (1000 - 800 * radius + 50 * noise).astype(np.int16)))
+        paths.append(write(folder / f"a_{channel:04}.nii.gz", (1000 - 800 * radius + 50 * noise).astype(voxel_type)))
     label_path = write(folder / "a.nii.gz", (radius < 0.6).astype(np.uint8) + (radius < 0.3))
     return RawCase(name="a", image_paths=tuple(paths), label_path=label_path)
 
@@ -78,9 +80,14 @@ def test_the_estimate_counts_what_is_read_and_what_is_made(tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a peak")
-@pytest.mark.parametrize(("num_channels", "growth"), [(1, 0.5), (1, 1), (1, 2), (3, 2)])
-def test_the_estimate_is_above_the_real_peak_but_not_far(tmp_path: Path, num_channels: int, growth: float):
-    case = make_case(tmp_path, (100, 200, 200), num_channels=num_channels)
+@pytest.mark.parametrize(
+    ("num_channels", "growth", "voxel_type"),
+    [(1, 0.5, "int16"), (1, 1, "int16"), (1, 2, "int16"), (3, 2, "int16"), (1, 2, "float32")],
+)
+def test_the_estimate_is_above_the_real_peak_but_not_far(
+    tmp_path: Path, num_channels: int, growth: float, voxel_type: str
+):
+    case = make_case(tmp_path, (100, 200, 200), num_channels=num_channels, voxel_type=voxel_type)
     side = (2 / growth) ** (1 / 3)
     plan = make_plan((side, side, side), num_channels=num_channels)
     read = partial(read_checked, labels=LABELS, num_channels=num_channels)
