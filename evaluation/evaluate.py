@@ -21,14 +21,9 @@ from .overlap import dice
 from .pairs import Pair, find_pairs
 from .surface import Box, assd_mm, hd_mm, surface_distances_mm, widen
 
-<<<<<<< HEAD
 NOWHERE: Box = (slice(0, 0),) * 3
-BYTES_TO_SCORE = 20
-"""Per voxel of both label maps, measured at the peak as in preprocessing/memory.py."""
-=======
 BYTES_TO_SCORE = 10
 """Per voxel of both label maps. Measured as in preprocessing/memory.py: 2 to 5; wider types on disk take some more."""
->>>>>>> parallel
 
 log = logging.getLogger("spadunet")
 
