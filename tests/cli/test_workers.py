@@ -34,7 +34,6 @@ def test_without_the_extra_the_remedy_is_told(raw: Path, run, capsys, monkeypatc
     assert not (raw / "preprocessed").exists()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_scheduler_that_does_not_answer_is_one_line(raw: Path, run, capsys, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("distributed")
     monkeypatch.setattr("spadunet.workers.CONNECT_SECONDS", 0.5)
