@@ -76,7 +76,6 @@ setup(
         "monai>=1.4",
         "SimpleITK>=2.3",
         "batchgeneratorsv2>=0.2",
-        "acvl-utils>=0.2",
         "scipy>=1.10",
         "numpy>=1.24",
         "tqdm>=4.64",

@@ -19,6 +19,8 @@ from . import __version__
 from .errors import InputError, OutputError
 
 CONNECT_SECONDS = 15
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS")
+"""How many threads libraries start; with a process a core, more than one each would wait for each other."""
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -92,8 +94,8 @@ class ProcessPool(Executor):
     """
 
     def __init__(self, num_processes: int) -> None:
+        self._num_threads = max(1, (os.cpu_count() or 1) // num_processes)
         self._threads = ThreadPoolExecutor(num_processes)
-        self._idle: list[WorkerProcess] = []
         self._busy: list[WorkerProcess] = []
         self._is_stopped = False
 
@@ -111,9 +113,9 @@ class ProcessPool(Executor):
         self, function: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Result:
         try:
-            worker = self._idle.pop()
+            worker = RESTING.pop()
         except IndexError:
-            worker = start_worker()
+            worker = start_worker(self._num_threads)
         self._busy.append(worker)
         try:
             if self._is_stopped:
@@ -124,10 +126,10 @@ class ProcessPool(Executor):
         finally:
             self._busy.remove(worker)
             if worker.process.is_alive():
-                self._idle.append(worker)
+                RESTING.append(worker)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End all processes; with `cancel_futures` running calls are interrupted, as by Ctrl-C."""
+        """Let the processes rest for the next pool; with `cancel_futures` running calls are interrupted as by Ctrl-C."""
         if cancel_futures:
             self._is_stopped = True
             self._threads.shutdown(wait=False, cancel_futures=True)
@@ -135,8 +137,6 @@ class ProcessPool(Executor):
                 with contextlib.suppress(OSError):
                     os.kill(worker.process.pid or 0, signal.SIGINT)
         self._threads.shutdown(wait=wait)
-        for worker in self._idle:
-            worker.pool.shutdown(wait=wait)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,14 +157,24 @@ class WorkerProcess:
         return f"its worker process was ended {how}; look at its files, or leave it out"
 
 
-def start_worker() -> WorkerProcess:
+RESTING: list[WorkerProcess] = []
+"""Processes without work. Starting one takes a second, most of it for libraries, so that they outlive their pool."""
+
+
+def start_worker(num_threads: int) -> WorkerProcess:
     """A process that waits for calls.
+
+    Args:
+        num_threads: that its libraries may start, unless the environment says so.
 
     Raises:
         OutputError: if it dies before the first.
     """
     pool = ProcessPoolExecutor(
-        1, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker, initargs=(os.getpid(),)
+        1,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=begin_worker,
+        initargs=(os.getpid(), num_threads),
     )
     try:
         number = pool.submit(os.getpid).result()
@@ -176,11 +186,13 @@ def start_worker() -> WorkerProcess:
     return WorkerProcess(pool=pool, process=process)
 
 
-def begin_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end this worker process soon after the parent was killed.
+def begin_worker(parent: int, num_threads: int) -> None:
+    """Limit the threads of libraries before they come, and leave Ctrl-C to the parent.
 
-    Else it would go on writing beside the next run.
+    Ends this worker process soon after the parent was killed: else it would go on writing beside the next run.
     """
+    for name in THREAD_VARIABLES:
+        os.environ.setdefault(name, str(num_threads))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:

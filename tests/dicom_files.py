@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ def write_slice(path: Path, plane: np.ndarray, tags: dict[str, str], pixel_mm: t
     writer.KeepOriginalImageUIDOn()
     writer.SetImageIO("GDCMImageIO")
     writer.SetFileName(str(path))
+    kept = locale.setlocale(locale.LC_ALL)
     writer.Execute(image)
+    locale.setlocale(locale.LC_ALL, kept)  # GDCM leaves "C", in which files are no UTF-8
 
 
 def write_series(

@@ -22,7 +22,7 @@ from spadunet.errors import InputError, OutputError
 from spadunet.labels import LabelSet
 from spadunet.parallel import WORKER_BYTES, Outcome, map_cases, run
 from spadunet.record import read_record, write_record
-from spadunet.workers import Workers
+from spadunet.workers import RESTING, Workers
 
 UNIT = 10**9
 THREE, EIGHT = Workers(num_processes=3), Workers(num_processes=8)
@@ -177,4 +177,24 @@ def test_workers_are_interrupted_when_the_caller_stops(tmp_path: Path):
         signal.signal(signal.SIGUSR1, before)
     assert list(tmp_path.iterdir()) == []
     assert time.monotonic() - began < 30
-    assert multiprocessing.active_children() == []
+    children = {child.pid for child in multiprocessing.active_children()}
+    assert children == {worker.process.pid for worker in RESTING}  # none works on
+
+
+def test_the_next_cases_find_the_processes_of_the_last():
+    numbers = [
+        {
+            outcome.result
+            for outcome in map_cases(number_of_process, range(20), workers=Workers(num_processes=2), title="")
+        }
+        for _ in range(2)
+    ]
+    assert os.getpid() not in numbers[0]
+    assert numbers[0] & numbers[1]
+    assert len(numbers[0] | numbers[1]) <= 2 + len(RESTING)
+
+
+def number_of_process(_: int) -> int:
+    """Its number; slowly, so that each has some."""
+    time.sleep(0.02)
+    return os.getpid()

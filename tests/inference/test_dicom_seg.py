@@ -20,7 +20,7 @@ from spadunet.errors import InputError, OutputError
 from spadunet.formats import read_channels
 from spadunet.image import LabelMap
 from spadunet.inference.dicom_seg import read_headers, require_highdicom, write_segmentation
-from spadunet.labels import LabelSet
+from spadunet.labels import LabelSet, Region
 
 LABELS = LabelSet(names=("background", "liver", "Milz, groß", "肝臓"), ids=(0, 4, 2, 7))
 VOLUME = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
@@ -101,7 +101,7 @@ def test_a_seg_belongs_to_the_patient_and_says_what_made_it(tmp_path: Path):
     assert (seg.StudyInstanceUID, seg.AccessionNumber, seg.StudyID) == ("1.2", "A5", "S9")
     assert (seg.SeriesNumber, seg.FrameOfReferenceUID) == (1003, "1.2.77")
     assert seg.SeriesDescription == "spadunet Dataset007_Liver"
-    assert [item.SegmentLabel for item in seg.SegmentSequence] == list(LABELS.foreground_names)
+    assert [item.SegmentLabel for item in seg.SegmentSequence] == list(LABELS.names[1:])
     for item in seg.SegmentSequence:
         (algorithm,) = item.SegmentationAlgorithmIdentificationSequence
         assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("spadunet Dataset007_Liver", __version__)
@@ -115,6 +115,24 @@ def test_the_distance_of_frames_is_the_real_one_whatever_the_files_say(tmp_path:
     segment(case_of(tmp_path / "case"), tmp_path / "a.dcm")
     (measures,) = pydicom.dcmread(tmp_path / "a.dcm").SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
     assert (measures.SpacingBetweenSlices, list(measures.PixelSpacing)) == (2.5, [0.5, 0.75])
+
+
+def test_regions_are_segments_that_overlap(tmp_path: Path):
+    regions = (Region(name="tumour", ids=(4, 2), painted_id=4), Region(name="core", ids=(2,), painted_id=2))
+    labels = LabelSet(names=("background", "edge", "inner"), ids=(0, 4, 2), regions=regions)
+    write_series(tmp_path / "case", VOLUME)
+    case = case_of(tmp_path / "case")
+    array = np.random.default_rng(0).choice(labels.ids, VOLUME.shape).astype(np.uint8)
+    _, affine = read_channels(tmp_path / "case")
+    write_segmentation(
+        tmp_path / "a.dcm", LabelMap(array=array, affine=affine), read_headers(case), labels, "Dataset001_Tumour"
+    )
+    segmentation = highdicom.seg.segread(tmp_path / "a.dcm")
+    assert [item.SegmentLabel for item in segmentation.SegmentSequence] == ["tumour", "core"]
+    sources = [header.SOPInstanceUID for header in read_headers(case)]
+    masks = segmentation.get_pixels_by_source_instance(sources)  # (A0, A1, A2, R)
+    np.testing.assert_array_equal(masks[..., 0], array > 0)
+    np.testing.assert_array_equal(masks[..., 1], array == 2)
 
 
 def test_an_empty_label_map_is_an_empty_frame_a_segment(tmp_path: Path, caplog: pytest.LogCaptureFixture):
