@@ -25,7 +25,7 @@ from ..parallel import map_cases
 from ..patients import patients_of
 from ..record import FormatVersion, Record, digest_of
 from ..workers import THIS_PROCESS, Workers
-from .memory import memory_to_read
+from .memory import memory_to_read, most_memory
 
 Severity = Literal["error", "warning", "repair"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "repair")
@@ -122,7 +122,9 @@ def check_and_observe(
         check = partial(check_case, labels=dataset.labels, num_channels=len(dataset.channel_names), observe=look)
         title = f"Checking {dataset.name}{which}"
         checked.append({})
-        for outcome in map_cases(check, cases, title=title, workers=workers, memory_of=memory_to_read):
+        for outcome in map_cases(
+            check, cases, title=title, workers=workers, memory_of=memory_to_read, most_memory_of=most_memory
+        ):
             if outcome.result is None:
                 findings.append(Finding(severity="error", case=outcome.item.name, text=str(outcome.problem)))
             else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ..dataset import RawCase
 from ..plan import Plan
-from ..sizes import count_values, voxel_volume_mm3
+from ..sizes import count_values, most_values, voxel_volume_mm3
 
 BYTES_TO_READ = 16
 """Per value of all files, to read, check, turn and crop them."""
@@ -18,6 +18,7 @@ BYTES_TO_PREPROCESS = 16
 """Per value of all files, to preprocess them …"""
 BYTES_TO_MAKE = 8
 """… and per value that is made."""
+MOST_GROWTH = 8
 
 
 def memory_to_read(case: RawCase) -> int:
@@ -29,6 +30,12 @@ def memory_to_preprocess(case: RawCase, *, plan: Plan) -> int:
     """Bytes to preprocess a case; cropping, which no header tells, may make it less."""
     num_read = count_values(case.paths)
     return num_read * BYTES_TO_PREPROCESS + round(num_read * growth(case, plan)) * BYTES_TO_MAKE
+
+
+def most_memory(case: RawCase, *, plan: Plan | None = None) -> int:
+    """More bytes than reading a case takes, or preprocessing it if no voxel is split into more than MOST_GROWTH."""
+    factor = BYTES_TO_READ if plan is None else BYTES_TO_PREPROCESS + MOST_GROWTH * BYTES_TO_MAKE
+    return most_values(case.paths) * factor
 
 
 def growth(case: RawCase, plan: Plan) -> float:

@@ -14,7 +14,7 @@ from ..plan import Plan
 from ..record import digest_of
 from ..workers import THIS_PROCESS, Workers
 from .integrity import read_checked
-from .memory import memory_to_preprocess
+from .memory import memory_to_preprocess, most_memory
 from .preprocess import preprocess
 from .store import IMAGE_DTYPE, open_case, store_case
 
@@ -32,8 +32,11 @@ def preprocess_dataset(dataset: Dataset, plan: Plan, folder: Path, *, workers: W
     """Store every training case of a dataset in `folder`; a case that is there already from the same files is kept."""
     make = partial(preprocess_case, plan=plan, folder=folder)
     made, kept, problems = 0, 0, []
-    title, memory_of = f"Preprocessing {dataset.name}", partial(memory_to_preprocess, plan=plan)
-    for outcome in map_cases(make, dataset.cases, title=title, workers=workers, memory_of=memory_of):
+    title = f"Preprocessing {dataset.name}"
+    memory_of, most = partial(memory_to_preprocess, plan=plan), partial(most_memory, plan=plan)
+    for outcome in map_cases(
+        make, dataset.cases, title=title, workers=workers, memory_of=memory_of, most_memory_of=most
+    ):
         if outcome.problem:
             problems.append(outcome.problem)
         elif outcome.result:

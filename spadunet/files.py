@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import hashlib
 import os
 import platform
@@ -52,8 +51,11 @@ def partial_path(path: Path, process: int) -> Path:
 
 def delete_orphans(path: Path) -> None:
     """Delete temporary files for `path` whose processes on this machine are gone, and of any machine if an hour old."""
-    for orphan in path.parent.glob(f"{PARTIAL_PREFIX}*-{glob.escape(path.name)}"):
-        machine, _, number = orphan.name.removeprefix(PARTIAL_PREFIX).removesuffix(f"-{path.name}").rpartition("-")
+    for name in os.listdir(path.parent):
+        if not (name.startswith(PARTIAL_PREFIX) and name.endswith(f"-{path.name}")):
+            continue
+        orphan = path.with_name(name)
+        machine, _, number = name.removeprefix(PARTIAL_PREFIX).removesuffix(f"-{path.name}").rpartition("-")
         is_gone = machine == platform.node() and number.isdigit() and not is_running(int(number))
         with contextlib.suppress(OSError):  # another process was faster, or it is another user's
             if is_gone or time.time() - orphan.stat().st_mtime > ORPHAN_SECONDS:

@@ -166,6 +166,8 @@ def open_reader(path: Path) -> sitk.ImageFileReader:
     """
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    if ending_of(path, NIFTI_ENDINGS):  # else every format is asked whether the file is its own
+        reader.SetImageIO("NiftiImageIO")
     try:
         reader.ReadImageInformation()
         check_header(path, reader)

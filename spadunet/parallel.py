@@ -48,6 +48,7 @@ def map_cases(
     title: str,
     workers: Workers = THIS_PROCESS,
     memory_of: Callable[[Item], int] | None = None,
+    most_memory_of: Callable[[Item], int] | None = None,
 ) -> Iterator[Outcome[Item, Result]]:
     """Yield an outcome for each item as it is done, in any order; a bad item never stops the others.
 
@@ -58,13 +59,14 @@ def map_cases(
         title: what the bar says; without a terminal, a line now and then.
         memory_of: bytes that an item is expected to take at its peak. Of those that still fit into the workers'
             memory the largest goes next; one too large for it waits until it is alone, and a warning says so.
+        most_memory_of: bytes that it takes at the very most, told at once; where they fit, `memory_of` is not asked.
 
     Raises:
         InputError: if the cluster cannot be used.
         OutputError: if no worker process can be started, or the cluster is gone.
     """
     last_line = time.monotonic()
-    outcomes = work_through(function, items, title, workers, memory_of)
+    outcomes = work_through(function, items, title, workers, memory_of, most_memory_of)
     with contextlib.closing(outcomes), tqdm(total=len(items), desc=title, unit="case", disable=None) as bar:
         for number, outcome in enumerate(outcomes, start=1):
             if outcome.traceback:
@@ -82,6 +84,7 @@ def work_through(
     title: str,
     workers: Workers,
     memory_of: Callable[[Item], int] | None,
+    most_memory_of: Callable[[Item], int] | None,
 ) -> Generator[Outcome[Item, Result]]:
     """The outcomes of `map_cases`."""
     if not items:
@@ -91,6 +94,9 @@ def work_through(
     if num_at_once > 1:
         log.info("%s: %d cases, %s", title, len(items), workers)
     memory_bytes = math.inf if workers.memory_bytes is None else workers.memory_bytes
+    if most_memory_of is not None and memory_bytes < math.inf:
+        most = max(most_memory_of(item) for item in items)
+        memory_of = None if num_at_once * (most + WORKER_BYTES) <= memory_bytes else memory_of
     needs = [(item, 0 if memory_of is None or memory_bytes == math.inf else memory_of(item)) for item in items]
     again: list[tuple[Item, int]] = []
     with workers.open() as executor:

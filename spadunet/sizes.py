@@ -9,6 +9,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from .formats import ending_of
+from .nifti import MAX_PACKING
 
 BYTES_PER_DICOM_VALUE = 2
 
@@ -19,6 +20,12 @@ def count_values(paths: Iterable[Path]) -> int:
     A folder or zip file of DICOM slices is judged by its bytes: headers of hundreds of slices take long to read.
     """
     return sum(count_values_of_file(path) for path in paths)
+
+
+def most_values(paths: Iterable[Path]) -> int:
+    """More values than these files can hold, however well they are packed; no file is opened."""
+    members = (member for path in paths for member in (path.rglob("*") if path.is_dir() else (path,)))
+    return MAX_PACKING * sum(member.stat().st_size for member in members if member.is_file())
 
 
 def count_values_of_file(path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
@@ -94,7 +95,7 @@ class ProcessPool(Executor):
     """
 
     def __init__(self, num_processes: int) -> None:
-        self._num_threads = max(1, (os.cpu_count() or 1) // num_processes)
+        self._num_threads = threads_each(num_processes)
         self._threads = ThreadPoolExecutor(num_processes)
         self._busy: list[WorkerProcess] = []
         self._is_stopped = False
@@ -113,7 +114,7 @@ class ProcessPool(Executor):
         self, function: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Result:
         try:
-            worker = RESTING.pop()
+            worker = RESTING.pop().result()
         except IndexError:
             worker = start_worker(self._num_threads)
         self._busy.append(worker)
@@ -126,10 +127,10 @@ class ProcessPool(Executor):
         finally:
             self._busy.remove(worker)
             if worker.process.is_alive():
-                RESTING.append(worker)
+                RESTING.append(done(worker))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the processes rest for the next pool; with `cancel_futures` running calls are interrupted as by Ctrl-C."""
+        """Let the processes rest for the next pool; `cancel_futures` interrupts running calls as Ctrl-C does."""
         if cancel_futures:
             self._is_stopped = True
             self._threads.shutdown(wait=False, cancel_futures=True)
@@ -157,15 +158,42 @@ class WorkerProcess:
         return f"its worker process was ended {how}; look at its files, or leave it out"
 
 
-RESTING: list[WorkerProcess] = []
-"""Processes without work. Starting one takes a second, most of it for libraries, so that they outlive their pool."""
+RESTING: list[Future[WorkerProcess]] = []
+"""Processes without work, and those that are being started. Loading their libraries takes a second, so that they
+outlive their pool."""
 
 
-def start_worker(num_threads: int) -> WorkerProcess:
+def start_early(workers: Workers, module: str) -> None:
+    """Start worker processes while this one still loads its own libraries.
+
+    Args:
+        module: that their first call will need.
+    """
+    if workers.scheduler is None and workers.num_processes > 1:
+        threads = ThreadPoolExecutor(workers.num_processes)
+        num_threads = threads_each(workers.num_processes)
+        RESTING.extend(threads.submit(start_worker, num_threads, module) for _ in range(workers.num_processes))
+        threads.shutdown(wait=False)
+
+
+def threads_each(num_processes: int) -> int:
+    """How many threads leave no more than one a core."""
+    return max(1, (os.cpu_count() or 1) // num_processes)
+
+
+def done(worker: WorkerProcess) -> Future[WorkerProcess]:
+    """A worker that is there already, as one that is awaited."""
+    future: Future[WorkerProcess] = Future()
+    future.set_result(worker)
+    return future
+
+
+def start_worker(num_threads: int, module: str = __name__) -> WorkerProcess:
     """A process that waits for calls.
 
     Args:
         num_threads: that its libraries may start, unless the environment says so.
+        module: to load, in the background.
 
     Raises:
         OutputError: if it dies before the first.
@@ -182,8 +210,14 @@ def start_worker(num_threads: int) -> WorkerProcess:
         raise OutputError(
             "no worker process can be started; use -np 1, or in a script call this under if __name__ == '__main__'"
         ) from error
+    pool.submit(load, module)
     (process,) = [child for child in multiprocessing.active_children() if child.pid == number]
     return WorkerProcess(pool=pool, process=process)
+
+
+def load(module: str) -> None:
+    """Import a module."""
+    importlib.import_module(module)
 
 
 def begin_worker(parent: int, num_threads: int) -> None:

@@ -178,7 +178,7 @@ def test_workers_are_interrupted_when_the_caller_stops(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
     assert time.monotonic() - began < 30
     children = {child.pid for child in multiprocessing.active_children()}
-    assert children == {worker.process.pid for worker in RESTING}  # none works on
+    assert children == {worker.result().process.pid for worker in RESTING}  # none works on
 
 
 def test_the_next_cases_find_the_processes_of_the_last():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .dry_datasets import show_datasets
 from .run import make_parser, run_command
-from .stages import CHECK_JSON, add_dataset_options, check, find_workers, work_on_datasets
+from .stages import CHECK_JSON, STAGES, add_dataset_options, check, find_workers, work_on_datasets
 
 if TYPE_CHECKING:
     from ..dataset import Dataset
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Check all datasets."""
-    workers = find_workers(options)
+    workers = find_workers(options, STAGES)
 
     def first(datasets: list[Dataset], folders: list[Path]) -> None:
         if not options.dry_run:

@@ -12,6 +12,7 @@ from .run import make_parser, run_command
 from .stages import (
     FINGERPRINT_JSON,
     PLAN_JSON,
+    STAGES,
     add_dataset_options,
     add_plan_options,
     check_plan_options,
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Write plan.json for each dataset, after its fingerprint."""
-    workers = find_workers(options)
+    workers = find_workers(options, STAGES)
 
     def work(dataset: Dataset, folder: Path) -> bool:
         plan(dataset, fingerprint(dataset, folder, workers), folder, options)

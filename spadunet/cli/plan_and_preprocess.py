@@ -15,6 +15,7 @@ from .stages import (
     FINGERPRINT_JSON,
     GOES_ON,
     PLAN_JSON,
+    STAGES,
     add_dataset_options,
     add_plan_options,
     check,
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Run all four stages; every dataset is checked before the first is worked on."""
-    workers = find_workers(options)
+    workers = find_workers(options, STAGES)
     observed: dict[str, list[ObservedCase]] = {}
 
     def work(dataset: Dataset, folder: Path) -> bool:

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 from .dry_datasets import show_datasets
 from .run import make_parser, run_command
-from .stages import CASES_FOLDER, GOES_ON, add_dataset_options, find_workers, preprocess, read_plan, work_on_datasets
+from .stages import (
+    CASES_FOLDER,
+    GOES_ON,
+    STAGES,
+    add_dataset_options,
+    find_workers,
+    preprocess,
+    read_plan,
+    work_on_datasets,
+)
 
 if TYPE_CHECKING:
     from ..dataset import Dataset
@@ -34,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Store the cases of each dataset."""
-    workers = find_workers(options)
+    workers = find_workers(options, STAGES)
 
     def work(dataset: Dataset, folder: Path) -> bool:
         return preprocess(dataset, read_plan(folder, dataset), folder, workers)

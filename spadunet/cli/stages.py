@@ -36,6 +36,8 @@ FINGERPRINT_JSON = "fingerprint.json"
 PLAN_JSON = "plan.json"
 CASES_FOLDER = "cases"
 
+STAGES = "spadunet.preprocessing.run"
+"""Module of what worker processes do in most stages."""
 GOES_ON = "the same command goes on from here"
 MAX_PROCESSES = 8
 """Unless the user asks for more."""
@@ -81,14 +83,17 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def find_workers(options: argparse.Namespace) -> Workers:
-    """Who works, as the options of `add_worker_options` say.
+def find_workers(options: argparse.Namespace, module: str) -> Workers:
+    """Who works, as the options of `add_worker_options` say; processes are started at once, in the background.
+
+    Args:
+        module: that holds what they will do.
 
     Raises:
         InputError: if the options contradict each other or the cluster cannot be used.
     """
     from ..memory import available_bytes
-    from ..workers import Workers
+    from ..workers import Workers, start_early
 
     if options.dask is not None:
         for flag, value in (("-np", options.num_processes), ("--ram-gb", options.ram_gb)):
@@ -105,7 +110,10 @@ def find_workers(options: argparse.Namespace) -> Workers:
         free = available_bytes()
         memory_bytes = None if free is None else round(free * RAM_SHARE)
     num_processes = options.num_processes or min(os.cpu_count() or 1, MAX_PROCESSES)
-    return Workers(num_processes=num_processes, memory_bytes=memory_bytes)
+    workers = Workers(num_processes=num_processes, memory_bytes=memory_bytes)
+    if not options.dry_run:
+        start_early(workers, module)
+    return workers
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
