@@ -23,7 +23,7 @@ help:
 	@echo "make test      the quick tests"
 	@echo "make test-all  the slow ones too"
 	@echo "make lint      formatting, lint and types"
-	@echo "make bench     side by side with plain networks"
+	@echo "make bench     side by side with others"
 	@echo "make clean     remove builds and caches (.venv stays)"
 
 # Torch goes first and alone, so that no other package decides which build of it comes.

@@ -96,6 +96,7 @@ setup(
             "medpy>=0.5",
             "mypy>=1.11",
             "pre-commit>=3.5",
+            "psutil>=5.9",  # benchmarks
             "pydicom>=3.0.1",
             "pytest>=8",
             "pytest-timeout>=2.3",

@@ -28,9 +28,15 @@ class Summary:
     problems: tuple[str, ...]
 
 
-def preprocess_dataset(dataset: Dataset, plan: Plan, folder: Path, *, workers: Workers = THIS_PROCESS) -> Summary:
-    """Store every training case of a dataset in `folder`; a case that is there already from the same files is kept."""
-    make = partial(preprocess_case, plan=plan, folder=folder)
+def preprocess_dataset(
+    dataset: Dataset, plan: Plan, folder: Path, *, workers: Workers = THIS_PROCESS, device: str = "cpu"
+) -> Summary:
+    """Store every training case of a dataset in `folder`; a case that is there already from the same files is kept.
+
+    Args:
+        device: where images are resampled: cpu, or what torch calls a GPU.
+    """
+    make = partial(preprocess_case, plan=plan, folder=folder, device=device)
     made, kept, problems = 0, 0, []
     title = f"Preprocessing {dataset.name}"
     memory_of, most = partial(memory_to_preprocess, plan=plan), partial(most_memory, plan=plan)
@@ -46,7 +52,7 @@ def preprocess_dataset(dataset: Dataset, plan: Plan, folder: Path, *, workers: W
     return Summary(num_made=made, num_kept=kept, problems=tuple(sorted(problems)))
 
 
-def preprocess_case(case: RawCase, *, plan: Plan, folder: Path) -> bool:
+def preprocess_case(case: RawCase, *, plan: Plan, folder: Path, device: str = "cpu") -> bool:
     """Store one case; False if it was there already."""
     made_from = digest_of_sources(case, plan)
     with contextlib.suppress(InputError):
@@ -54,7 +60,7 @@ def preprocess_case(case: RawCase, *, plan: Plan, folder: Path) -> bool:
             return False
     (folder / f"{case.name}.json").unlink(missing_ok=True)
     image, label_map = read_checked(case, labels=plan.labels, num_channels=len(plan.channel_names))
-    made = preprocess(case.name, image, label_map, plan, dtype=IMAGE_DTYPE)
+    made = preprocess(case.name, image, label_map, plan, dtype=IMAGE_DTYPE, device=device)
     store_case(
         folder,
         made,

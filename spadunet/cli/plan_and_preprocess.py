@@ -18,8 +18,10 @@ from .stages import (
     STAGES,
     add_dataset_options,
     add_plan_options,
+    add_resampling_option,
     check,
     check_plan_options,
+    find_resampling_device,
     find_workers,
     fingerprint,
     plan,
@@ -43,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, exit."""
     parser = make_parser("Check, fingerprint, plan and preprocess one or more raw datasets.", EXAMPLES)
     add_dataset_options(parser)
+    add_resampling_option(parser)
     add_plan_options(parser)
     options = parser.parse_args(arguments)
     run_command(parser, options, lambda: execute(options), if_stopped=GOES_ON)
@@ -50,12 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Run all four stages; every dataset is checked before the first is worked on."""
+    device = find_resampling_device(options.device)
     workers = find_workers(options, STAGES)
     observed: dict[str, list[ObservedCase]] = {}
 
     def work(dataset: Dataset, folder: Path) -> bool:
         found = fingerprint(dataset, folder, workers, observed.get(dataset.name))
-        return preprocess(dataset, plan(dataset, found, folder, options), folder, workers)
+        return preprocess(dataset, plan(dataset, found, folder, options), folder, workers, device)
 
     def first(datasets: list[Dataset], folders: list[Path]) -> None:
         check_plan_options(options, datasets)

@@ -14,6 +14,8 @@ from .stages import (
     GOES_ON,
     STAGES,
     add_dataset_options,
+    add_resampling_option,
+    find_resampling_device,
     find_workers,
     preprocess,
     read_plan,
@@ -37,16 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         EXAMPLES,
     )
     add_dataset_options(parser)
+    add_resampling_option(parser)
     options = parser.parse_args(arguments)
     run_command(parser, options, lambda: execute(options), if_stopped=GOES_ON)
 
 
 def execute(options: argparse.Namespace) -> int:
     """Store the cases of each dataset."""
+    device = find_resampling_device(options.device)
     workers = find_workers(options, STAGES)
 
     def work(dataset: Dataset, folder: Path) -> bool:
-        return preprocess(dataset, read_plan(folder, dataset), folder, workers)
+        return preprocess(dataset, read_plan(folder, dataset), folder, workers, device)
 
     def first(datasets: list[Dataset], folders: list[Path]) -> None:
         for dataset, folder in zip(datasets, folders, strict=True):

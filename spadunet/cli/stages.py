@@ -401,15 +401,32 @@ def parse_spacing(words: list[str]) -> TargetSpacing:
     return depth, height, width
 
 
-def preprocess(dataset: Dataset, made: Plan, folder: Path, workers: Workers) -> bool:
+def add_resampling_option(parser: argparse.ArgumentParser) -> None:
+    """`-device`, for preprocessing."""
+    parser.add_argument(
+        "-device", "--device", default="cpu", help="where images are resampled: cpu, auto, cuda, cuda:1 (default: cpu)"
+    )
+
+
+def preprocess(dataset: Dataset, made: Plan, folder: Path, workers: Workers, device: str) -> bool:
     """Store every case; False if some failed."""
     from ..preprocessing.run import preprocess_dataset
 
-    summary = preprocess_dataset(dataset, made, (folder / CASES_FOLDER).absolute(), workers=workers)
+    cases = (folder / CASES_FOLDER).absolute()
+    summary = preprocess_dataset(dataset, made, cases, workers=workers, device=device)
     log.info("%s: %d cases made, %d kept: %s", dataset.name, summary.num_made, summary.num_kept, folder)
     for problem in summary.problems:
         log.error("failed: %s", problem)
     return not summary.problems
+
+
+def find_resampling_device(name: str) -> str:
+    """The device of `add_resampling_option`; torch is not loaded for the processor.
+
+    Raises:
+        InputError: if it is not there.
+    """
+    return name if name == "cpu" else str(find_device(name))
 
 
 def find_device(name: str) -> torch.device:

@@ -16,6 +16,7 @@ from spadunet.cli import check as check_command
 from spadunet.cli import evaluate, fingerprint, info, plan, plan_and_preprocess, predict, preprocess, train
 from spadunet.dataset import load_dataset
 from spadunet.files import sha256_of_file
+from spadunet.formats import read_channels
 from spadunet.image import geometry_difference, read_image, read_label_map
 from spadunet.model import load_model
 from spadunet.plan import Plan
@@ -70,9 +71,38 @@ def test_stages_can_be_run_one_by_one(planned: Path, tmp_path: Path, run, caplog
     assert run(fingerprint.main, *common) == 0
     assert run(plan.main, *common, "--memory-gb", 0.03) == 0
     assert "fingerprint is up to date" in caplog.text
-    assert run(preprocess.main, *common) == 0
+    assert run(preprocess.main, *common, "-device", "cpu:0") == 0
     assert "6 cases made, 0 kept" in caplog.text
     assert read_plan(tmp_path, HIPPOCAMPUS) == read_plan(planned, HIPPOCAMPUS)
+
+
+def test_each_case_is_read_twice_and_not_checked_again_where_no_file_changed(
+    planned: Path, tmp_path: Path, run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(planned / "raw" / HIPPOCAMPUS, tmp_path / "raw" / HIPPOCAMPUS)
+    files = list((tmp_path / "raw" / HIPPOCAMPUS / "imagesTr").iterdir())
+    read: list[Path] = []
+
+    def note(path: Path) -> tuple[np.ndarray, np.ndarray]:
+        read.append(path)
+        return read_channels(path)
+
+    monkeypatch.setattr("spadunet.image.read_channels", note)
+    command = (plan_and_preprocess.main, "-d", 4, "--memory-gb", 0.03, "-np", 1, "--data", tmp_path)
+    assert run(*command) == 0
+    assert sorted(path for path in read if path in files) == sorted([*files, *files])  # to check and to preprocess
+    assert read_plan(tmp_path, HIPPOCAMPUS) == read_plan(planned, HIPPOCAMPUS)
+    caplog.clear()
+    read.clear()
+    assert run(*command) == 0
+    assert "no file has changed since it was checked" in caplog.text
+    assert "6 cases checked, 0 errors" in caplog.text
+    assert read == []
+    shutil.copy(files[1], files[0])
+    caplog.clear()
+    assert run(*command) == 2  # its labels lie elsewhere
+    assert "shows the same image as" in caplog.text
+    assert files[0] in read
 
 
 def test_a_plan_of_native_spacing_resamples_nothing(planned: Path, tmp_path: Path, run):

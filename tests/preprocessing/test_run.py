@@ -64,6 +64,18 @@ def test_the_first_run_makes_all_and_the_second_keeps_all(dataset: Dataset, plan
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == times
 
 
+def test_a_device_of_torch_gives_the_same_arrays(dataset: Dataset, plan: Plan, tmp_path: Path):
+    finer = plan.model_copy(update={"target_spacing_mm": (0.9, 1.1, 0.8)})
+    for device, name in (("cpu", "a"), ("cpu:0", "b")):  # cpu:0 takes the way of a GPU
+        preprocess_dataset(dataset, finer, tmp_path / name, device=device)
+    for name in NAMES:
+        first, second = (open_case(tmp_path / folder, name) for folder in "ab")
+        shape = first.header.geometry.shape
+        images, classes = zip(*(case.read_patch((0, 0, 0), shape) for case in (first, second)), strict=True)
+        np.testing.assert_allclose(images[0], images[1], atol=2e-3)  # a step of float16 at 1
+        np.testing.assert_array_equal(classes[0], classes[1])
+
+
 def test_labels_of_stored_cases_are_those_of_the_files(dataset: Dataset, plan: Plan, folder: Path):
     make_cases(dataset, plan, folder)
     for name in NAMES:
