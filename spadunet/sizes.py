@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-import SimpleITK as sitk
+import numpy as np
 
-from .formats import ending_of
+from .errors import InputError
+from .formats import Header, ending_of, read_header
 from .nifti import MAX_PACKING
 
 BYTES_PER_DICOM_VALUE = 2
@@ -30,25 +31,27 @@ def most_values(paths: Iterable[Path]) -> int:
 
 def count_values_of_file(path: Path) -> int:
     """Number of values of one file; 0 where it cannot be read, which is told when its turn comes."""
-    if path.is_dir() or ending_of(path, (".zip",)):
+    if is_packed(path):
         members = path.rglob("*") if path.is_dir() else (path,)
         return sum(member.stat().st_size for member in members if member.is_file()) // BYTES_PER_DICOM_VALUE
-    reader = open_header(path)
-    return 0 if reader is None else math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
+    header = header_of(path)
+    return 0 if header is None else header.num_channels * math.prod(header.shape)
 
 
 def voxel_volume_mm3(path: Path) -> float | None:
-    """Volume of a voxel; None where it cannot be told, as of DICOM slices."""
-    reader = None if path.is_dir() else open_header(path)
-    return None if reader is None else math.prod(reader.GetSpacing()[:3])
+    """Volume of a voxel; None where it cannot be told, as of folders of DICOM slices."""
+    header = None if is_packed(path) else header_of(path)
+    return None if header is None else float(abs(np.linalg.det(header.affine[:3, :3])))
 
 
-def open_header(path: Path) -> sitk.ImageFileReader | None:
-    """A reader that knows the header; None where there is none."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+def is_packed(path: Path) -> bool:
+    """True for a folder or zip file of slices."""
+    return path.is_dir() or ending_of(path, (".zip",)) is not None
+
+
+def header_of(path: Path) -> Header | None:
+    """The header of a file; None where it has none that can be read."""
     try:
-        reader.ReadImageInformation()
-    except RuntimeError:
+        return read_header(path)
+    except InputError:
         return None
-    return reader
