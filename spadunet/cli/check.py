@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .dry_datasets import show_datasets
+from .options import STAGES_MODULE, add_dataset_options, find_workers
 from .run import make_parser, run_command
-from .stages import CHECK_JSON, STAGES, add_dataset_options, check, find_workers, work_on_datasets
+from .stages import CHECK_JSON, check, work_on_datasets
 
 if TYPE_CHECKING:
     from ..dataset import Dataset
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Check all datasets."""
-    workers = find_workers(options, STAGES)
+    workers = find_workers(options, STAGES_MODULE)
 
     def first(datasets: list[Dataset], folders: list[Path]) -> None:
         if not options.dry_run:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import evaluate, plan_and_preprocess, predict, train
+from .options import non_negative_int, positive_float
 from .run import add_dry_run_option, make_parser, run_command
-from .stages import non_negative_int, positive_float
 
 EXAMPLES = """\
   spadunet_demo

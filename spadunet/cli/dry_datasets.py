@@ -25,7 +25,8 @@ from .dry_run import (
     state_of,
     unknown,
 )
-from .stages import CASES_FOLDER, CHECK_JSON, FINGERPRINT_JSON, PLAN_JSON, parse_spacing, read_plan
+from .options import parse_spacing
+from .stages import CASES_FOLDER, CHECK_JSON, FINGERPRINT_JSON, PLAN_JSON, read_plan
 
 if TYPE_CHECKING:
     from ..dataset import Dataset

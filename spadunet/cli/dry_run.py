@@ -202,6 +202,6 @@ def num_working(options: argparse.Namespace, num_items: int) -> int:
     """Processes that would work at once."""
     import os
 
-    from .stages import MAX_PROCESSES
+    from .options import MAX_PROCESSES
 
     return max(1, min(options.num_processes or MAX_PROCESSES, os.cpu_count() or 1, num_items))

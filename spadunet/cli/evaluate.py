@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from .options import add_worker_options, find_workers
 from .run import add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
-from .stages import add_worker_options, find_workers
 
 EXAMPLES = """\
   spadunet_evaluate -p predictions -r spadunet_data/raw/Dataset004_Hippocampus/labelsTs

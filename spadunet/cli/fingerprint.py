@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .dry_datasets import show_datasets
+from .options import STAGES_MODULE, add_dataset_options, find_workers
 from .run import make_parser, run_command
-from .stages import FINGERPRINT_JSON, STAGES, add_dataset_options, find_workers, fingerprint, work_on_datasets
+from .stages import FINGERPRINT_JSON, fingerprint, work_on_datasets
 
 if TYPE_CHECKING:
     from ..dataset import Dataset
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Write fingerprint.json for each dataset."""
-    workers = find_workers(options, STAGES)
+    workers = find_workers(options, STAGES_MODULE)
 
     def work(dataset: Dataset, folder: Path) -> bool:
         fingerprint(dataset, folder, workers)

@@ -8,19 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .dry_datasets import show_datasets
+from .options import STAGES_MODULE, add_dataset_options, add_plan_options, find_workers
 from .run import make_parser, run_command
-from .stages import (
-    FINGERPRINT_JSON,
-    PLAN_JSON,
-    STAGES,
-    add_dataset_options,
-    add_plan_options,
-    check_plan_options,
-    find_workers,
-    fingerprint,
-    plan,
-    work_on_datasets,
-)
+from .stages import FINGERPRINT_JSON, PLAN_JSON, check_plan_options, fingerprint, plan, work_on_datasets
 
 if TYPE_CHECKING:
     from ..dataset import Dataset
@@ -46,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Write plan.json for each dataset, after its fingerprint."""
-    workers = find_workers(options, STAGES)
+    workers = find_workers(options, STAGES_MODULE)
 
     def work(dataset: Dataset, folder: Path) -> bool:
         plan(dataset, fingerprint(dataset, folder, workers), folder, options)

@@ -8,6 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .dry_datasets import show_datasets
+from .options import (
+    STAGES_MODULE,
+    add_dataset_options,
+    add_plan_options,
+    add_resampling_option,
+    find_resampling_device,
+    find_workers,
+)
 from .run import make_parser, run_command
 from .stages import (
     CASES_FOLDER,
@@ -15,14 +23,8 @@ from .stages import (
     FINGERPRINT_JSON,
     GOES_ON,
     PLAN_JSON,
-    STAGES,
-    add_dataset_options,
-    add_plan_options,
-    add_resampling_option,
     check,
     check_plan_options,
-    find_resampling_device,
-    find_workers,
     fingerprint,
     plan,
     preprocess,
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Run all four stages; every dataset is checked before the first is worked on."""
     device = find_resampling_device(options.device)
-    workers = find_workers(options, STAGES)
+    workers = find_workers(options, STAGES_MODULE)
     observed: dict[str, list[ObservedCase]] = {}
 
     def work(dataset: Dataset, folder: Path) -> bool:

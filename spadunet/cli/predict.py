@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from .options import add_device_options, find_device
 from .run import add_data_option, add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
-from .stages import GOES_ON, add_device_options, find_device
+from .stages import GOES_ON
 
 EXAMPLES = """\
   spadunet_predict -i imagesTs -o predictions -d Hippocampus

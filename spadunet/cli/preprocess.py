@@ -8,19 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .dry_datasets import show_datasets
+from .options import STAGES_MODULE, add_dataset_options, add_resampling_option, find_resampling_device, find_workers
 from .run import make_parser, run_command
-from .stages import (
-    CASES_FOLDER,
-    GOES_ON,
-    STAGES,
-    add_dataset_options,
-    add_resampling_option,
-    find_resampling_device,
-    find_workers,
-    preprocess,
-    read_plan,
-    work_on_datasets,
-)
+from .stages import CASES_FOLDER, GOES_ON, preprocess, read_plan, work_on_datasets
 
 if TYPE_CHECKING:
     from ..dataset import Dataset
@@ -47,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Store the cases of each dataset."""
     device = find_resampling_device(options.device)
-    workers = find_workers(options, STAGES)
+    workers = find_workers(options, STAGES_MODULE)
 
     def work(dataset: Dataset, folder: Path) -> bool:
         return preprocess(dataset, read_plan(folder, dataset), folder, workers, device)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,16 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .run import add_data_option, add_dry_run_option, log_to_file, write_manifest
+from .options import parse_spacing
+from .run import log_to_file, write_manifest
 
 if TYPE_CHECKING:
-    import torch
-
     from ..dataset import Dataset
     from ..fingerprint import Fingerprint
     from ..plan import Plan
     from ..plans.extract import ObservedCase
-    from ..plans.planner import TargetSpacing
     from ..preprocessing.integrity import CheckReport
     from ..workers import Workers
     from ..workspace import Workspace
@@ -36,151 +33,7 @@ FINGERPRINT_JSON = "fingerprint.json"
 PLAN_JSON = "plan.json"
 CASES_FOLDER = "cases"
 
-STAGES = "spadunet.preprocessing.run"
-"""Module of what worker processes do in most stages."""
 GOES_ON = "the same command goes on from here"
-MAX_PROCESSES = 8
-"""Unless the user asks for more."""
-RAM_SHARE = 0.8
-"""Of the free memory, unless the user says: the rest is for what others do, and for an estimate that is too low."""
-
-
-def add_dataset_options(parser: argparse.ArgumentParser) -> None:
-    """`-d`, who works, `--data` and `--dry-run`."""
-    parser.add_argument(
-        "-d",
-        "--dataset",
-        nargs="+",
-        required=True,
-        metavar="DATASET",
-        help="name, number, DatasetNNN_Name or path; several are done one after the other",
-    )
-    add_worker_options(parser)
-    add_data_option(parser)
-    add_dry_run_option(parser)
-
-
-def add_worker_options(parser: argparse.ArgumentParser) -> None:
-    """`-np`, `--ram-gb` and `--dask`: who works on the cases, and in how much memory."""
-    parser.add_argument(
-        "-np",
-        "--num-processes",
-        type=positive_int,
-        metavar="N",
-        help=f"cases worked on at once (default: one a core, at most {MAX_PROCESSES})",
-    )
-    parser.add_argument(
-        "--ram-gb",
-        type=positive_float,
-        metavar="GB",
-        help="memory of this machine that all of them may take together; where cases are large, fewer are worked on "
-        f"at once (default: {100 * RAM_SHARE:.0f} %% of what is free)",
-    )
-    parser.add_argument(
-        "--dask",
-        metavar="ADDRESS",
-        help="let a Dask cluster do it, e.g. tcp://node7:8786; its workers need the same paths (extra: cluster)",
-    )
-
-
-def find_workers(options: argparse.Namespace, module: str) -> Workers:
-    """Who works, as the options of `add_worker_options` say; processes are started at once, in the background.
-
-    Args:
-        module: that holds what they will do.
-
-    Raises:
-        InputError: if the options contradict each other or the cluster cannot be used.
-    """
-    from ..memory import available_bytes
-    from ..workers import Workers, start_early
-
-    if options.dask is not None:
-        for flag, value in (("-np", options.num_processes), ("--ram-gb", options.ram_gb)):
-            if value is not None:
-                raise InputError(
-                    f"{flag} {value:g}: is for this machine only; a cluster's workers have their own limits"
-                )
-        workers = Workers(scheduler=options.dask)
-        with workers.open():
-            return workers
-    if options.ram_gb is not None:
-        memory_bytes: int | None = round(options.ram_gb * 1e9)
-    else:
-        free = available_bytes()
-        memory_bytes = None if free is None else round(free * RAM_SHARE)
-    num_processes = options.num_processes or min(os.cpu_count() or 1, MAX_PROCESSES)
-    workers = Workers(num_processes=num_processes, memory_bytes=memory_bytes)
-    if not options.dry_run:
-        start_early(workers, module)
-    return workers
-
-
-def add_device_options(parser: argparse.ArgumentParser) -> None:
-    """Where the network runs, and how precisely."""
-    parser.add_argument("-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
-    parser.add_argument(
-        "--precision",
-        choices=("auto", "bf16", "float32"),
-        default="auto",
-        help="of the network's arithmetic (default: bf16 where the device is faster with it)",
-    )
-
-
-def add_plan_options(parser: argparse.ArgumentParser) -> None:
-    """What the planner can be told."""
-    parser.add_argument(
-        "--spacing",
-        nargs="+",
-        default=["median"],
-        metavar="MM",
-        help="target spacing: median (of the training cases), native (no resampling), or depth height width in mm",
-    )
-    parser.add_argument(
-        "--window",
-        nargs=2,
-        type=float,
-        metavar=("LOW", "HIGH"),
-        help="CT intensities that become -1 and 1 (default: percentiles of the foreground)",
-    )
-    parser.add_argument(
-        "--memory-gb",
-        type=positive_float,
-        default=12.0,
-        help="memory that training may take; sets the patch size (default: 12)",
-    )
-
-
-def positive_int(text: str) -> int:
-    """Parse a whole number above zero."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
-    return value
-
-
-def positive_float(text: str) -> float:
-    """Parse a number above zero."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
-    return value
-
-
-def non_negative_int(text: str) -> int:
-    """Parse a whole number, zero or above."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below zero")
-    return value
-
-
-def non_negative_float(text: str) -> float:
-    """Parse a number, zero or above."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is below zero or not finite")
-    return value
 
 
 def load_datasets(names: list[str], workspace: Workspace, *, dry_run: bool = False) -> list[Dataset]:
@@ -386,28 +239,6 @@ def plan(dataset: Dataset, found: Fingerprint, folder: Path, options: argparse.N
     return made
 
 
-def parse_spacing(words: list[str]) -> TargetSpacing:
-    """`median`, `native` or three numbers."""
-    if words == ["median"]:
-        return "median"
-    if words == ["native"]:
-        return "native"
-    try:
-        depth, height, width = (positive_float(word) for word in words)
-    except (ValueError, argparse.ArgumentTypeError) as error:
-        raise InputError(
-            f"--spacing {' '.join(words)}: expected median, native or three numbers above zero (mm)"
-        ) from error
-    return depth, height, width
-
-
-def add_resampling_option(parser: argparse.ArgumentParser) -> None:
-    """`-device`, for preprocessing."""
-    parser.add_argument(
-        "-device", "--device", default="cpu", help="where images are resampled: cpu, auto, cuda, cuda:1 (default: cpu)"
-    )
-
-
 def preprocess(dataset: Dataset, made: Plan, folder: Path, workers: Workers, device: str) -> bool:
     """Store every case; False if some failed."""
     from ..preprocessing.run import preprocess_dataset
@@ -418,29 +249,6 @@ def preprocess(dataset: Dataset, made: Plan, folder: Path, workers: Workers, dev
     for problem in summary.problems:
         log.error("failed: %s", problem)
     return not summary.problems
-
-
-def find_resampling_device(name: str) -> str:
-    """The device of `add_resampling_option`; torch is not loaded for the processor.
-
-    Raises:
-        InputError: if it is not there.
-    """
-    return name if name == "cpu" else str(find_device(name))
-
-
-def find_device(name: str) -> torch.device:
-    """The device of `--device`.
-
-    Raises:
-        InputError: if it is not there.
-    """
-    from ..network.device import choose_device
-
-    try:
-        return choose_device(name)
-    except ValueError as error:
-        raise InputError(f"--device: {error}") from error
 
 
 def read_plan(folder: Path, dataset: Dataset) -> Plan:

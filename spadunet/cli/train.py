@@ -10,19 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from .options import add_device_options, find_device, non_negative_float, non_negative_int, positive_float, positive_int
 from .run import add_data_option, add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
-from .stages import (
-    FINGERPRINT_JSON,
-    PLAN_JSON,
-    add_device_options,
-    check_names_differ,
-    find_device,
-    non_negative_float,
-    non_negative_int,
-    positive_float,
-    positive_int,
-    read_plan,
-)
+from .stages import FINGERPRINT_JSON, PLAN_JSON, check_names_differ, read_plan
 
 if TYPE_CHECKING:
     from ..training.state import Progress
