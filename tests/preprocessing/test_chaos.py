@@ -12,14 +12,16 @@ import SimpleITK as sitk
 from chaos_release import PIXEL_MM, STEP_MM, ImageSet, write_image_set
 from dicom_files import write_series
 
-from spadunet.cli import convert_chaos
+from spadunet.cli import convert_chaos, export_chaos, plan_and_preprocess, predict, train
 from spadunet.dataset import load_dataset
 from spadunet.description import read_description
 from spadunet.formats import read_channels, write_array
 from spadunet.patients import patients_of
 from spadunet.preprocessing.converters.chaos import SLICES_JSON, ChaosSlices, files_of
 from spadunet.record import read_record
+from spadunet.training.splits import make_splits
 
+PATIENTS = [["chaos_02_t1", "chaos_02_t2"], ["chaos_21_t1", "chaos_21_t2"]]
 MR_FILES = {
     "imagesTr": ["02_t1_0000", "02_t1_0001", "02_t2_0002", "21_t1_0000", "21_t1_0001", "21_t2_0002"],
     "imagesTs": ["11_t1_0000", "11_t1_0001", "11_t2_0002"],
@@ -77,6 +79,24 @@ def test_every_voxel_lies_where_its_pixel_lay_and_keeps_its_whole_number(chaos, 
             assert_lies_where_it_was(case, path, volume)
         if images == "imagesTr":
             assert_lies_where_it_was(case, folder / "labelsTr" / f"{name}.nii.gz", case.labels)
+
+
+def test_from_the_release_to_a_submission(chaos, tmp_path: Path, run):
+    data = ("--data", tmp_path)
+    assert run(convert_chaos.main, chaos[0], *data) == 0
+    assert run(plan_and_preprocess.main, "-d", "CHAOS", "--memory-gb", 0.03, "-np", 1, *data) == 0
+    splits = make_splits(load_dataset(raw(tmp_path, "Dataset008_CHAOS")))
+    assert [sorted(split["val"]) for split in splits] in (PATIENTS, PATIENTS[::-1])
+    quick = ("--preset", "tiny", "--batch-size", 1, "--num-workers", 0, "-device", "cpu", "--precision", "float32")
+    assert run(train.main, "-d", "CHAOS", "-f", 0, "--max-steps", 4, *quick, *data) == 0
+    images = raw(tmp_path, "Dataset008_CHAOS") / "imagesTs"
+    assert run(predict.main, "-d", "CHAOS", "-i", images, "-o", tmp_path / "predictions", *data) == 0
+    assert {path.name for path in (tmp_path / "predictions").glob("*.nii.gz")} == {
+        "chaos_11_t1.nii.gz",
+        "chaos_11_t2.nii.gz",
+    }
+    assert run(export_chaos.main, "-i", tmp_path / "predictions", "-o", tmp_path / "out", *data) == 0
+    assert (tmp_path / "out/submission.zip").is_file()
 
 
 def test_ct_is_a_dataset_of_its_own_that_loads(chaos, tmp_path: Path, run):
