@@ -7,6 +7,7 @@ import importlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -113,10 +114,7 @@ class ProcessPool(Executor):
     def _call(
         self, function: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Result:
-        try:
-            worker = RESTING.pop().result()
-        except IndexError:
-            worker = start_worker(self._num_threads)
+        worker = resting_worker() or start_worker(self._num_threads)
         self._busy.append(worker)
         try:
             if self._is_stopped:
@@ -146,6 +144,8 @@ class WorkerProcess:
 
     pool: ProcessPoolExecutor
     process: BaseProcess
+    import_path: tuple[str, ...]
+    """`sys.path` when it was started."""
 
     def cause_of_death(self) -> str:
         """How the process ended, in words."""
@@ -176,6 +176,18 @@ def start_early(workers: Workers, module: str) -> None:
         threads.shutdown(wait=False)
 
 
+def resting_worker() -> WorkerProcess | None:
+    """A process without work, if there is one that imports from the same places as this one by now."""
+    while True:
+        try:
+            worker = RESTING.pop().result()
+        except IndexError:
+            return None
+        if worker.import_path == tuple(sys.path):
+            return worker
+        worker.pool.shutdown(wait=False)
+
+
 def threads_each(num_processes: int) -> int:
     """How many threads leave no more than one a core."""
     return max(1, (os.cpu_count() or 1) // num_processes)
@@ -198,6 +210,7 @@ def start_worker(num_threads: int, module: str = __name__) -> WorkerProcess:
     Raises:
         OutputError: if it dies before the first.
     """
+    import_path = tuple(sys.path)
     pool = ProcessPoolExecutor(
         1,
         mp_context=multiprocessing.get_context("spawn"),
@@ -212,7 +225,7 @@ def start_worker(num_threads: int, module: str = __name__) -> WorkerProcess:
         ) from error
     pool.submit(load, module)
     (process,) = [child for child in multiprocessing.active_children() if child.pid == number]
-    return WorkerProcess(pool=pool, process=process)
+    return WorkerProcess(pool=pool, process=process, import_path=import_path)
 
 
 def load(module: str) -> None:

@@ -5,6 +5,7 @@ The functions come from the package or from `deadly`: a worker process must find
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -192,6 +193,16 @@ def test_the_next_cases_find_the_processes_of_the_last():
     assert os.getpid() not in numbers[0]
     assert numbers[0] & numbers[1]
     assert len(numbers[0] | numbers[1]) <= 2 + len(RESTING)
+
+
+def test_processes_that_import_from_elsewhere_are_not_used_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    workers = Workers(num_processes=2)
+    list(map_cases(number_of_process, range(4), workers=workers, title=""))
+    (tmp_path / "late_module.py").write_text("def double(number):\n    return 2 * number\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    double = importlib.import_module("late_module").double
+    outcomes = list(map_cases(double, [1, 2, 3], workers=workers, title=""))
+    assert sorted((outcome.result, outcome.problem) for outcome in outcomes) == [(2, None), (4, None), (6, None)]
 
 
 def number_of_process(_: int) -> int:
