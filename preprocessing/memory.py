@@ -1,9 +1,9 @@
 """Memory that a case takes at its peak, told from its headers.
 
-The factors bound what was measured: the peak of a fresh process less its memory at rest, over volumes of 2, 8 and 33
-million voxels, one and three int16 channels with uint8 labels, cubes and stacks of thick slices. Reading took 5 to 11
-bytes a value; preprocessing 13 to 19 where it made no more voxels than there were, and 19 to 30 where it doubled them.
-Wider types on disk take some more, for which there is room. tests/preprocessing/test_memory.py measures again.
+The factors bound what was measured: the peak of a fresh process less its memory at rest, over volumes of 4 million
+voxels, one and three int16 or float32 channels with uint8 labels. Reading took 4 to 8 bytes a value; preprocessing 9, 14
+and 23 where it made half, as many and twice as many voxels. Wider types on disk take some more.
+tests/preprocessing/test_memory.py measures again.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from ..dataset import RawCase
 from ..plan import Plan
 from ..sizes import count_values, most_values, voxel_volume_mm3
 
-BYTES_TO_READ = 16
+BYTES_TO_READ = 10
 """Per value of all files, to read, check, turn and crop them."""
-BYTES_TO_PREPROCESS = 16
+BYTES_TO_PREPROCESS = 8
 """Per value of all files, to preprocess them …"""
-BYTES_TO_MAKE = 8
+BYTES_TO_MAKE = 10
 """… and per value that is made."""
 MOST_GROWTH = 8
 
