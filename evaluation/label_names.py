@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from ..description import DATASET_JSON, DatasetDescription
 from ..errors import InputError
@@ -49,7 +49,7 @@ def read_labels(path: Path) -> LabelSet:
     """Read a dataset.json, or a LabelSet as `spadunet_predict` writes it."""
     remedy = "give a dataset.json"
     try:
-        is_label_set = "names" in json.loads(path.read_text(encoding="utf-8"))
+        is_label_set = "names" in from_json(path.read_bytes())
     except (OSError, ValueError, TypeError):
         is_label_set = False  # read_record says what is wrong
     if is_label_set:
