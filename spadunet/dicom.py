@@ -37,8 +37,10 @@ GAP_TOLERANCE = 0.1
 MAX_UNPACKING = 200
 """Times its size that a zip file may unpack to; slices pack to a half or a third, empty ones to a hundredth."""
 DAMAGED_ZIP = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, zlib.error, lzma.LZMAError)
-"""What `zipfile` raises; RuntimeError and its NotImplementedError where a damaged flag asks for a password or packer."""
+"""What `zipfile` raises; RuntimeError where a damaged flag asks for a password or an unknown packer."""
 UNIT_TOLERANCE = 0.01
+MAX_PLACE_MM = 10_000
+"""Further away, or larger, lies no scan; a damaged number does."""
 TILT_TOLERANCE = 0.5
 """Pixels by which the stack may lean over its whole height (gantry tilt)."""
 
@@ -199,8 +201,8 @@ def read_slice(path: Path) -> Slice | None:
     lengths = orientation @ orientation.T  # (2, 2)
     if np.abs(lengths - np.eye(2)).max() > UNIT_TOLERANCE or min(rows, columns) <= 0:
         raise InputError(
-            f"{path}: row and column directions {text[ORIENTATION]}, pixel spacing {text[PIXEL_SPACING]} mm; expected two "
-            "unit vectors at a right angle, and numbers above zero: export it again"
+            f"{path}: row and column directions {text[ORIENTATION]}, pixel spacing {text[PIXEL_SPACING]} mm; "
+            "expected two unit vectors at a right angle, and numbers above zero: export it again"
         )
     shape = "×".join(map(str, reader.GetSize()))
     directions = " ".join(f"{value:.3f}" for value in orientation.ravel() + 0.0)
@@ -307,6 +309,8 @@ def affine_of_series(series: Series) -> np.ndarray:
     affine[:3, 1] = first.orientation[1] * first.pixel_spacing_mm[0]
     affine[:3, 2] = first.orientation[0] * first.pixel_spacing_mm[1]
     affine[:3, 3] = first.position_mm
+    if np.abs(affine).max() > MAX_PLACE_MM:
+        raise InputError(f"{first.path}: lies, or has pixels, further than {MAX_PLACE_MM} mm apart; export it again")
     return affine
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 from pydantic import ConfigDict
 
-from .dicom import affine_of_series, read_dicom, the_one_series
+from .dicom import MAX_PLACE_MM, affine_of_series, read_dicom, read_slice, the_one_series
 from .errors import InputError, OutputError
 from .files import atomic_path, write_text
 from .nifti import check_nifti_header, read_voxels
@@ -30,10 +30,15 @@ DICOM_ENDING = ".dcm"
 IMAGE_ENDINGS = (*VOLUME_ENDINGS, *PICTURE_ENDINGS, DICOM_ENDING)
 LABEL_ENDINGS = tuple(ending for ending in (*VOLUME_ENDINGS, *PICTURE_ENDINGS) if ending not in LOSSY_ENDINGS)
 MAX_COLOURS = 3
-MAX_PLACE_MM = 10_000
-"""Further away, or larger, lies no scan; a damaged number does."""
+SHEARED = (
+    "its axes are not at right angles (a sheared affine or gantry tilt); resample it to an upright grid, or "
+    "correct the header's sform or qform"
+)
+AXES_TOLERANCE = 0.01
 BMP_HEADER = struct.Struct("<10xI4xii2xHI")
 """First byte of the pixels, width, height, bits a pixel, packing."""
+RUN_LENGTHS, MAX_RUN = (1, 2), 128
+"""Packings that say a pixel once for up to 255, in two bytes."""
 JPEG_END, JPEG_TAIL_BYTES = b"\xff\xd9", 1024
 
 
@@ -177,6 +182,8 @@ def open_reader(path: Path) -> sitk.ImageFileReader:
         check_text_header(path)
     elif ending_of(path, (".bmp",)):
         check_bmp(path)
+    elif ending_of(path, (DICOM_ENDING,)):
+        read_slice(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -200,7 +207,9 @@ def check_bmp(path: Path) -> None:
     if len(head) == BMP_HEADER.size:
         first, width, height, bits, packing = BMP_HEADER.unpack(head)
         num_bytes = (width * bits + 31) // 32 * 4 * abs(height)  # rows are filled to four bytes
-        if packing == 0 and (width < 1 or not 0 < num_bytes <= path.stat().st_size - first):
+        if packing in RUN_LENGTHS:
+            num_bytes //= MAX_RUN
+        if width < 1 or not 0 < num_bytes <= path.stat().st_size - first:
             raise InputError(f"{path}: truncated: {width}×{height} pixels take {num_bytes} bytes; copy it again")
 
 
@@ -208,10 +217,7 @@ def reason_of(error: RuntimeError) -> str:
     """The last line of ITK's message."""
     reason = str(error).strip().splitlines()[-1].split("ERROR: ")[-1]
     if "orthonormal" in reason:
-        return (
-            "its axes are not at right angles (a sheared affine or gantry tilt); resample it to an upright grid, or "
-            "correct the header's sform or qform"
-        )
+        return SHEARED
     return reason
 
 
@@ -235,6 +241,8 @@ def affine_of(header: sitk.Image | sitk.ImageFileReader, path: Path) -> np.ndarr
     direction[:axes, :axes] = np.array(header.GetDirection()).reshape(axes, axes)
     spacing[:axes], origin[:axes] = header.GetSpacing(), header.GetOrigin()
     direction, spacing, origin = direction[:3, :3], spacing[:3], origin[:3]
+    if np.abs(direction.T @ direction - np.eye(3)).max() > AXES_TOLERANCE:
+        raise InputError(f"{path}: {SHEARED}")
     affine = np.eye(4)
     affine[:3, :3] = (direction * spacing)[:, ::-1]
     affine[:3, 3] = origin

@@ -205,7 +205,7 @@ def placement_problem(header: Header) -> str | None:
 
 
 def is_unset(srow: np.ndarray) -> bool:
-    """True for unit steps without an offset: what programs write that know no sform, as in the ACDC challenge's data."""
+    """True for unit steps without an offset: what programs write that know no sform (as in ACDC's data)."""
     return bool((np.abs(srow) == np.eye(3, 4)).all())
 
 
@@ -234,7 +234,7 @@ def qform_of(header: Header) -> np.ndarray | str:
 
 
 def difference(header: Header, form: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Where two forms (3, 4) put the corner that they disagree about most; None if nowhere by more than half a voxel."""
+    """Where two forms (3, 4) put the corner that they disagree about most; None if by half a voxel or less."""
     sizes = (*header.sizes, 1, 1)[:3]
     corners = np.array([(*corner, 1.0) for corner in itertools.product(*((0, size - 1) for size in sizes))])  # (8, 4)
     with np.errstate(all="ignore"):

@@ -85,6 +85,8 @@ def check_meta(fields: dict[str, str], num_file_bytes: float) -> None:
     num_axes = check_sizes(fields, "NDims", "DimSize")
     if "CompressedDataSize" in fields and not 0 < numbers(fields, "CompressedDataSize", 1)[0] <= num_file_bytes:
         raise ValueError("'CompressedDataSize' is not within the file")
+    if re.fullmatch(r"[RLAPSI?]*", fields.get("AnatomicalOrientation", "")) is None:
+        raise ValueError("'AnatomicalOrientation' is none")
     for names, count in zip(META_FIELDS, (num_axes, num_axes, num_axes**2), strict=True):
         present = [name for name in names if name in fields]
         if not present:
