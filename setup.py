@@ -95,6 +95,7 @@ setup(
             "highdicom>=0.28",
             "medpy>=0.5",
             "mypy>=1.11",
+            "nibabel>=5.2",
             "pre-commit>=3.5",
             "psutil>=5.9",  # benchmarks
             "pydicom>=3.0.1",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ..description import DATASET_JSON, DatasetDescription
 from ..errors import InputError
@@ -18,6 +17,8 @@ from .pairs import label_files
 
 LABELS_JSON = "labels.json"
 """Written by `spadunet_predict` beside its predictions: a LabelSet."""
+
+DOCUMENT = TypeAdapter(dict[str, object])
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +50,8 @@ def read_labels(path: Path) -> LabelSet:
     """Read a dataset.json, or a LabelSet as `spadunet_predict` writes it."""
     remedy = "give a dataset.json"
     try:
-        is_label_set = "names" in json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+        is_label_set = "names" in DOCUMENT.validate_json(path.read_bytes())
+    except (OSError, ValueError):
         is_label_set = False  # read_record says what is wrong
     if is_label_set:
         return read_record(path, LabelSet, remedy=remedy)

@@ -41,6 +41,11 @@ def make_plan(
     Raises:
         InputError: if a window is given and no channel is CT.
     """
+    if len(fingerprint.intensities) != len(channel_names):
+        raise InputError(
+            f"the fingerprint has intensities of {len(fingerprint.intensities)} channels, not of {len(channel_names)}; "
+            "run spadunet_fingerprint again"
+        )
     if window is not None:
         check_window(window, channel_names)
     spacing = fingerprint.median_spacing_mm() if isinstance(target_spacing, str) else target_spacing

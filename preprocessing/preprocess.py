@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..case import Case, Geometry
-from ..image import Image, LabelMap, shape_of
+from ..errors import InputError
+from ..image import Image, LabelMap, format_spacing, shape_of
+from ..memory import available_bytes
 from ..plan import Plan
 from ..spacing import Shape, Spacing
 from .crop import Box, crop, nonzero_box
 from .normalise import scales_of
 from .orient import choose_axes, orient
 from .resample import CUBIC, LINEAR, resample_classes, resample_image, shape_at, spline_orders
+
+MAX_SIZE = 1 << 16
+"""Voxels along an axis after resampling; its operator is a dense matrix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +72,7 @@ def preprocess(
     oriented = orient_and_crop(image)
     spacing_mm = target_spacing(plan, oriented.spacing_mm, num_slices=oriented.shape[0])
     shape = shape_at(oriented.shape, oriented.spacing_mm, spacing_mm)
+    require_memory(shape, oriented, spacing_mm, np.dtype(dtype).itemsize)
     geometry = Geometry(
         stored_shape=image.shape,
         stored_affine=image.affine.tolist(),
@@ -90,6 +97,20 @@ def preprocess(
         classes = resample_classes(classes, shape, spline_orders(oriented.spacing_mm, spacing_mm, LINEAR))
         classes = np.ascontiguousarray(classes)
     return Case(name=name, image=array, classes=classes, geometry=geometry, missing_channels=image.missing_channels)
+
+
+def require_memory(shape: Shape, oriented: OrientedImage, spacing_mm: Spacing, num_bytes: int) -> None:
+    """Refuse what would not fit into memory by its result alone, before the system kills the process.
+
+    Raises:
+        InputError: if there is less memory.
+    """
+    needed, free = math.prod(shape) * len(oriented.array) * num_bytes, available_bytes()
+    if max(shape) > MAX_SIZE or (free is not None and needed > free):
+        raise InputError(
+            f"an image of {format_spacing(oriented.spacing_mm)} mm becomes {'×'.join(map(str, shape))} voxels of "
+            f"{format_spacing(spacing_mm)} mm ({needed / 1e9:.3g} GB); correct its spacing or the plan's"
+        )
 
 
 def target_spacing(plan: Plan, spacing_mm: Spacing, *, num_slices: int) -> Spacing:

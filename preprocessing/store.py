@@ -171,4 +171,15 @@ def open_case(folder: Path, name: str) -> StoredCase:
     for path in (image_path(folder, name), classes_path(folder, name), folder / f"{name}.foreground.npy"):
         if not path.is_file():
             raise InputError(f"{path}: not found; run spadunet_preprocess")
+    shape, num_channels = header.geometry.shape, header.num_channels
+    try:
+        stored = [
+            blosc2.open(str(path), mode="r").shape for path in (image_path(folder, name), classes_path(folder, name))
+        ]
+    except (RuntimeError, ValueError, OSError) as error:
+        raise InputError(f"{folder / name}: damaged arrays ({error}); run spadunet_preprocess") from error
+    if header.name != name or stored != [(num_channels, *shape), shape]:
+        raise InputError(f"{folder / name}.json: is not that of the arrays beside it; run spadunet_preprocess")
+    if any(not 0 <= number < num_channels for number in header.missing_channels):
+        raise InputError(f"{folder / name}.json: missing_channels {header.missing_channels}; run spadunet_preprocess")
     return StoredCase(folder=folder, header=header)

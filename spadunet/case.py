@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import model_validator
 
-from .record import Record
-from .spacing import Shape, Spacing, degree_of_anisotropy
+from .record import PositiveShape, PositiveSpacing, Record
+from .spacing import Shape, degree_of_anisotropy
 
 Affine = tuple[
     tuple[float, float, float, float],
@@ -24,7 +24,7 @@ class Geometry(Record):
     Storage order → transpose by `axes` → flip the axes in `flips` → crop to `crop` → resample to `shape`.
     """
 
-    stored_shape: Shape
+    stored_shape: PositiveShape
     stored_affine: Affine
     axes: tuple[int, int, int]
     """Array axes of the storage that become (depth, height, width)."""
@@ -32,9 +32,9 @@ class Geometry(Record):
     """Whether depth, height, width run against the storage."""
     crop: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
     """First and past-the-last voxel kept, by (depth, height, width)."""
-    shape: Shape
+    shape: PositiveShape
     """Of the preprocessed array."""
-    spacing_mm: Spacing
+    spacing_mm: PositiveSpacing
     """Of the preprocessed array."""
 
     @model_validator(mode="after")

@@ -6,9 +6,12 @@ positions do (DICOM PS3.3, section C.7.6.2). Letters as in `image`.
 
 from __future__ import annotations
 
+import lzma
 import re
+import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,15 +21,26 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
+from .record import shortened
 
 SERIES_UID, SERIES_NUMBER, SERIES_DESCRIPTION = "0020|000e", "0020|0011", "0008|103e"
 POSITION, ORIENTATION, PIXEL_SPACING = "0020|0032", "0020|0037", "0028|0030"
 TELLING_APART = ("0020|0100", "0018|0081", "0018|0080", "0008|0008", "0020|0012")
 """Temporal position, echo time, repetition time, image type, acquisition number: what slices of one series that lie in
 one place may differ in."""
-DICOM_MAGIC, PIXEL_DATA = b"DICM", b"\xe0\x7f\x10\x00"
+DICOM_MAGIC = b"DICM"
+STORAGE_CLASS = re.compile(rb"1\.2\.840\.10008\.(1\.3|5\.1\.4\.1\.1\.[0-9]+)")
+NO_IMAGES = {b"1.3"} | {b"5.1.4.1.1." + number for number in (b"9", b"11", b"66", b"88", b"104", b"481")}
+"""Directories, waveforms, presentation states, raw data, reports, documents, and what radiotherapy plans."""
 GAP_TOLERANCE = 0.1
 """Share of the slice distance by which single distances may differ from it; more means that slices are missing."""
+MAX_UNPACKING = 200
+"""Times its size that a zip file may unpack to; slices pack to a half or a third, empty ones to a hundredth."""
+DAMAGED_ZIP = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, zlib.error, lzma.LZMAError)
+"""What `zipfile` raises; RuntimeError where a damaged flag asks for a password or an unknown packer."""
+UNIT_TOLERANCE = 0.01
+MAX_PLACE_MM = 10_000
+"""Further away, or larger, lies no scan; a damaged number does."""
 TILT_TOLERANCE = 0.5
 """Pixels by which the stack may lean over its whole height (gantry tilt)."""
 
@@ -37,7 +51,7 @@ class Slice:
 
     path: Path
     series: tuple[str, ...]
-    """Series UID, number, description, and size and orientation."""
+    """Series UID, number, description, and size, orientation and pixel spacing."""
     variant: tuple[str, ...]
     """Values of TELLING_APART."""
     position_mm: np.ndarray
@@ -72,10 +86,31 @@ def opened(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         try:
             with zipfile.ZipFile(path) as archive:
-                archive.extractall(folder)
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise InputError(f"{path}: damaged zip file ({error}); copy it again from its source") from error
-        yield Path(folder)
+                require_room(path, archive, Path(folder))
+                archive.extractall(folder)  # drops what would lead out of the folder; links become plain files
+        except DAMAGED_ZIP as error:
+            raise InputError(
+                f"{path}: damaged zip file ({shortened(ascii(str(error)))}); copy it again from its source"
+            ) from error
+        try:
+            yield Path(folder)
+        except InputError as error:
+            raise InputError(str(error).replace(folder, str(path))) from error
+
+
+def require_room(path: Path, archive: zipfile.ZipFile, folder: Path) -> None:
+    """Raise InputError for a zip file that unpacks to far more than slices can, or than the disk has room for.
+
+    No member unpacks to more than the archive's directory says: reading stops there, and its checksum fails.
+    """
+    num_bytes = sum(member.file_size for member in archive.infolist())
+    if num_bytes > MAX_UNPACKING * path.stat().st_size:
+        raise InputError(f"{path}: would unpack to {num_bytes / 1e9:.3g} GB; no DICOM series packs so closely")
+    free = shutil.disk_usage(folder).free
+    if num_bytes > free:
+        raise InputError(
+            f"{path}: unpacks to {num_bytes / 1e9:.3g} GB, but {folder} has {free / 1e9:.3g} GB; free some"
+        )
 
 
 def find_series(folder: Path) -> list[Series]:
@@ -141,24 +176,40 @@ def read_slice(path: Path) -> Slice | None:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        content = path.read_bytes()
-        if content[128:132] == DICOM_MAGIC and PIXEL_DATA in content:
+        try:
+            content = path.read_bytes()
+        except OSError as reason:
+            raise InputError(f"{path}: cannot be read ({reason}); allow it or take it out") from error
+        kind = STORAGE_CLASS.search(content[:1024])
+        is_whole = content[128:132] == DICOM_MAGIC and kind is not None and kind[1] in NO_IMAGES
+        looks_so = content[128:132] == DICOM_MAGIC or path.suffix.lower() == ".dcm"
+        if looks_so and not is_whole:
             raise InputError(f"{path}: damaged DICOM file; copy it again from its source") from error
         return None
-    if not all(reader.HasMetaDataKey(key) for key in (POSITION, ORIENTATION, PIXEL_SPACING, SERIES_UID)):
+    missing = [key for key in (POSITION, ORIENTATION, PIXEL_SPACING, SERIES_UID) if not reader.HasMetaDataKey(key)]
+    if POSITION in missing and ORIENTATION in missing:
         return None
+    if missing:
+        raise InputError(f"{path}: damaged DICOM file: has no tag {missing[0]}; export it again")
     text = {key: reader.GetMetaData(key).strip() if reader.HasMetaDataKey(key) else "" for key in ALL_KEYS}
     try:
         position = np.array(numbers(text[POSITION], 3))
         orientation = np.array(numbers(text[ORIENTATION], 6)).reshape(2, 3)
         rows, columns = numbers(text[PIXEL_SPACING], 2)
-    except ValueError:
-        return None
-    shape = "×".join(map(str, reader.GetSize()[:2]))
+    except ValueError as error:
+        raise InputError(f"{path}: damaged position, orientation or pixel spacing: {error}; export it again") from error
+    lengths = orientation @ orientation.T  # (2, 2)
+    if np.abs(lengths - np.eye(2)).max() > UNIT_TOLERANCE or min(rows, columns) <= 0:
+        raise InputError(
+            f"{path}: row and column directions {text[ORIENTATION]}, pixel spacing {text[PIXEL_SPACING]} mm; "
+            "expected two unit vectors at a right angle, and numbers above zero: export it again"
+        )
+    shape = "×".join(map(str, reader.GetSize()))
     directions = " ".join(f"{value:.3f}" for value in orientation.ravel() + 0.0)
+    spacings = f"{rows:.4g} {columns:.4g}"
     return Slice(
         path=path,
-        series=(text[SERIES_UID], text[SERIES_NUMBER], text[SERIES_DESCRIPTION], shape, directions),
+        series=(text[SERIES_UID], text[SERIES_NUMBER], text[SERIES_DESCRIPTION], shape, directions, spacings),
         variant=tuple(text[key] for key in TELLING_APART),
         position_mm=position,
         orientation=orientation,
@@ -258,6 +309,8 @@ def affine_of_series(series: Series) -> np.ndarray:
     affine[:3, 1] = first.orientation[1] * first.pixel_spacing_mm[0]
     affine[:3, 2] = first.orientation[0] * first.pixel_spacing_mm[1]
     affine[:3, 3] = first.position_mm
+    if np.abs(affine).max() > MAX_PLACE_MM:
+        raise InputError(f"{first.path}: lies, or has pixels, further than {MAX_PLACE_MM} mm apart; export it again")
     return affine
 
 
@@ -277,8 +330,13 @@ def read_series(series: Series) -> tuple[np.ndarray, np.ndarray]:
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1].split("ERROR: ")[-1]
             raise InputError(f"{member.path}: cannot be read as a DICOM slice: {reason}") from error
-        plane = sitk.GetArrayFromImage(image)[0]  # (A1, A2) or (A1, A2, C)
+        frames = sitk.GetArrayFromImage(image)  # (frames, A1, A2) or (frames, A1, A2, C)
+        if len(frames) != 1:
+            raise InputError(f"{member.path}: holds {len(frames)} frames; expected a slice a file: export it so")
+        plane = frames[0]
         planes.append(plane[None] if plane.ndim == 2 else np.moveaxis(plane, -1, 0))
+        if planes[-1].shape != planes[0].shape:
+            raise InputError(f"{member.path}: has other channels than the first slice; keep one series a folder")
     return np.stack(planes, axis=1), affine
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import statistics
 
-from .record import FormatVersion, Record
-from .spacing import MAX_DA, Shape, Spacing, degree_of_anisotropy
+from pydantic import Field
+
+from .record import FormatVersion, PositiveShape, PositiveSpacing, Record
+from .spacing import MAX_DA, Spacing, degree_of_anisotropy
 
 
 class CaseFacts(Record):
     """One case after orientation and cropping: depth first."""
 
     name: str
-    spacing_mm: Spacing
-    shape: Shape
+    spacing_mm: PositiveSpacing
+    shape: PositiveShape
 
     @property
     def da(self) -> int:
@@ -40,7 +42,7 @@ class Fingerprint(Record):
     """Where the raw dataset lay."""
     source_digest: str
     """Changes when a file of the dataset does."""
-    cases: tuple[CaseFacts, ...]
+    cases: tuple[CaseFacts, ...] = Field(min_length=1)
     intensities: tuple[IntensityFacts, ...]
     """By channel."""
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from pydantic import ConfigDict
 
-from .dicom import affine_of_series, read_dicom, the_one_series
+from .dicom import MAX_PLACE_MM, affine_of_series, read_dicom, read_slice, the_one_series
 from .errors import InputError, OutputError
 from .files import atomic_path, write_text
 from .nifti import check_nifti_header, read_voxels
+from .record import PositiveSpacing, Record, read_record
+from .text_header import check_text_header
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
-VOLUME_ENDINGS = (*NIFTI_ENDINGS, ".nrrd", ".mha", ".mhd")
+TEXT_ENDINGS = (".nrrd", ".mha", ".mhd")
+VOLUME_ENDINGS = (*NIFTI_ENDINGS, *TEXT_ENDINGS)
 TIFF_ENDINGS = (".tif", ".tiff")
 LOSSY_ENDINGS = (".jpg", ".jpeg")
 PICTURE_ENDINGS = (".png", *TIFF_ENDINGS, ".bmp", *LOSSY_ENDINGS)
@@ -25,6 +30,15 @@ DICOM_ENDING = ".dcm"
 IMAGE_ENDINGS = (*VOLUME_ENDINGS, *PICTURE_ENDINGS, DICOM_ENDING)
 LABEL_ENDINGS = tuple(ending for ending in (*VOLUME_ENDINGS, *PICTURE_ENDINGS) if ending not in LOSSY_ENDINGS)
 MAX_COLOURS = 3
+SHEARED = (
+    "its axes are not at right angles (a sheared affine or gantry tilt); resample it to an upright grid, or "
+    "correct the header's sform or qform"
+)
+AXES_TOLERANCE = 0.01
+BMP_HEADER = struct.Struct("<10xI4xii2xHI")
+"""First byte of the pixels, width, height, bits a pixel, packing."""
+RUN_LENGTHS, MAX_RUN = (1, 2), 128
+"""Packings that say a pixel once for up to 255, in two bytes."""
 JPEG_END, JPEG_TAIL_BYTES = b"\xff\xd9", 1024
 
 
@@ -164,6 +178,12 @@ def open_reader(path: Path) -> sitk.ImageFileReader:
     Raises:
         InputError: if it cannot be read or is none.
     """
+    if ending_of(path, TEXT_ENDINGS):
+        check_text_header(path)
+    elif ending_of(path, (".bmp",)):
+        check_bmp(path)
+    elif ending_of(path, (DICOM_ENDING,)):
+        read_slice(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     if ending_of(path, NIFTI_ENDINGS):  # else every format is asked whether the file is its own
@@ -182,14 +202,24 @@ def check_jpeg(path: Path) -> None:
         raise InputError(f"{path}: truncated: the end of the picture is missing; copy it again from its source")
 
 
+def check_bmp(path: Path) -> None:
+    """Raise InputError for a picture that is not as long as its header says: ITK paints the rest without a word."""
+    with path.open("rb") as file:
+        head = file.read(BMP_HEADER.size)
+    if len(head) == BMP_HEADER.size:
+        first, width, height, bits, packing = BMP_HEADER.unpack(head)
+        num_bytes = (width * bits + 31) // 32 * 4 * abs(height)  # rows are filled to four bytes
+        if packing in RUN_LENGTHS:
+            num_bytes //= MAX_RUN
+        if width < 1 or not 0 < num_bytes <= path.stat().st_size - first:
+            raise InputError(f"{path}: truncated: {width}×{height} pixels take {num_bytes} bytes; copy it again")
+
+
 def reason_of(error: RuntimeError) -> str:
     """The last line of ITK's message."""
     reason = str(error).strip().splitlines()[-1].split("ERROR: ")[-1]
     if "orthonormal" in reason:
-        return (
-            "its axes are not at right angles (a sheared affine or gantry tilt); resample it to an upright grid, or "
-            "correct the header's sform or qform"
-        )
+        return SHEARED
     return reason
 
 
@@ -213,6 +243,8 @@ def affine_of(header: sitk.Image | sitk.ImageFileReader, path: Path) -> np.ndarr
     direction[:axes, :axes] = np.array(header.GetDirection()).reshape(axes, axes)
     spacing[:axes], origin[:axes] = header.GetSpacing(), header.GetOrigin()
     direction, spacing, origin = direction[:3, :3], spacing[:3], origin[:3]
+    if np.abs(direction.T @ direction - np.eye(3)).max() > AXES_TOLERANCE:
+        raise InputError(f"{path}: {SHEARED}")
     affine = np.eye(4)
     affine[:3, :3] = (direction * spacing)[:, ::-1]
     affine[:3, 3] = origin
@@ -220,6 +252,12 @@ def affine_of(header: sitk.Image | sitk.ImageFileReader, path: Path) -> np.ndarr
         check_affine(affine)
     except ValueError as error:
         raise InputError(f"{path}: {error}; correct the header") from error
+    size_mm = max(count * side for count, side in zip(header.GetSize(), spacing, strict=False))
+    if max(size_mm, *np.abs(origin)) > MAX_PLACE_MM:
+        raise InputError(
+            f"{path}: an image of {size_mm:.4g} mm at {', '.join(f'{side:.4g}' for side in origin)} mm; no scanner is "
+            "that large: correct the spacing or origin in the header"
+        )
     return affine
 
 
@@ -246,13 +284,16 @@ def picture_affine(path: Path, num_slices: int) -> np.ndarray:
             f"{path}: a TIFF of {num_slices} slices does not say its voxel size; write {sidecars_of(path)[-1].name} "
             'beside it: {"spacing": [slice, row, column]} in mm'
         )
-    try:
-        spacing_mm = [float(side) for side in json.loads(sidecar.read_text(encoding="utf-8"))["spacing"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f'{sidecar}: expected {{"spacing": [slice, row, column]}} in mm ({error})') from error
-    if len(spacing_mm) != 3 or not all(0 < side < float("inf") for side in spacing_mm):
-        raise InputError(f"{sidecar}: spacing {spacing_mm}; expected three numbers above zero (mm)")
-    return affine * np.array([*spacing_mm, 1.0])
+    expected = 'write {"spacing": [slice, row, column]}, three numbers above zero (mm)'
+    return affine * np.array([*read_record(sidecar, Sidecar, remedy=expected).spacing, 1.0])
+
+
+class Sidecar(Record):
+    """What stands beside a 3D TIFF; other keys are the user's own."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    spacing: PositiveSpacing
 
 
 def sidecars_of(path: Path) -> list[Path]:

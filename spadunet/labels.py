@@ -9,6 +9,7 @@ from .record import FormatVersion, Record, is_unused
 
 BACKGROUND, IGNORE = "background", "ignore"
 MAX_COUNTED_ID = 1 << 12
+MAX_ID = 2**32 - 1
 
 
 class Region(Record):
@@ -43,6 +44,8 @@ class LabelSet(Record):
             raise ValueError(f"the first id must be 0, the background, not {self.ids[0] if self.ids else 'missing'}")
         if min(self.ids) < 0:
             raise ValueError(f"ids must not be negative: {min(self.ids)}")
+        if max(*self.ids, self.ignore_id or 0) > MAX_ID:
+            raise ValueError(f"ids must not be above {MAX_ID}: {max(*self.ids, self.ignore_id or 0)}")
         if len(self.ids) < 2:
             raise ValueError("at least one label beside background is needed")
         if len(set(self.ids)) != len(self.ids) or len(set(self.names)) != len(self.names):

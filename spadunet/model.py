@@ -50,7 +50,11 @@ class ModelRecord(Record):
     @classmethod
     def check_tasks(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
         """A task's name is the name of its folder, never a path that leads out of the model."""
-        if not tasks or any(name in ("", ".", "..") or "/" in name or "\\" in name for name in tasks):
+        if (
+            len(set(tasks)) < len(tasks)
+            or not tasks
+            or any(name in ("", ".", "..") or "/" in name or "\\" in name for name in tasks)
+        ):
             raise ValueError("expected names of folders in tasks/")
         return tasks
 

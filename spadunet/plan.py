@@ -8,8 +8,11 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from .labels import LabelSet
-from .record import FormatVersion, Record, digest_of, is_unused
-from .spacing import MAX_DA, Shape, Spacing
+from .record import FormatVersion, PositiveShape, PositiveSpacing, Record, digest_of, is_unused
+from .spacing import MAX_DA, Shape
+
+MAX_PATCH_VOXELS = 1 << 30
+"""More than any device trains on: 1024³."""
 
 
 class IntensityRule(Record):
@@ -43,11 +46,11 @@ class Plan(Record):
     """Names of channels that a case may lack."""
     intensity: tuple[IntensityRule, ...]
     """By channel."""
-    target_spacing_mm: Spacing | Literal["native"]
+    target_spacing_mm: PositiveSpacing | Literal["native"]
     """(depth, height, width), or native: no resampling, each case keeps its own."""
     degree_of_anisotropy: int = Field(ge=0, le=MAX_DA)
     """Of the target spacing, or of the median spacing where native."""
-    patch_sizes_voxels: dict[int, Shape]
+    patch_sizes_voxels: dict[int, PositiveShape]
     """Patch (depth, height, width) by the degree of anisotropy of the case; every degree has one."""
     labels: LabelSet
     memory_gb: float = Field(gt=0)
@@ -62,10 +65,8 @@ class Plan(Record):
             raise ValueError(f"optional_channels {self.optional_channels} are not all among {self.channel_names}")
         if sorted(self.patch_sizes_voxels) != list(range(MAX_DA + 1)):
             raise ValueError(f"patch_sizes_voxels needs a patch for each degree 0 … {MAX_DA}")
-        if self.target_spacing_mm != "native" and not all(0 < side < math.inf for side in self.target_spacing_mm):
-            raise ValueError(f"target_spacing_mm must be positive and finite, not {self.target_spacing_mm}")
-        if any(size < 1 for patch in self.patch_sizes_voxels.values() for size in patch):
-            raise ValueError("patch sizes are at least 1 voxel")
+        if max(math.prod(patch) for patch in self.patch_sizes_voxels.values()) > MAX_PATCH_VOXELS:
+            raise ValueError(f"a patch has at most {MAX_PATCH_VOXELS} voxels")
         return self
 
     def preprocessing_digest(self) -> str:

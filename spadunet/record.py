@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import InputError
 from .files import write_text
@@ -14,6 +14,14 @@ from .files import write_text
 FORMAT_VERSION = 1
 FormatVersion = Literal[1]
 """Version of every document written here; another one is an error."""
+
+Side = Annotated[float, Field(gt=0)]
+PositiveSpacing = tuple[Side, Side, Side]
+Size = Annotated[int, Field(ge=1)]
+PositiveShape = tuple[Size, Size, Size]
+"""As `spacing.Spacing` and `Shape`, of documents."""
+MAX_SHOWN = 100
+"""Characters of a wrong value that are told."""
 
 RecordType = TypeVar("RecordType", bound="Record")
 
@@ -33,7 +41,7 @@ class NewerFormatError(InputError):
 class Record(BaseModel):
     """A frozen, checked value that travels to and from JSON; an unknown field is an error that names it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def to_json(self) -> str:
         """Human-readable JSON; `from_json` gives an equal value back."""
@@ -78,7 +86,12 @@ def first_problem(error: ValidationError) -> str:
         return text
     if problem["type"] in ("missing", "extra_forbidden"):
         return f"field '{field}': {text.lower()}"
-    return f"field '{field}': {text} (found {problem['input']!r})"
+    return f"field '{field}': {text} (found {shortened(ascii(problem['input']))})"
+
+
+def shortened(text: str) -> str:
+    """A text, or its beginning."""
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
 
 
 def read_record(path: Path, kind: type[RecordType], *, remedy: str) -> RecordType:

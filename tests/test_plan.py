@@ -91,9 +91,9 @@ def test_a_plan_of_a_newer_version_is_refused():
     [
         ({"intensity": [MR, CT]}, "2 intensity rules for 1 channels"),
         ({"patch_sizes_voxels": {0: (8, 8, 8)}}, "patch_sizes_voxels needs a patch for each degree 0 … 6"),
-        ({"patch_sizes_voxels": dict.fromkeys(range(7), (0, 8, 8))}, "patch sizes are at least 1 voxel"),
-        ({"target_spacing_mm": (0, 1, 1)}, "target_spacing_mm must be positive and finite, not (0.0, 1.0, 1.0)"),
-        ({"target_spacing_mm": (math.nan, 1, 1)}, "target_spacing_mm must be positive and finite, not (nan, 1.0, 1.0)"),
+        ({"patch_sizes_voxels": dict.fromkeys(range(7), (0, 8, 8))}, "Input should be greater than or equal to 1"),
+        ({"target_spacing_mm": (0, 1, 1)}, "Input should be greater than 0"),
+        ({"target_spacing_mm": (math.nan, 1, 1)}, "Input should be"),
         ({"degree_of_anisotropy": 7}, "Input should be less than or equal to 6"),
         ({"memory_gb": 0}, "Input should be greater than 0"),
     ],
@@ -108,7 +108,7 @@ def test_a_plan_that_cannot_be_followed_is_refused(change: dict, message: str):
     [
         ("window", 240, -160, r"low \(240.0\) must be below high \(-160.0\)"),
         ("window", 1, 1, r"low \(1.0\) must be below high \(1.0\)"),
-        ("window", 0, math.nan, r"low \(0.0\) must be below high \(nan\)"),
+        ("window", 0, math.nan, "Input should be a finite number"),
         ("percentiles", -1, 99, r"percentiles lie between 0 and 100, not -1.0 and 99.0"),
         ("percentiles", 1, 101, r"percentiles lie between 0 and 100, not 1.0 and 101.0"),
     ],

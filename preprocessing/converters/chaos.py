@@ -10,16 +10,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field, model_validator
 from tqdm import tqdm
 
+from ...case import Affine
 from ...dataset import RawCase
 from ...dicom import Series, read_series, the_one_series
 from ...errors import InputError
 from ...formats import DICOM_ENDING, ending_of, read_channels, write_array
 from ...image import grid_difference, read_label_map
-from ...record import FormatVersion, Record, write_record
+from ...record import FormatVersion, PositiveShape, Record, write_record
 from .folder import new_dataset, require_folder, write_description
 
 
@@ -69,14 +72,21 @@ SLICES_JSON = "chaos_slices.json"
 class CaseSlices(Record):
     """Which DICOM file each slice of a case was, and its grid: what a submission to the challenge needs."""
 
-    folder: str
+    folder: str = Field(pattern=r"^(MR/[0-9]+/(T1DUAL|T2SPIR)|CT/[0-9]+)$")
     """Below Train_Sets or Test_Sets, as MR/1/T1DUAL."""
     is_test: bool
-    stems: tuple[str, ...]
+    stems: tuple[Annotated[str, Field(pattern=r"^[^./\\\x00][^/\\\x00]{0,99}$")], ...]
     """Names of the DICOM files (in T1-DUAL those of InPhase) without ending, in the order of the array's slices."""
-    shape: tuple[int, int, int]
-    affine: tuple[tuple[float, ...], ...]
+    shape: PositiveShape
+    affine: Affine
     """Of the image as it was written."""
+
+    @model_validator(mode="after")
+    def check(self) -> CaseSlices:
+        """A picture a slice."""
+        if len(set(self.stems)) != len(self.stems) or len(self.stems) != self.shape[0]:
+            raise ValueError(f"{len(set(self.stems))} names of files for {self.shape[0]} slices")
+        return self
 
 
 class ChaosSlices(Record):

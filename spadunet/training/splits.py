@@ -7,16 +7,30 @@ import logging
 from pathlib import Path
 
 import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ..dataset import Dataset
 from ..errors import InputError
 from ..files import write_text
+from ..record import Record, first_problem
 
 NUM_FOLDS = 5
 SPLIT_SEED = 12345  # nnU-Net's, so that its users find nothing surprising
 SPLITS_JSON = "splits_final.json"
 
 log = logging.getLogger("spadunet")
+
+
+class Split(Record):
+    """Names of a fold's cases; other keys are the user's own."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    train: list[str]
+    val: list[str]
+
+
+SPLITS = TypeAdapter(list[Split])
 
 
 def make_splits(dataset: Dataset) -> list[dict[str, list[str]]]:
@@ -57,12 +71,13 @@ def choose_cases(dataset: Dataset, folder: Path, fold: str, *, dry_run: bool = F
         if not dry_run:
             write_text(path, text)
     try:
-        splits = json.loads(path.read_text(encoding="utf-8") if path.is_file() else text)
-        pairs = [(list(split["train"]), list(split["val"])) for split in splits]
-    except (ValueError, KeyError, TypeError) as error:
+        splits = SPLITS.validate_json(path.read_bytes() if path.is_file() else text)
+    except (OSError, ValidationError) as error:
+        reason = first_problem(error) if isinstance(error, ValidationError) else error
         raise InputError(
-            f'{path}: expected a list of {{"train": […], "val": […]}} ({error}); correct or delete it'
+            f'{path}: expected a list of {{"train": […], "val": […]}} ({reason}); correct or delete it'
         ) from error
+    pairs = [(split.train, split.val) for split in splits]
     if not pairs:
         raise InputError(f"-f {fold}: {path} has no folds, since a single patient cannot be split; give -f all")
     if int(fold) >= len(pairs):
