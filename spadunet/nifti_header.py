@@ -195,8 +195,8 @@ def placement_problem(header: Header) -> str | None:
             sform = scaled
         elif difference(header, scaled, sform) is not None:
             return f"sform has voxels of {times(steps)} mm, pixdim of {times(header.spacing_mm)} mm; correct the header"
-    if qform is None or sform is None:
-        return None
+    if qform is None or sform is None or header.qform_code != header.sform_code:
+        return None  # other codes, other spaces: the scanner's, say, and that of a template
     corners = difference(header, qform, sform)
     if corners is None:
         return None

@@ -87,8 +87,11 @@ def check_meta(fields: dict[str, str], num_file_bytes: float) -> None:
         raise ValueError("'CompressedDataSize' is not within the file")
     if re.fullmatch(r"[RLAPSI?]*", fields.get("AnatomicalOrientation", "")) is None:
         raise ValueError("'AnatomicalOrientation' is none")
+    has_place = any(name in fields for names in META_FIELDS[1:] for name in names)  # old files say nothing of it
     for names, count in zip(META_FIELDS, (num_axes, num_axes, num_axes**2), strict=True):
         present = [name for name in names if name in fields]
+        if not present and names is not META_FIELDS[0] and not has_place:
+            continue
         if not present:
             raise ValueError(f"it has no line '{names[0]} = …'")
         for name in present:
