@@ -18,8 +18,8 @@ from .normalise import scales_of
 from .orient import choose_axes, orient
 from .resample import CUBIC, LINEAR, resample_classes, resample_image, shape_at, spline_orders
 
-MAX_SIZE = 1 << 16
-"""Voxels along an axis after resampling; its operator is a dense matrix."""
+MAX_SIZE = 1 << 14
+"""Voxels along an axis that is resampled, before or after; its operator is a dense matrix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,8 @@ def require_memory(shape: Shape, oriented: OrientedImage, spacing_mm: Spacing, n
         InputError: if there is less memory.
     """
     needed, free = math.prod(shape) * len(oriented.array) * num_bytes, available_bytes()
-    if max(shape) > MAX_SIZE or (free is not None and needed > free):
+    resampled = [max(sizes) for sizes in zip(oriented.shape, shape, strict=True) if len(set(sizes)) > 1]
+    if max(resampled, default=0) > MAX_SIZE or (free is not None and needed > free):
         raise InputError(
             f"an image of {format_spacing(oriented.spacing_mm)} mm becomes {'×'.join(map(str, shape))} voxels of "
             f"{format_spacing(spacing_mm)} mm ({needed / 1e9:.3g} GB); correct its spacing or the plan's"

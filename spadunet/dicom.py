@@ -191,7 +191,7 @@ def read_slice(path: Path) -> Slice | None:
         return None
     if missing:
         raise InputError(f"{path}: damaged DICOM file: has no tag {missing[0]}; export it again")
-    text = {key: reader.GetMetaData(key).strip() if reader.HasMetaDataKey(key) else "" for key in ALL_KEYS}
+    text = {key: printable(reader.GetMetaData(key)) if reader.HasMetaDataKey(key) else "" for key in ALL_KEYS}
     try:
         position = np.array(numbers(text[POSITION], 3))
         orientation = np.array(numbers(text[ORIENTATION], 6)).reshape(2, 3)
@@ -218,6 +218,11 @@ def read_slice(path: Path) -> Slice | None:
 
 
 ALL_KEYS = (SERIES_UID, SERIES_NUMBER, SERIES_DESCRIPTION, POSITION, ORIENTATION, PIXEL_SPACING, *TELLING_APART)
+
+
+def printable(text: str) -> str:
+    """Without padding and what no terminal or file name can show."""
+    return "".join(character for character in text if character.isprintable()).strip()
 
 
 def numbers(text: str, count: int) -> list[float]:

@@ -182,6 +182,8 @@ def open_reader(path: Path) -> sitk.ImageFileReader:
         check_text_header(path)
     elif ending_of(path, (".bmp",)):
         check_bmp(path)
+    elif ending_of(path, TIFF_ENDINGS):
+        check_tiff(path)
     elif ending_of(path, (DICOM_ENDING,)):
         read_slice(path)
     reader = sitk.ImageFileReader()
@@ -213,6 +215,24 @@ def check_bmp(path: Path) -> None:
             num_bytes //= MAX_RUN
         if width < 1 or not 0 < num_bytes <= path.stat().st_size - first:
             raise InputError(f"{path}: truncated: {width}×{height} pixels take {num_bytes} bytes; copy it again")
+
+
+def check_tiff(path: Path) -> None:
+    """Raise InputError where a directory of a TIFF's chain lies outside the file: ITK leaves such slices out."""
+    content = path.read_bytes()
+    order = "<" if content[:2] == b"II" else ">"
+    if content[2:4] not in (b"*\0", b"\0*"):
+        return  # BigTIFF, or no TIFF, as ITK will tell
+    place, seen = 4, set()
+    while place + 4 <= len(content) and place not in seen:
+        seen.add(place)
+        (first,) = struct.unpack_from(f"{order}I", content, place)
+        if first == 0:
+            return
+        if first + 2 > len(content):
+            break
+        place = first + 2 + 12 * struct.unpack_from(f"{order}H", content, first)[0]
+    raise InputError(f"{path}: truncated: a slice's directory lies outside the file; copy it again from its source")
 
 
 def reason_of(error: RuntimeError) -> str:

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 from .errors import InputError
+from .record import shortened
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_AXES = 7
@@ -39,23 +40,27 @@ def check_text_header(path: Path) -> None:
         if path.suffix.lower() == ".nrrd":
             check_nrrd(fields_of(head.replace(b"\r\n", b"\n").split(b"\n\n")[0], r"([A-Za-z][\w ]*): ?(.*)"))
         else:
-            check_meta(fields_of(re.split(rb"ElementDataFile", head)[0], r"(\w+) *= *(.*)"), size)
+            check_meta(fields_of(re.split(rb"ElementDataFile", head)[0], r"(\w+) *= *(.*)", needs_all=True), size)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: damaged header: {error}; correct it, or export the image again") from error
 
 
-def fields_of(head: bytes, pattern: str) -> dict[str, str]:
-    """Fields of a header's lines."""
+def fields_of(head: bytes, pattern: str, *, needs_all: bool = False) -> dict[str, str]:
+    """Fields of a header's lines; with `needs_all` every line must be one."""
     try:
         lines = head.decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError("it is no text") from error
     found: dict[str, str] = {}
-    for match in (re.fullmatch(pattern, line) for line in lines):
-        if match is not None:
-            if match[1] in found:
-                raise ValueError(f"'{match[1]}' stands there twice")
-            found[match[1]] = match[2].strip()
+    for line in lines:
+        match = re.fullmatch(pattern, line)
+        if match is None:
+            if needs_all and line.strip():
+                raise ValueError(f"a line '{shortened(ascii(line))}'")
+            continue
+        if match[1] in found:
+            raise ValueError(f"'{match[1]}' stands there twice")
+        found[match[1]] = match[2].strip()
     return found
 
 
@@ -85,7 +90,7 @@ def check_meta(fields: dict[str, str], num_file_bytes: float) -> None:
     num_axes = check_sizes(fields, "NDims", "DimSize")
     if "CompressedDataSize" in fields and not 0 < numbers(fields, "CompressedDataSize", 1)[0] <= num_file_bytes:
         raise ValueError("'CompressedDataSize' is not within the file")
-    if re.fullmatch(r"[RLAPSI?]*", fields.get("AnatomicalOrientation", "")) is None:
+    if re.fullmatch(r"[RLAPSI?]+", fields.get("AnatomicalOrientation", "?")) is None:
         raise ValueError("'AnatomicalOrientation' is none")
     has_place = any(name in fields for names in META_FIELDS[1:] for name in names)  # old files say nothing of it
     for names, count in zip(META_FIELDS, (num_axes, num_axes, num_axes**2), strict=True):
@@ -109,12 +114,13 @@ def check_nrrd(fields: dict[str, str]) -> None:
         if any(side <= 0 for side in numbers(fields, "spacings", num_axes)):
             raise ValueError("expected numbers above zero for 'spacings'")
         return
-    if fields.get("space") not in SPACES:
+    num_components = 2 if fields.get("space dimension") == "2" and num_axes == 2 else 3
+    if num_components == 3 and fields.get("space") not in SPACES:
         raise ValueError("expected e.g. left-posterior-superior for 'space'")
     vectors = re.findall(r"none|\([^()]*\)", fields["space directions"])
     directions = [vector for vector in vectors if vector != "none"]
     if len(vectors) != num_axes or len(directions) not in (2, 3) or len(directions) < min(num_axes, 3):
         raise ValueError("expected a vector an axis for 'space directions'")
     for vector in directions:
-        numbers({"space directions": vector}, "space directions", 3)
-    numbers(fields, "space origin", 3)
+        numbers({"space directions": vector}, "space directions", num_components)
+    numbers(fields, "space origin", num_components)

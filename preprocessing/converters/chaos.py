@@ -16,7 +16,6 @@ import numpy as np
 from pydantic import Field, model_validator
 from tqdm import tqdm
 
-from ...case import Affine
 from ...dataset import RawCase
 from ...dicom import Series, read_series, the_one_series
 from ...errors import InputError
@@ -78,12 +77,14 @@ class CaseSlices(Record):
     stems: tuple[Annotated[str, Field(pattern=r"^[^./\\\x00][^/\\\x00]{0,99}$")], ...]
     """Names of the DICOM files (in T1-DUAL those of InPhase) without ending, in the order of the array's slices."""
     shape: PositiveShape
-    affine: Affine
+    affine: tuple[tuple[float, ...], ...]
     """Of the image as it was written."""
 
     @model_validator(mode="after")
     def check(self) -> CaseSlices:
-        """A picture a slice."""
+        """A picture a slice, and a grid that has a place."""
+        if [len(row) for row in self.affine] != [4] * 4:
+            raise ValueError("an affine is a (4, 4) matrix")
         if len(set(self.stems)) != len(self.stems) or len(self.stems) != self.shape[0]:
             raise ValueError(f"{len(set(self.stems))} names of files for {self.shape[0]} slices")
         return self

@@ -192,7 +192,7 @@ BAD_DATASETS: dict[str, tuple[Mutation, str, str]] = {
     "truncated image": (truncate(IMAGE), IMAGE, "damaged gzip file"),
     "truncated label map": (truncate(LABEL), LABEL, "damaged gzip file"),
     "zero-size file": (put_bytes(IMAGE, b""), IMAGE, "the file is empty (0 bytes); copy it again"),
-    "text as an image": (put_bytes(IMAGE, gzip.compress(b"hello")), IMAGE, "cannot be read as an image"),
+    "text as an image": (put_bytes(IMAGE, gzip.compress(b"hello")), IMAGE, "cannot be read as NIfTI"),
     "undeclared label": (
         put(LABEL, with_value(labels(), 9)),
         LABEL,

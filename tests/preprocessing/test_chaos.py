@@ -200,7 +200,7 @@ def miss_ground(train: Path) -> None:
         (miss_picture, "Ground: holds 11 pictures, but DICOM_anon 12 DICOM files, IMG-0012-00005 without a partner"),
         (add_picture, "Ground: holds 13 pictures, but DICOM_anon 12 DICOM files, IMG-0012-00099 without a partner"),
         (miss_slice, "11 mm to the next slice"),
-        (empty_slice, "IMG-0012-00005.dcm: is no slice of the volume in its folder"),
+        (empty_slice, "IMG-0012-00005.dcm: damaged DICOM file"),
         (miss_ground, "MR/2/T1DUAL/Ground: folder not found; expected Train_Sets/MR/<number>/T1DUAL"),
     ],
 )
