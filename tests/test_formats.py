@@ -189,3 +189,20 @@ def test_middle_slices_lie_where_they_lay(tmp_path: Path, ending: str):
     array, affine = read_middle(path, 1)
     np.testing.assert_array_equal(array, VOLUME[None, 1:2])
     np.testing.assert_allclose(affine @ [0, 2, 3, 1], read_channels(path)[1] @ [1, 2, 3, 1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_read"),
+    [("", True), ("Offset = 1 2 3\n", False), ("Offset = 1 2 3\nTransformMatrix = 1 0 0 0 1 0 0 0 1\n", True)],
+)
+def test_a_metaimage_says_all_of_its_place_or_nothing(tmp_path: Path, lines: str, is_read: bool):
+    path = tmp_path / "a.mha"
+    header = f"ObjectType = Image\nNDims = 3\nBinaryData = True\n{lines}ElementSpacing = 1 2 3\nDimSize = 2 2 2\n"
+    path.write_bytes(f"{header}ElementType = MET_UCHAR\nElementDataFile = LOCAL\n".encode() + bytes(range(8)))
+    if not is_read:
+        with pytest.raises(InputError, match="TransformMatrix"):
+            read_channels(path)
+        return
+    array, affine = read_channels(path)
+    assert array.ravel().tolist() == list(range(8))
+    np.testing.assert_allclose(np.linalg.norm(affine[:3, :3], axis=0), (3, 2, 1))

@@ -7,6 +7,7 @@ import math
 import struct
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -168,3 +169,23 @@ def test_a_damaged_gzip_file_is_told(tmp_path: Path):
         assert problem is not None
         assert problem.startswith("damaged gzip file (")
         assert "\n" not in problem
+
+
+@pytest.mark.parametrize(
+    ("qform_code", "sform_code", "is_read"), [(1, 1, False), (1, 4, True), (1, 2, True), (2, 2, False)]
+)
+def test_two_places_in_one_space_are_refused_and_in_two_spaces_read(
+    tmp_path: Path, qform_code: int, sform_code: int, is_read: bool
+):
+    image = nibabel.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.eye(4))
+    image.set_qform(np.diag([1, 1, 1, 1]), qform_code)
+    moved = np.eye(4)
+    moved[:3, 3] = (30, 0, 0)
+    image.set_sform(moved, sform_code)
+    path = tmp_path / "a.nii.gz"
+    nibabel.save(image, path)
+    if is_read:
+        assert read_channels(path)[0].shape == (1, 5, 4, 3)
+        return
+    with pytest.raises(InputError, match="qform and sform disagree where it lies"):
+        read_channels(path)

@@ -52,4 +52,4 @@ def test_what_cannot_be_read_counts_as_nothing(tmp_path: Path, content: bytes | 
 
 
 def test_the_volume_of_a_voxel(volume: Path):
-    assert voxel_volume_mm3(volume) == 8
+    assert voxel_volume_mm3(volume) == pytest.approx(8)

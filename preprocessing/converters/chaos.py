@@ -272,7 +272,7 @@ def convert_case(case: ReleasedCase, folder: Path, modality: Modality) -> CaseSl
         is_test=is_test,
         stems=tuple(member.path.stem for member in series.slices),
         shape=(a, b, c),
-        affine=tuple(map(tuple, affine.tolist())),
+        affine=affine.tolist(),
     )
 
 
