@@ -11,7 +11,7 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from ..errors import InputError
-from ..image import LabelMap, geometry_difference, read_label_map
+from ..image import LabelMap, geometry_difference, read_label_map, turned_onto
 from ..labels import LabelSet
 from ..parallel import map_cases
 from ..scores import CaseScore, ClassScore, Scores
@@ -100,6 +100,9 @@ def evaluate_case(case: str, prediction: LabelMap, reference: LabelMap, labels: 
         InputError: if the grids differ, or a value is no label.
     """
     difference = geometry_difference(prediction, reference)
+    if difference:
+        prediction = turned_onto(prediction, reference) or prediction
+        difference = geometry_difference(prediction, reference)
     if difference:
         raise InputError(
             f"{case}: prediction and reference lie on different grids: {difference}; "

@@ -70,14 +70,20 @@ def extract_fingerprint(
     return summarise_cases(dataset, [outcome.result for outcome in outcomes if outcome.result])
 
 
-def summarise_cases(dataset: Dataset, observed: Sequence[ObservedCase]) -> Fingerprint:
-    """The fingerprint that follows from the facts of all training cases, in any order."""
+def summarise_cases(
+    dataset: Dataset, observed: Sequence[ObservedCase], *, source_digest: str | None = None
+) -> Fingerprint:
+    """The fingerprint that follows from the facts of all training cases, in any order.
+
+    Args:
+        source_digest: None for that of the files.
+    """
     observed = sorted(observed, key=lambda pair: pair[0].name)
     samples = np.concatenate([sample for _, sample in observed], axis=1)  # (C, N)
     return Fingerprint(
         dataset_name=dataset.name,
         source_folder=str(dataset.folder),
-        source_digest=digest_of_dataset(dataset),
+        source_digest=digest_of_dataset(dataset) if source_digest is None else source_digest,
         cases=tuple(facts for facts, _ in observed),
         intensities=tuple(summarise(channel[~np.isnan(channel)]) for channel in samples),
     )

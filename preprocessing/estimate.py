@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from ..dataset import RawCase
 from ..dicom import the_one_series
 from ..errors import InputError
@@ -100,20 +102,33 @@ def read_case_headers(case: RawCase, num_channels: int | None = None) -> HeaderC
         if difference := grid_of(headers[images[0]], headers[path]):
             problems.append(f"{path}: does not lie on the grid of {images[0]}: {difference}; resample one to the other")
     label = headers.get(case.label_path) if case.label_path else None
-    if label and images and (difference := grid_of(headers[images[0]], label)):
+    if (
+        label
+        and images
+        and not is_turned(headers[images[0]], label)
+        and (difference := grid_of(headers[images[0]], label))
+    ):
         problems.append(
             f"{case.label_path}: does not lie on the grid of {images[0]}: {difference}; "
             "resample the labels to the image"
         )
     found = sum(headers[path].num_channels for path in images)
     may_be_grey = {found, num_channels} == {1, MAX_COLOURS}
-    if len(images) == 1 and num_channels not in (None, found) and not may_be_grey and not is_packed:
+    is_whole = None not in case.image_paths and not is_packed
+    if len(images) == 1 and num_channels not in (None, found) and not may_be_grey and is_whole:
         problems.append(f"{images[0]}: wrong channel count: {found}, expected {num_channels}")
     if problems:
         raise InputError("\n".join(problems))
     if is_packed:
         return None
     return HeaderCase(case=case, image=headers[images[0]], num_channels=num_channels or found, label=label)
+
+
+def is_turned(header: Header, other: Header) -> bool:
+    """True if two headers may be of one grid with the axes in another order or backwards."""
+    return sorted(header.shape) == sorted(other.shape) and not np.allclose(
+        np.sign(np.round(header.affine[:3, :3], 3)), np.sign(np.round(other.affine[:3, :3], 3))
+    )
 
 
 def grid_of(header: Header, other: Header) -> str | None:

@@ -19,7 +19,7 @@ from .. import __version__
 from ..dataset import Dataset, RawCase, find_test_cases
 from ..errors import InputError
 from ..formats import LABEL_ENDINGS, ending_of
-from ..image import Image, LabelMap, corner_distance_mm, geometry_difference, read_image, read_label_map
+from ..image import Image, LabelMap, corner_distance_mm, geometry_difference, read_image, read_label_map, turned_onto
 from ..labels import LabelSet, ids_in
 from ..parallel import map_cases
 from ..patients import patients_of
@@ -149,7 +149,16 @@ def check_and_observe(
 def digest_of_sources(dataset: Dataset) -> str:
     """Changes when any training or test file does, what dataset.json says of them, or this program."""
     cases = [*dataset.cases, *find_test_cases(dataset)]
-    described = [__version__, dataset.labels.to_json(), *dataset.channel_names, *sorted(dataset.patients.items())]
+    folders = {case.label_path.parent for case in dataset.cases if case.label_path is not None}
+    label_names = sorted(path.name for folder in folders for path in folder.iterdir())
+    described = [
+        __version__,
+        *label_names,
+        *dataset.optional_channels,
+        dataset.labels.to_json(),
+        *dataset.channel_names,
+        *sorted(dataset.patients.items()),
+    ]
     return digest_of(json.dumps([described, [(case.name, case.content()) for case in cases]]))
 
 
@@ -231,7 +240,11 @@ def examine(
             )
     if image is not None and label_map is not None:
         difference = geometry_difference(image, label_map)
-        if difference:
+        turned = turned_onto(label_map, image) if difference else None
+        if turned is not None:
+            note("repair", f"{case.label_path}: holds the image's grid with other axes first or backwards: turned")
+            label_map = turned
+        elif difference:
             note(
                 "error",
                 f"{case.label_path}: does not lie on the grid of {case.paths[0]}: {difference}; "

@@ -1,8 +1,8 @@
 """Memory that a case takes at its peak, told from its headers.
 
 The factors bound what was measured: the peak of a fresh process less its memory at rest, over volumes of 4 million
-voxels, one and three int16 or float32 channels with uint8 labels. Reading took 4 to 8 bytes a value; preprocessing 9, 14
-and 23 where it made half, as many and twice as many voxels. Wider types on disk take some more.
+voxels, one and three int16 or float32 channels with uint8 labels. Reading took 4 to 8 bytes a value; preprocessing 9,
+14 and 23 where it made half, as many and twice as many voxels. Wider types on disk take some more.
 tests/preprocessing/test_memory.py measures again.
 """
 

@@ -54,7 +54,7 @@ def preprocess_dataset(
 
 def preprocess_case(case: RawCase, *, plan: Plan, folder: Path, device: str = "cpu") -> bool:
     """Store one case; False if it was there already."""
-    made_from = digest_of_sources(case, plan)
+    made_from = digest_of_case(case, plan)
     with contextlib.suppress(InputError):
         if open_case(folder, case.name).header.made_from == made_from:
             return False
@@ -71,6 +71,6 @@ def preprocess_case(case: RawCase, *, plan: Plan, folder: Path, device: str = "c
     return True
 
 
-def digest_of_sources(case: RawCase, plan: Plan) -> str:
+def digest_of_case(case: RawCase, plan: Plan) -> str:
     """Changes when the plan or one of the case's files does."""
     return digest_of(plan.preprocessing_digest() + case.content())

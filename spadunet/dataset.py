@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from .description import DATASET_JSON, DatasetDescription, describe, read_description
 from .errors import InputError
 from .files import sha256_of_file
-from .formats import DICOM_ENDING, IMAGE_ENDINGS, LABEL_ENDINGS, ending_of, may_be_colour
+from .formats import DICOM_ENDING, IMAGE_ENDINGS, LABEL_ENDINGS, ending_of, files_of, may_be_colour
 from .labels import LabelSet
 from .patients import patients_of
 from .record import first_problem
@@ -39,7 +39,7 @@ class RawCase:
     def content(self) -> str:
         """Hashes of all its files, which say too which channels are missing."""
         missing = "".join(f"-{number}" for number, path in enumerate(self.image_paths) if path is None)
-        return "".join(sha256_of_file(path) for path in self.paths) + missing
+        return "".join(sha256_of_file(file) for path in self.paths for file in files_of(path)) + missing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import platform
@@ -135,6 +136,14 @@ def sha256_of_file(path: Path) -> str:
         for inner in sorted(inner for inner in path.rglob("*") if inner.is_file()):
             digest.update(f"{inner.relative_to(path).as_posix()} {sha256_of_file(inner)}\n".encode())
         return digest.hexdigest()
+    facts = path.stat()
+    return sha256_of_version(path, facts.st_size, facts.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def sha256_of_version(path: Path, size: int, mtime_ns: int) -> str:
+    """Of a file that is not read again unless its size or time has changed."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)

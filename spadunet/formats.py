@@ -17,7 +17,7 @@ from .errors import InputError, OutputError
 from .files import atomic_path, write_text
 from .nifti import check_nifti_header, read_voxels
 from .record import PositiveSpacing, Record, read_record
-from .text_header import check_text_header
+from .text_header import check_text_header, voxel_files
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 TEXT_ENDINGS = (".nrrd", ".mha", ".mhd")
@@ -328,6 +328,18 @@ def find_sidecar(path: Path) -> Path | None:
     if not ending_of(path, TIFF_ENDINGS):
         return None
     return next((sidecar for sidecar in sidecars_of(path) if sidecar.is_file()), None)
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """A file and those without which it says nothing: the voxels of an .mhd file, the spacing beside a TIFF."""
+    beside = find_sidecar(path)
+    if beside is not None:
+        return path, beside
+    if not ending_of(path, (".mhd",)) or not path.is_file():
+        return (path,)
+    names = voxel_files(path)
+    found = sorted({file for name in names for file in path.parent.glob(name) if file.is_file() and file != path})
+    return path, *found
 
 
 def num_axes_of(path: Path) -> int:

@@ -118,6 +118,27 @@ def grid_difference(
     return None
 
 
+def turned_onto(label_map: LabelMap, other: Image | LabelMap) -> LabelMap | None:
+    """The same label map with its axes in the order and direction of another grid; None if it is another grid.
+
+    Two files may store one grid with other axes first, or backwards.
+    """
+    steps = np.linalg.solve(label_map.affine, other.affine)[:3, :3]  # (axis of the label map, axis of the other)
+    axes = [int(axis) for axis in np.abs(steps).argmax(axis=0)]
+    if sorted(axes) != [0, 1, 2]:
+        return None
+    array = label_map.array.transpose(axes)
+    affine = label_map.affine.copy()
+    affine[:3, :3] = label_map.affine[:3, axes]
+    for axis in range(3):
+        if steps[axes[axis], axis] < 0:
+            array = np.flip(array, axis)
+            affine[:3, 3] += (array.shape[axis] - 1) * affine[:3, axis]
+            affine[:3, axis] *= -1
+    turned = LabelMap(array=array, affine=affine)
+    return turned if geometry_difference(other, turned) is None else None
+
+
 def format_spacing(spacing_mm: Spacing) -> str:
     """1.25×1.25×8, in array order."""
     return "×".join(f"{side:.4g}" for side in spacing_mm)

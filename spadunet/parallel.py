@@ -15,12 +15,10 @@ from typing import Generic, TypeVar
 from tqdm import tqdm
 
 from .errors import InputError, OutputError
-from .workers import THIS_PROCESS, WorkerDied, Workers
+from .workers import RESTING, THIS_PROCESS, WORKER_BYTES, WorkerDied, Workers
 
 LINE_SECONDS = 30
 """Without a terminal there is no bar: a line this often says how far the work is."""
-WORKER_BYTES = 200_000_000
-"""Of a worker process at rest, with its libraries."""
 
 log = logging.getLogger("spadunet")
 
@@ -124,10 +122,9 @@ def run(
     """
     waiting = sorted(needs, key=lambda pair: -pair[1])
     running: dict[Future[Outcome[Item, Result]], tuple[Item, int]] = {}
-    num_started = 0
     while waiting or running:
         while waiting and len(running) < num_at_once:
-            num_workers = max(num_started, len(running) + 1)  # those that rest keep their own memory
+            num_workers = len(running) + max(len(RESTING), 1)  # those that rest keep their own memory
             free = memory_bytes - num_workers * WORKER_BYTES - sum(need for _, need in running.values())
             fitting = next((index for index, (_, need) in enumerate(waiting) if need <= free), None)
             if fitting is None and running:
@@ -141,7 +138,6 @@ def run(
                     memory_bytes / 1e9,
                 )
             running[executor.submit(attempt, function, item)] = (item, need)
-            num_started = num_workers
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             item, need = running.pop(future)
             yield outcome_of(future, item), need

@@ -45,6 +45,17 @@ def check_text_header(path: Path) -> None:
         raise InputError(f"{path}: damaged header: {error}; correct it, or export the image again") from error
 
 
+def voxel_files(path: Path) -> list[str]:
+    """Names of the files that an .mhd header says its voxels lie in, as patterns for `glob`; none if in itself."""
+    head = path.read_bytes()[:MAX_HEADER_BYTES].decode("utf-8", errors="replace")
+    _, found, names = head.partition("ElementDataFile")
+    words = names.strip(" =").split()
+    if not found or not words or words[0] == "LOCAL":
+        return []
+    names_listed = words[1:] if words[0] == "LIST" else words[:1]
+    return [re.sub(r"%\d*d", "*", name) for name in names_listed if not name.startswith("/") and ".." not in name]
+
+
 def fields_of(head: bytes, pattern: str, *, needs_all: bool = False) -> dict[str, str]:
     """Fields of a header's lines; with `needs_all` every line must be one."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import multiprocessing
 import os
 import signal
@@ -21,6 +22,8 @@ from . import __version__
 from .errors import InputError, OutputError
 
 CONNECT_SECONDS = 15
+WORKER_BYTES = 200_000_000
+"""Of a worker process at rest, with its libraries."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS")
 """How many threads libraries start; with a process a core, more than one each would wait for each other."""
 
@@ -46,8 +49,11 @@ class Workers:
         return f"up to {self.num_processes} at once{memory}"
 
     def at_most(self, num_processes: int) -> Workers:
-        """The same, without processes that would have nothing to do."""
-        return replace(self, num_processes=min(self.num_processes, num_processes))
+        """The same, without processes that would have nothing to do.
+
+        At least two, if there are several: a single case too may end its process, which must not be this one.
+        """
+        return replace(self, num_processes=min(self.num_processes, max(num_processes, 2)))
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Executor]:
@@ -164,15 +170,17 @@ outlive their pool."""
 
 
 def start_early(workers: Workers, module: str) -> None:
-    """Start worker processes while this one still loads its own libraries.
+    """Start worker processes while this one still loads its own libraries: one a core, if they find room.
 
     Args:
         module: that their first call will need.
     """
-    if workers.scheduler is None and workers.num_processes > 1:
-        threads = ThreadPoolExecutor(workers.num_processes)
+    room = math.inf if workers.memory_bytes is None else workers.memory_bytes // WORKER_BYTES
+    num_early = int(min(workers.num_processes, os.cpu_count() or 1, room))
+    if workers.scheduler is None and workers.num_processes > 1 and num_early:
+        threads = ThreadPoolExecutor(num_early)
         num_threads = threads_each(workers.num_processes)
-        RESTING.extend(threads.submit(start_worker, num_threads, module) for _ in range(workers.num_processes))
+        RESTING.extend(threads.submit(start_worker, num_threads, module) for _ in range(num_early))
         threads.shutdown(wait=False)
 
 
@@ -183,7 +191,7 @@ def resting_worker() -> WorkerProcess | None:
             worker = RESTING.pop().result()
         except IndexError:
             return None
-        if worker.import_path == tuple(sys.path):
+        if worker.process.is_alive() and worker.import_path == tuple(sys.path):
             return worker
         worker.pool.shutdown(wait=False)
 
@@ -217,12 +225,15 @@ def start_worker(num_threads: int, module: str = __name__) -> WorkerProcess:
         initializer=begin_worker,
         initargs=(os.getpid(), num_threads),
     )
+    kept = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the process knows what to do with it
     try:
         number = pool.submit(os.getpid).result()
-    except BrokenProcessPool as error:
+    except (BrokenProcessPool, RuntimeError) as error:
         raise OutputError(
             "no worker process can be started; use -np 1, or in a script call this under if __name__ == '__main__'"
         ) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, kept)
     pool.submit(load, module)
     (process,) = [child for child in multiprocessing.active_children() if child.pid == number]
     return WorkerProcess(pool=pool, process=process, import_path=import_path)
@@ -241,6 +252,7 @@ def begin_worker(parent: int, num_threads: int) -> None:
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, str(num_threads))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -60,3 +60,14 @@ def write_slowly(number: int, *, folder: Path) -> int:
     finally:
         path.unlink()
     return number
+
+
+def die_at_once(_: int) -> None:
+    """As the system ends a process for lack of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def number_of_process(_: int) -> int:
+    """Its number; slowly, so that each has some."""
+    time.sleep(0.02)
+    return os.getpid()

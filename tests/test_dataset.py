@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from spadunet.dataset import Dataset, RawCase, find_dataset, find_images, load_dataset
 from spadunet.errors import InputError
 from spadunet.files import sha256_of_file
+from spadunet.formats import files_of
 from spadunet.labels import LabelSet
 
 DATA = Path(__file__).parent.parent / "spadunet/demo/data"
@@ -381,3 +385,19 @@ def test_slices_of_a_named_case_belong_to_its_patient(tmp_path: Path):
     description = JSON | {"patients": {"a1": "Ann"}}
     dataset = load_dataset(make_dataset(tmp_path / "X", ["a1_s03.nii.gz"], description=description))
     assert dataset.patients == {"a1_s03": "Ann"}
+
+
+def test_what_lies_in_another_file_counts_as_content(tmp_path: Path):
+    image = sitk.GetImageFromArray(np.arange(24, dtype=np.int16).reshape(2, 3, 4))
+    sitk.WriteImage(image, str(tmp_path / "a.mhd"))
+    sitk.WriteImage(image, str(tmp_path / "a.tif"))
+    (tmp_path / "a.json").write_text('{"spacing": [1, 1, 1]}')
+    assert files_of(tmp_path / "a.mhd") == (tmp_path / "a.mhd", tmp_path / "a.raw")
+    assert files_of(tmp_path / "a.tif") == (tmp_path / "a.tif", tmp_path / "a.json")
+    for path, other in (("a.mhd", "a.raw"), ("a.tif", "a.json")):
+        case = RawCase(name="a", image_paths=(tmp_path / path,), label_path=None)
+        before = case.content()
+        content = (tmp_path / other).read_bytes()
+        (tmp_path / other).write_bytes(content[:-3] + b"]} " if other == "a.json" else content[:-1] + b"!")
+        os.utime(tmp_path / other, ns=(1, 1))
+        assert case.content() != before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import struct
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from spadunet.image import (
     geometry_difference,
     read_image,
     read_label_map,
+    turned_onto,
     write_label_map,
 )
 
@@ -345,3 +347,30 @@ def test_a_folder_that_refuses_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(OutputError, match=r"a\.nii: cannot be written: the file system is read-only; choose another"):
         write_label_map(tmp_path / "a.nii", LabelMap(array=RAMP, affine=np.eye(4)))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("flips", list(itertools.product([False, True], repeat=3)))
+def test_one_grid_stored_in_another_order_is_turned_back(axes: tuple[int, ...], flips: tuple[bool, ...]):
+    affine = np.array([[0, 0.2, 3, 4], [0.1, 2, -0.2, 5], [1, 0, 0.1, -6], [0, 0, 0, 1]], float)
+    original = LabelMap(array=np.arange(2 * 3 * 4).reshape(2, 3, 4), affine=affine)
+    array, other = original.array.transpose(axes), affine.copy()
+    other[:3, :3] = affine[:3, list(axes)]
+    for axis in range(3):
+        if flips[axis]:
+            array = np.flip(array, axis)
+            other[:3, 3] += (array.shape[axis] - 1) * other[:3, axis]
+            other[:3, axis] *= -1
+    turned = turned_onto(LabelMap(array=array, affine=other), original)
+    assert turned is not None
+    np.testing.assert_array_equal(turned.array, original.array)
+    np.testing.assert_allclose(turned.affine, affine, atol=1e-12)
+
+
+def test_another_grid_is_not_turned():
+    label_map = LabelMap(array=np.zeros((2, 3, 4), int), affine=np.eye(4))
+    moved, wider = np.eye(4), np.diag([1.0, 2, 1, 1])
+    moved[0, 3] = 1
+    for other in (moved, wider):
+        assert turned_onto(label_map, LabelMap(array=np.zeros((2, 3, 4), int), affine=other)) is None
+    assert turned_onto(label_map, LabelMap(array=np.zeros((4, 3, 2), int), affine=np.eye(4))) is None

@@ -17,7 +17,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from deadly import die_once, need_much_memory, note_who_is_there, square_unless_deadly, write_slowly
+from deadly import (
+    die_at_once,
+    die_once,
+    need_much_memory,
+    note_who_is_there,
+    number_of_process,
+    square_unless_deadly,
+    write_slowly,
+)
 
 from spadunet.errors import InputError, OutputError
 from spadunet.labels import LabelSet
@@ -84,11 +92,6 @@ def test_no_items_have_no_outcomes_whatever_the_number_of_processes():
     assert list(map_cases(READ, [], workers=EIGHT, title="")) == []
 
 
-def test_one_item_needs_no_second_process():
-    [outcome] = map_cases(lambda item: os.getpid(), [0], workers=EIGHT, title="")
-    assert outcome.result == os.getpid()
-
-
 def test_cases_that_end_their_process_are_named_with_the_cause_and_all_others_finish():
     outcomes = {
         outcome.item: outcome for outcome in map_cases(square_unless_deadly, range(10), workers=THREE, title="")
@@ -145,7 +148,8 @@ def test_a_case_too_large_for_the_memory_runs_alone_and_is_told(tmp_path: Path, 
     assert line == "9: expected to take 9.2 GB, more than the 5.4 GB that is set or free; it runs alone"
 
 
-def test_memory_is_asked_of_each_item_before_it_runs(caplog: pytest.LogCaptureFixture):
+def test_memory_is_asked_of_each_item_before_it_runs(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("spadunet.parallel.RESTING", [])  # of earlier tests, whose memory counts too
     caplog.set_level("WARNING", "spadunet")
     workers = Workers(memory_bytes=UNIT)
     outcomes = map_cases(str, [1, 2, 3], workers=workers, title="", memory_of=lambda number: number * UNIT // 3)
@@ -190,7 +194,7 @@ def test_the_next_cases_find_the_processes_of_the_last():
         }
         for _ in range(2)
     ]
-    assert os.getpid() not in numbers[0]
+    assert not numbers[0] & {os.getpid(), None}
     assert numbers[0] & numbers[1]
     assert len(numbers[0] | numbers[1]) <= 2 + len(RESTING)
 
@@ -205,7 +209,19 @@ def test_processes_that_import_from_elsewhere_are_not_used_again(monkeypatch: py
     assert sorted((outcome.result, outcome.problem) for outcome in outcomes) == [(2, None), (4, None), (6, None)]
 
 
-def number_of_process(_: int) -> int:
-    """Its number; slowly, so that each has some."""
-    time.sleep(0.02)
-    return os.getpid()
+def test_processes_that_died_while_they_rested_are_not_used():
+    workers = Workers(num_processes=2)
+    list(map_cases(number_of_process, range(8), workers=workers, title=""))
+    dead = [worker.result().process for worker in RESTING]
+    for process in dead:
+        process.kill()
+        process.join()
+    outcomes = list(map_cases(number_of_process, range(8), workers=workers, title=""))
+    assert [outcome.problem for outcome in outcomes] == [None] * 8
+    assert not {outcome.result for outcome in outcomes} & {process.pid for process in dead}
+
+
+def test_a_single_case_that_ends_its_process_does_not_end_the_caller():
+    (outcome,) = map_cases(die_at_once, [1], workers=Workers(num_processes=4), title="")
+    assert outcome.problem is not None
+    assert "was killed (SIGKILL)" in outcome.problem

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .dry_datasets import show_datasets
-from .options import STAGES_MODULE, add_dataset_options, find_workers
+from .options import add_dataset_options, find_workers
 from .run import make_parser, run_command
 from .stages import CHECK_JSON, check, work_on_datasets
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Check all datasets."""
-    workers = find_workers(options, STAGES_MODULE)
+    workers = find_workers(options)
 
     def first(datasets: list[Dataset], folders: list[Path]) -> None:
         if not options.dry_run:
@@ -44,4 +44,6 @@ def execute(options: argparse.Namespace) -> int:
     def work(dataset: Dataset, folder: Path) -> bool:
         return True
 
-    return work_on_datasets(options, "spadunet_check", work, files=[CHECK_JSON], dry_run=show_datasets, first=first)
+    return work_on_datasets(
+        options, "spadunet_check", work, workers=workers, files=[CHECK_JSON], dry_run=show_datasets, first=first
+    )

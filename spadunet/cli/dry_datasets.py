@@ -173,7 +173,7 @@ def estimate(
 
 def stages_of(dataset: Dataset, files: Sequence[str], plan: Plan | None, output: Path) -> dict[str, Stage]:
     """What the command runs for each case."""
-    from ..plans.extract import extract_case
+    from ..plans.extract import extract_case, observe_case
     from ..preprocessing.estimate import Stage
     from ..preprocessing.integrity import check_case, read_checked
     from ..preprocessing.preprocess import orient_and_crop
@@ -182,10 +182,12 @@ def stages_of(dataset: Dataset, files: Sequence[str], plan: Plan | None, output:
     labels, num_channels = dataset.labels, len(dataset.channel_names)
     read = partial(read_checked, labels=labels, num_channels=num_channels)
     stages = {}
+    ignore_id = labels.ignore_id
     if CHECK_JSON in files:
-        stages["check"] = Stage(run=partial(check_case, labels=labels, num_channels=num_channels))
-    if FINGERPRINT_JSON in files:
-        stages["fingerprint"] = Stage(run=partial(extract_case, read=read, orient=orient_and_crop))
+        look = partial(observe_case, orient=orient_and_crop, ignore_id=ignore_id)
+        stages["check"] = Stage(run=partial(check_case, labels=labels, num_channels=num_channels, observe=look))
+    elif FINGERPRINT_JSON in files:
+        stages["fingerprint"] = Stage(run=partial(extract_case, read=read, orient=orient_and_crop, ignore_id=ignore_id))
     if CASES_FOLDER in files:
         assert plan is not None
         stages["preprocess"] = Stage(run=partial(preprocess_case, plan=plan, folder=output), plan=plan)
@@ -206,6 +208,7 @@ def likely_plan(
         stored_fingerprint(dataset, folder) or likely_fingerprint(dataset, found, samples),
         dataset.channel_names,
         dataset.labels,
+        optional_channels=dataset.optional_channels,
         target_spacing=parse_spacing(options.spacing),
         window=None if options.window is None else tuple(options.window),
         memory_gb=options.memory_gb,
@@ -229,23 +232,16 @@ def stored_fingerprint(dataset: Dataset, folder: Path) -> Fingerprint | None:
 
 def likely_fingerprint(dataset: Dataset, found: Sequence[HeaderCase], samples: Sequence[HeaderCase]) -> Fingerprint:
     """Shapes and spacings of all headers, before cropping, and intensities of the samples."""
-    import numpy as np
-
-    from ..fingerprint import Fingerprint
     from ..parallel import attempt
-    from ..plans.extract import extract_case, summarise
+    from ..plans.extract import extract_case, summarise_cases
     from ..preprocessing.integrity import read_checked
     from ..preprocessing.preprocess import orient_and_crop
 
     read = partial(read_checked, labels=dataset.labels, num_channels=len(dataset.channel_names))
-    extract = partial(extract_case, read=read, orient=orient_and_crop)
+    extract = partial(extract_case, read=read, orient=orient_and_crop, ignore_id=dataset.labels.ignore_id)
     outcomes = [attempt(extract, sample.case) for sample in samples]
-    voxels = [outcome.result[1] for outcome in outcomes if outcome.result is not None]
-    if not voxels:
+    observed = [outcome.result for outcome in outcomes if outcome.result is not None]
+    if not observed:
         raise InputError(str(outcomes[0].problem))
-    return Fingerprint(
-        dataset_name=dataset.name,
-        source_digest="",
-        cases=tuple(header.facts for header in found),
-        intensities=tuple(summarise(channel) for channel in np.concatenate(voxels, axis=1)),
-    )
+    sampled = summarise_cases(dataset, observed, source_digest="")
+    return sampled.model_copy(update={"cases": tuple(header.facts for header in found)})

@@ -43,19 +43,20 @@ def show_prediction(
     *,
     device: torch.device,
     precision: torch.dtype,
+    label_maps: dict[str, Path],
     keeps: bool,
 ) -> int:
     """Print which images would be predicted, by which model, and what that needs.
 
     Args:
         model: its folder.
-        keeps: label maps that are there are kept.
+        label_maps: where that of each case goes.
+        keeps: those that are there are kept.
 
     Raises:
         InputError: with what the headers show to be wrong.
     """
     from ..evaluation.label_names import LABELS_JSON
-    from ..inference.predict import prediction_path
 
     begin("spadunet_predict")
     headers, problems = read_headers(cases, len(plan.channel_names))
@@ -67,9 +68,10 @@ def show_prediction(
             f"{model}: task {task}, {size_text(bytes_of([model / 'backbone.safetensors', model / 'tasks' / task]))}",
         ],
     )
-    there = {case.name for case in cases if prediction_path(options.output, case.name).exists()}
+    there = {name for name, path in label_maps.items() if path.exists()}
     num_new = len(cases) - len(there)
-    written = [f"label maps, NIfTI: {num_new} new, {len(there)} {'kept' if keeps else 'replaced'}"]
+    kind = {"nifti": "NIfTI", "input": "in the images' format", "dicom-seg": "DICOM SEG"}[options.format]
+    written = [f"label maps, {kind}: {num_new} new, {len(there)} {'kept' if keeps else 'replaced'}"]
     written += [state_of(options.output / name) for name in (LABELS_JSON, "spadunet_predict.json")]
     show(f"writes into {options.output}", [*written, state_of(options.output / "spadunet_predict.log", "added to")])
     show("pairs", pairing_table(cases, headers, plan.channel_names, options.input, label=None))

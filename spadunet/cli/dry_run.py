@@ -204,4 +204,4 @@ def num_working(options: argparse.Namespace, num_items: int) -> int:
 
     from .options import MAX_PROCESSES
 
-    return max(1, min(options.num_processes or MAX_PROCESSES, os.cpu_count() or 1, num_items))
+    return max(1, min(options.num_processes or min(os.cpu_count() or 1, MAX_PROCESSES), num_items))

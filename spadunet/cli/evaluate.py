@@ -57,7 +57,7 @@ def execute(options: argparse.Namespace) -> int:
     for flag, folder in (("-p", options.predictions), ("-r", options.references)):
         if not folder.is_dir():
             raise InputError(f"{flag} {folder}: folder not found")
-    workers = find_workers(options, "spadunet.evaluation.evaluate")
+    workers = find_workers(options)
     output = options.output or options.predictions
     require_writable(output, dry_run=options.dry_run)
     if options.dry_run:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .dry_datasets import show_datasets
-from .options import STAGES_MODULE, add_dataset_options, find_workers
+from .options import add_dataset_options, find_workers
 from .run import make_parser, run_command
 from .stages import FINGERPRINT_JSON, fingerprint, work_on_datasets
 
@@ -33,10 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Write fingerprint.json for each dataset."""
-    workers = find_workers(options, STAGES_MODULE)
+    workers = find_workers(options)
 
     def work(dataset: Dataset, folder: Path) -> bool:
         fingerprint(dataset, folder, workers)
         return True
 
-    return work_on_datasets(options, "spadunet_fingerprint", work, files=[FINGERPRINT_JSON], dry_run=show_datasets)
+    return work_on_datasets(
+        options, "spadunet_fingerprint", work, workers=workers, files=[FINGERPRINT_JSON], dry_run=show_datasets
+    )

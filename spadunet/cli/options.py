@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ..plans.planner import TargetSpacing
     from ..workers import Workers
 
-STAGES_MODULE = "spadunet.preprocessing.run"
-"""Module of what worker processes do in most stages."""
 MAX_PROCESSES = 8
 """Unless the user asks for more."""
 RAM_SHARE = 0.8
@@ -64,17 +62,14 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def find_workers(options: argparse.Namespace, module: str) -> Workers:
-    """Who works, as the options of `add_worker_options` say; processes are started at once, in the background.
-
-    Args:
-        module: that holds what they will do.
+def find_workers(options: argparse.Namespace) -> Workers:
+    """Who works, as the options of `add_worker_options` say.
 
     Raises:
         InputError: if the options contradict each other or the cluster cannot be used.
     """
     from ..memory import available_bytes
-    from ..workers import Workers, start_early
+    from ..workers import Workers
 
     if options.dask is not None:
         for flag, value in (("-np", options.num_processes), ("--ram-gb", options.ram_gb)):
@@ -91,10 +86,7 @@ def find_workers(options: argparse.Namespace, module: str) -> Workers:
         free = available_bytes()
         memory_bytes = None if free is None else round(free * RAM_SHARE)
     num_processes = options.num_processes or min(os.cpu_count() or 1, MAX_PROCESSES)
-    workers = Workers(num_processes=num_processes, memory_bytes=memory_bytes)
-    if not options.dry_run:
-        start_early(workers, module)
-    return workers
+    return Workers(num_processes=num_processes, memory_bytes=memory_bytes)
 
 
 def add_plan_options(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .dry_datasets import show_datasets
-from .options import STAGES_MODULE, add_dataset_options, add_plan_options, find_workers
+from .options import add_dataset_options, add_plan_options, find_workers
 from .run import make_parser, run_command
 from .stages import FINGERPRINT_JSON, PLAN_JSON, check_plan_options, fingerprint, plan, work_on_datasets
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Write plan.json for each dataset, after its fingerprint."""
-    workers = find_workers(options, STAGES_MODULE)
+    workers = find_workers(options)
 
     def work(dataset: Dataset, folder: Path) -> bool:
         plan(dataset, fingerprint(dataset, folder, workers), folder, options)
@@ -46,5 +46,11 @@ def execute(options: argparse.Namespace) -> int:
         check_plan_options(options, datasets)
 
     return work_on_datasets(
-        options, "spadunet_plan", work, files=[FINGERPRINT_JSON, PLAN_JSON], dry_run=show_datasets, first=first
+        options,
+        "spadunet_plan",
+        work,
+        workers=workers,
+        files=[FINGERPRINT_JSON, PLAN_JSON],
+        dry_run=show_datasets,
+        first=first,
     )

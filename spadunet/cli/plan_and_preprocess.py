@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from .dry_datasets import show_datasets
 from .options import (
-    STAGES_MODULE,
     add_dataset_options,
     add_plan_options,
     add_resampling_option,
@@ -56,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Run all four stages; every dataset is checked before the first is worked on."""
     device = find_resampling_device(options.device)
-    workers = find_workers(options, STAGES_MODULE)
+    workers = find_workers(options)
     observed: dict[str, list[ObservedCase]] = {}
 
     def work(dataset: Dataset, folder: Path) -> bool:
@@ -70,5 +69,5 @@ def execute(options: argparse.Namespace) -> int:
 
     files = [CHECK_JSON, FINGERPRINT_JSON, PLAN_JSON, CASES_FOLDER]
     return work_on_datasets(
-        options, "spadunet_plan_and_preprocess", work, files=files, dry_run=show_datasets, first=first
+        options, "spadunet_plan_and_preprocess", work, workers=workers, files=files, dry_run=show_datasets, first=first
     )

@@ -118,7 +118,15 @@ def execute(options: argparse.Namespace) -> int:
         from .dry_predict import show_prediction
 
         return show_prediction(
-            cases, plan, folder, task, options, device=device, precision=precision, keeps=options.keep or goes_on
+            cases,
+            plan,
+            folder,
+            task,
+            options,
+            device=device,
+            precision=precision,
+            label_maps=paths,
+            keeps=options.keep or goes_on,
         )
     if not (options.keep or goes_on):
         for path in paths.values():  # those of an earlier run must not pass as this one's if it is interrupted

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .dry_datasets import show_datasets
-from .options import STAGES_MODULE, add_dataset_options, add_resampling_option, find_resampling_device, find_workers
+from .options import add_dataset_options, add_resampling_option, find_resampling_device, find_workers
 from .run import make_parser, run_command
 from .stages import CASES_FOLDER, GOES_ON, preprocess, read_plan, work_on_datasets
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Store the cases of each dataset."""
     device = find_resampling_device(options.device)
-    workers = find_workers(options, STAGES_MODULE)
+    workers = find_workers(options)
 
     def work(dataset: Dataset, folder: Path) -> bool:
         return preprocess(dataset, read_plan(folder, dataset), folder, workers, device)
@@ -47,5 +47,5 @@ def execute(options: argparse.Namespace) -> int:
             read_plan(folder, dataset)
 
     return work_on_datasets(
-        options, "spadunet_preprocess", work, files=[CASES_FOLDER], dry_run=show_datasets, first=first
+        options, "spadunet_preprocess", work, workers=workers, files=[CASES_FOLDER], dry_run=show_datasets, first=first
     )

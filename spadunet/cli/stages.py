@@ -33,6 +33,8 @@ FINGERPRINT_JSON = "fingerprint.json"
 PLAN_JSON = "plan.json"
 CASES_FOLDER = "cases"
 
+WORK_MODULE = "spadunet.preprocessing.run"
+"""Holds what worker processes do."""
 GOES_ON = "the same command goes on from here"
 
 
@@ -76,6 +78,7 @@ def work_on_datasets(
     command: str,
     work: Callable[[Dataset, Path], bool],
     *,
+    workers: Workers,
     files: Sequence[str],
     dry_run: Callable[[list[Dataset], list[Path], argparse.Namespace, str, Sequence[str]], int],
     first: Callable[[list[Dataset], list[Path]], None] = lambda datasets, folders: None,
@@ -87,6 +90,7 @@ def work_on_datasets(
     Args:
         command: the command's name.
         work: gets a raw dataset and that folder; False if some case failed.
+        workers: who will be needed; they are started while this process still loads libraries.
         files: what it writes into that folder.
         dry_run: `dry_datasets.show_datasets`.
         first: what can be refused for all datasets before the first is worked on; reads no voxels in a dry run.
@@ -95,12 +99,15 @@ def work_on_datasets(
         1 if some case failed, else 0.
     """
     from ..files import require_writable
+    from ..workers import start_early
     from ..workspace import find_workspace
 
     started = time.time()
     workspace = find_workspace(options.data)
     datasets = load_datasets(options.dataset, workspace, dry_run=options.dry_run)
     folders = [workspace.preprocessed / dataset.name for dataset in datasets]
+    if not options.dry_run:
+        start_early(workers.at_most(max(len(dataset.cases) for dataset in datasets)), WORK_MODULE)
     for folder in folders:
         require_writable(folder, dry_run=options.dry_run)
         if not options.dry_run:

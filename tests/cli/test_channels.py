@@ -133,6 +133,14 @@ def test_cases_that_lack_optional_channels_go_from_raw_to_scores(
         assert [number for number, channel in enumerate(image) if not channel.any()] == list(numbers)
     assert run(plan_and_preprocess.main, "-d", 300, "--memory-gb", 0.03, "-np", 1, *data) == 0
     assert "0 cases made, 4 kept" in (tmp_path / "preprocessed" / raw.name / PLAN_LOG).read_text()
+    capsys.readouterr()
+    assert run(plan_and_preprocess.main, "-d", 300, "-np", 1, "--data", tmp_path / "elsewhere", "--dry-run") == 2
+    assert "dataset not found" in capsys.readouterr().err
+    dry = ("-d", raw, "-np", 1, "--data", tmp_path / "elsewhere", "--dry-run")
+    assert run(plan_and_preprocess.main, *dry) == 0
+    out = capsys.readouterr().out
+    assert "the trial failed" not in out
+    assert "–" in out  # where a channel is missing
 
     assert run(train.main, "-d", 300, "-f", 0, "--max-steps", 3, *quick, "--batch-size", 2, *data) == 0
     folder = tmp_path / "results" / raw.name / "spad_unet_tiny/fold_0"

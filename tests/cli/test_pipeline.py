@@ -98,6 +98,11 @@ def test_each_case_is_read_twice_and_not_checked_again_where_no_file_changed(
     assert "no file has changed since it was checked" in caplog.text
     assert "6 cases checked, 0 errors" in caplog.text
     assert read == []
+    lone = tmp_path / "raw" / HIPPOCAMPUS / "labelsTr/lone.nii.gz"
+    shutil.copy(next(lone.parent.iterdir()), lone)
+    caplog.clear()
+    assert run(*command) == 0
+    assert "lone.nii.gz: no image has this name" in caplog.text
     shutil.copy(files[1], files[0])
     caplog.clear()
     assert run(*command) == 2  # its labels lie elsewhere
