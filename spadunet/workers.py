@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import math
@@ -167,6 +168,7 @@ class WorkerProcess:
 RESTING: list[Future[WorkerProcess]] = []
 """Processes without work, and those that are being started. Loading their libraries takes a second, so that they
 outlive their pool."""
+atexit.register(RESTING.clear)  # before the interpreter takes its modules apart, which their ends still need
 
 
 def start_early(workers: Workers, module: str) -> None:

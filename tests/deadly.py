@@ -30,15 +30,25 @@ def die_once(number: int, *, folder: Path) -> int:
 
 
 def need_much_memory(number: int, *, folder: Path) -> int:
-    """Seven finds enough memory only while no other is at work."""
-    mark = folder / str(number)
+    """Seven finds enough memory only while no other is at work; the others work until it has tried."""
+    mark, tried = folder / str(number), folder / "tried"
     mark.touch()
-    time.sleep(0.2)
-    others = len(list(folder.iterdir())) - 1
+    end = time.monotonic() + 20
+    is_first = not tried.exists()
+    while is_first and time.monotonic() < end and not (tried.exists() or (number == 7 and len(at_work(folder)) > 1)):
+        time.sleep(0.02)
+    others = len(at_work(folder)) - 1
     mark.unlink()
-    if number == 7 and others:
-        raise MemoryError
+    if number == 7:
+        tried.touch()
+        if others:
+            raise MemoryError
     return number
+
+
+def at_work(folder: Path) -> list[Path]:
+    """Marks of those that run."""
+    return [path for path in folder.iterdir() if path.name.isdigit()]
 
 
 def note_who_is_there(number: int, *, folder: Path) -> list[int]:
