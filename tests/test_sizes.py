@@ -38,7 +38,7 @@ def test_a_series_is_judged_by_its_bytes(tmp_path: Path):
     with zipfile.ZipFile(packed, "w") as archive:
         archive.write(folder / "0.dcm")
     assert count_values([folder]) == 1500
-    assert count_values([packed]) == packed.stat().st_size // 2
+    assert count_values([packed]) == 500  # of what it unpacks to
     assert voxel_volume_mm3(folder) is None
 
 

@@ -82,7 +82,7 @@ def start_cluster(tmp_path: Path) -> Iterator[StartCluster]:
     def begin_all(*worker_options: object) -> tuple[str, list[subprocess.Popen[bytes]]]:
         file = folder / "scheduler.json"
         begin("scheduler", "--host", "127.0.0.1", "--port", 0, "--no-dashboard", "--scheduler-file", file)
-        wait_until(file.is_file, "no scheduler")
+        wait_until(lambda: file.is_file() and file.read_text().rstrip().endswith("}"), "no scheduler")
         address = json.loads(file.read_text())["address"]
         options = ("--nthreads", 1, "--no-dashboard", "--host", "127.0.0.1", *worker_options)
         logs = [begin(f"worker-{number}", address, *options) for number in (1, 2)]
