@@ -39,6 +39,12 @@ LABELS = LabelSet(names=("background", "liver"), ids=(0, 1))
 READ = partial(read_record, kind=LabelSet, remedy="write it")
 
 
+@pytest.fixture(autouse=True)
+def nobody_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of earlier tests, which take memory too, are not counted."""
+    monkeypatch.setattr("spadunet.parallel.RESTING", [])
+
+
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_a_bad_item_gets_its_line_and_does_not_stop_the_others(tmp_path: Path, num_processes: int):
     first, missing, last = (tmp_path / f"{name}.json" for name in "abc")
@@ -148,8 +154,7 @@ def test_a_case_too_large_for_the_memory_runs_alone_and_is_told(tmp_path: Path, 
     assert line == "9: expected to take 9.2 GB, more than the 5.4 GB that is set or free; it runs alone"
 
 
-def test_memory_is_asked_of_each_item_before_it_runs(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("spadunet.parallel.RESTING", [])  # of earlier tests, whose memory counts too
+def test_memory_is_asked_of_each_item_before_it_runs(caplog: pytest.LogCaptureFixture):
     caplog.set_level("WARNING", "spadunet")
     workers = Workers(memory_bytes=UNIT)
     outcomes = map_cases(str, [1, 2, 3], workers=workers, title="", memory_of=lambda number: number * UNIT // 3)
