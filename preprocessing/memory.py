@@ -40,8 +40,10 @@ def most_memory(case: RawCase, *, plan: Plan | None = None) -> int:
 
 def growth(case: RawCase, plan: Plan) -> float:
     """By how much resampling multiplies the voxels; 1 where the header does not tell."""
+    if plan.target_spacing_mm == "native":
+        return 1.0
     volume_mm3 = voxel_volume_mm3(case.paths[0])
-    if plan.target_spacing_mm == "native" or volume_mm3 is None:
+    if volume_mm3 is None:
         return 1.0
     depth, height, width = plan.target_spacing_mm
     return volume_mm3 / (depth * height * width)

@@ -53,9 +53,14 @@ def may_be_colour(path: Path) -> bool:
     return ending_of(path, (*PICTURE_ENDINGS, DICOM_ENDING)) is not None
 
 
+def is_packed(path: Path) -> bool:
+    """True for a folder or zip file of DICOM slices."""
+    return path.is_dir() or ending_of(path, (".zip",)) is not None
+
+
 def is_dicom(path: Path) -> bool:
     """True for DICOM: a folder or a zip file of slices, or a single file."""
-    return path.is_dir() or ending_of(path, (DICOM_ENDING, ".zip")) is not None
+    return is_packed(path) or ending_of(path, (DICOM_ENDING,)) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +142,7 @@ def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputError: if it is missing, empty, damaged, no 2D or 3D image, or does not say where its voxels lie.
     """
-    if path.is_dir() or ending_of(path, (".zip",)):
+    if is_packed(path):
         return read_dicom(path)
     require_content(path)
     voxels = None

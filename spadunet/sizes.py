@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
-from .formats import Header, ending_of, files_of, read_header
+from .formats import Header, ending_of, files_of, is_packed, read_header
 from .nifti import MAX_PACKING
 
 BYTES_PER_DICOM_VALUE = 2
@@ -54,11 +54,6 @@ def bytes_unpacked(path: Path) -> int:
             return sum(member.file_size for member in archive.infolist())
     except (OSError, ValueError, zipfile.BadZipFile):
         return 0
-
-
-def is_packed(path: Path) -> bool:
-    """True for a folder or zip file of slices."""
-    return path.is_dir() or ending_of(path, (".zip",)) is not None
 
 
 def header_of(path: Path) -> Header | None:
