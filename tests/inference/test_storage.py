@@ -23,7 +23,7 @@ HIPPOCAMPUS = DEMO / "Dataset004_Hippocampus/imagesTs/hippocampus_042_0000.nii.g
 HEART = DEMO / "Dataset101_SunnybrookLV/imagesTs/SC-HYP-08_ph00_0000.nii.gz"
 
 
-def read(path: Path, spacing_mm: tuple[float, float, float] | None = None, sides: int = 64) -> Image:
+def read(path: Path, spacing_mm: tuple[float, float, float] | None = None, sides: int = 40) -> Image:
     """A real volume cut to its middle, resampled by ITK where a spacing (x, y, z) is given."""
     image = sitk.ReadImage(str(path), sitk.sitkFloat32)
     if spacing_mm is not None:
@@ -79,7 +79,7 @@ def test_any_storage_gives_the_same_prediction_in_space(network, image: Image, i
         intensity=(IntensityRule(kind="percentiles", low=0.5, high=99.5),),
         target_spacing_mm=(depth, height, width) if is_resampled else "native",
         degree_of_anisotropy=0,
-        patch_sizes_voxels={da: (max(32 >> da, 1), 48, 48) for da in range(7)},
+        patch_sizes_voxels={da: (max(24 >> da, 1), 32, 32) for da in range(7)},
         labels=LabelSet(names=("background", "a", "b"), ids=(0, 1, 2)),
         memory_gb=1,
         fingerprint_digest="0",
