@@ -7,7 +7,7 @@ For each share of the training patients and each seed, the same run is made twic
 its scratch twin (same cases, batches, schedule and fresh weights). Both predict the test cases, which neither training
 nor pre-training may have seen. Each run leaves one JSON row in rows.jsonl; runs that have one are not made again, and
 one that was interrupted goes on. Prints the paper's Table 5 (Luo et al. 2024) of these rows, draws it, and says whether
-its three statements hold. The weights must come from images alone, without the test cases: that is for the user to see to.
+its three statements hold. The weights must come from images alone, without the test cases: the user sees to that.
 """
 
 from __future__ import annotations
