@@ -108,7 +108,9 @@ class Corpus:
             what = "cannot be read" if path.is_file() else "not found"
             raise InputError(f"{path}: {what} ({error}); {REMEDY}") from error
         if shape != (image.num_channels, *image.shape) or stored.dtype != IMAGE_DTYPE:
-            raise InputError(f"{path}: is not the image of the index, which has shape {image.shape}; delete it and {REMEDY}")
+            raise InputError(
+                f"{path}: is not the image of the index, which has shape {image.shape}; delete it and {REMEDY}"
+            )
         if not (np.abs(part) <= 1).all():  # NaN is not either
             raise InputError(f"{path}: damaged: holds values outside [-1, 1]; delete it and {REMEDY}")
         box = np.full((image.num_channels, *size), -1, np.float32)
