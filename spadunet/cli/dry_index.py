@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from ..errors import InputError, OutputError
 from ..measure import Amount, Needs
 from .dry_run import at_once, begin, num_working, show, show_needs, size_text, state_of, table, unknown
+from .index_options import COMMAND, check_datasets, require_images
+from .options import find_workers
 
 if TYPE_CHECKING:
     from ..dataset import RawCase
@@ -39,8 +41,6 @@ def show_index(folders: Sequence[tuple[str, Path]], folder: Path, choices: Choic
     from ..pretraining.index import find_sources
     from ..pretraining.make import JOURNAL, is_kept, read_journal
     from ..pretraining.summary import SHEET_PNG
-    from .index import COMMAND, check_datasets, require_images
-    from .options import find_workers
 
     require_writable(folder, dry_run=True)
     begin(COMMAND)

@@ -186,7 +186,7 @@ def modality_of_image(source: Source, image: StoredImage, choices: Choices, data
     names = source.channel_names
     number = image.channel or 0
     channel = names[number] if number < len(names) else ""
-    told = more_telling(modality_in(channel), image.modality, modality_in(source.path.name))
+    told = more_telling(modality_in(channel), source.modality, modality_in(source.path.name))
     if dataset is not None:
         general = dataset.modalities
         told = more_telling(general[0], told) if len(general) == 1 else told

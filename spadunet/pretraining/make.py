@@ -14,22 +14,20 @@ from pydantic import Field
 from ..dicom import in_series, read_series, read_slice
 from ..errors import InputError
 from ..files import write_text
-from ..formats import MAX_COLOURS, files_of, is_dicom, may_be_colour
+from ..formats import MAX_COLOURS, files_of, may_be_colour
 from ..image import MAX_VOXEL_BYTES, Image, read_image
 from ..memory import available_bytes
 from ..record import PositiveShape, PositiveSpacing, Record, digest_of
 from ..sizes import BYTES_PER_DICOM_VALUE, count_values
 from .corpus import SkippedImage, image_path, store_image
-from .modality import UNKNOWN
-from .series import MODALITY, PHOTOMETRIC, modality_of, tags_of
 from .sources import Source
 from .standardise import bytes_to_standardise, frame_weight, standardise
 
 JOURNAL = "sources.jsonl"
 PREPROCESSING = "1"
 """Counts changes of what is stored, so that older images are made again."""
-VOLUMES = ("CT", "MR", "PT", "NM")
-"""DICOM modalities whose frames are slices; those of others are pictures of a film."""
+VOLUMES = ("CT", "CBCT", "MRI", "PET", "SPECT")
+"""Modalities whose frames in one DICOM file are slices; those of others are pictures of a film."""
 
 
 class StoredImage(Record):
@@ -44,8 +42,6 @@ class StoredImage(Record):
     num_channels: int
     weight: Annotated[float, Field(gt=0)] = 1.0
     """1, or that of a frame of a series."""
-    modality: str = UNKNOWN
-    """What DICOM tags say."""
     num_bytes: int
     """Of its file."""
 
@@ -73,7 +69,7 @@ def make_images(source: Source, *, folder: Path) -> Made:
     try:
         for part in parts_of(source):
             try:
-                standard = standardise(part.image, is_inverted=part.is_inverted)
+                standard = standardise(part.image)
             except InputError as error:
                 skipped.append(SkippedImage(source=part.name, reason=f"{part.name}: {error}"))
                 continue
@@ -88,7 +84,6 @@ def make_images(source: Source, *, folder: Path) -> Made:
                     spacing_mm=standard.spacing_mm,
                     num_channels=num_channels,
                     weight=part.weight,
-                    modality=part.modality,
                     num_bytes=image_path(folder, part.key).stat().st_size,
                 )
             )
@@ -104,8 +99,6 @@ class Part:
     image: Image
     key: str
     name: str
-    modality: str = UNKNOWN
-    is_inverted: bool = False
     channel: int | None = None
     weight: float = 1.0
 
@@ -118,18 +111,15 @@ def parts_of(source: Source) -> Iterator[Part]:
     """
     require_memory(source)
     image = read_source(source)
-    tags = tags_of(source.files[0]) if is_dicom(source.files[0]) or source.slices else {}
-    modality, is_inverted = modality_of(tags), tags.get(PHOTOMETRIC) == "MONOCHROME1"
-    array, affine = image.array, image.affine
-    is_file = not source.slices and source.series is None
-    if tags and is_file and array.shape[1] > 1:  # DICOM that lies nowhere
-        if tags.get(MODALITY) in VOLUMES:
+    array, is_colour = image.array, len(image.array) == MAX_COLOURS and may_be_colour(source.files[0])
+    if source.is_film and array.shape[1] > 1:
+        if source.modality.split("/")[0] in VOLUMES:
             raise InputError(
                 f"{source.path}: holds {array.shape[1]} frames, whose places are not read; convert it, as dcm2niix does"
             )
         arrays = [array[:, number : number + 1] for number in range(array.shape[1])]
         weights = [frame_weight(len(arrays))] * len(arrays)
-    elif len(array) == 1 or (len(array) == MAX_COLOURS and (not is_file or may_be_colour(source.path) or bool(tags))):
+    elif len(array) == 1 or is_colour or source.series or source.is_film or source.slices:
         arrays, weights = [array], [1.0]
     else:
         arrays = [array[number : number + 1] for number in range(len(array))]
@@ -137,11 +127,9 @@ def parts_of(source: Source) -> Iterator[Part]:
     for number, (part, weight) in enumerate(zip(arrays, weights, strict=True)):
         is_one = len(arrays) == 1
         yield Part(
-            image=Image(array=part, affine=affine),
+            image=Image(array=part, affine=image.affine),
             key=source.key if is_one else f"{source.key}+{number:03}",
             name=source.name if is_one else f"{source.name}#{number}",
-            modality=modality,
-            is_inverted=is_inverted,
             channel=None if is_one else number,
             weight=weight,
         )

@@ -12,7 +12,7 @@ from .corpus import SkippedImage
 from .modality import DICOM_MODALITIES, UNKNOWN, modality_in, more_telling
 from .sources import DicomFiles, Source, key_of, starts_as_dicom
 
-MODALITY, PHOTOMETRIC = "0008|0060", "0028|0004"
+MODALITY = "0008|0060"
 NO_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "SR", "KO", "REG")
 """DICOM modalities that are made of images, and are none."""
 
@@ -35,21 +35,26 @@ def look_into(item: DicomFiles) -> Look:
             member = read_slice(path)
             if member is not None:
                 slices.append(member)
-            elif tags_of(path).get(MODALITY) not in NO_IMAGES:
+            elif (tags := tags_of(path)).get(MODALITY) not in NO_IMAGES:
                 place = f"{item.place}/{path.name}".removeprefix("./")
-                sources.append(Source(dataset=item.dataset, path=path, key=key_of(item.dataset, place)))
+                key = key_of(item.dataset, place)
+                sources.append(
+                    Source(dataset=item.dataset, path=path, key=key, modality=modality_of(tags), is_film=True)
+                )
         except InputError as error:
             skipped.append(SkippedImage(source=str(path), reason=str(error)))
     for series in in_series(slices):
         paths = tuple(member.path for member in series.slices)
-        if tags_of(paths[0]).get(MODALITY) in NO_IMAGES:
+        tags = tags_of(paths[0])
+        if tags.get(MODALITY) in NO_IMAGES:
             continue
         path = item.path if len(paths) > 1 else paths[0]
         if series.problem:
             skipped.append(SkippedImage(source=str(path), reason=series.problem))
             continue
         place = f"{item.place}/{series.file_stem if len(paths) > 1 else path.name}".removeprefix("./")
-        sources.append(Source(dataset=item.dataset, path=path, key=key_of(item.dataset, place), slices=paths))
+        key = key_of(item.dataset, place)
+        sources.append(Source(dataset=item.dataset, path=path, key=key, slices=paths, modality=modality_of(tags)))
     return Look(sources=tuple(sources), skipped=tuple(skipped))
 
 
@@ -57,8 +62,7 @@ def look_into_zip(item: DicomFiles) -> Look:
     """The series of a zip file."""
     try:
         with opened(item.path) as folder:
-            series = find_series(folder)
-            kept = [it for it in series if tags_of(it.slices[0].path).get(MODALITY) not in NO_IMAGES]
+            series = [(it, tags_of(it.slices[0].path)) for it in find_series(folder)]
     except InputError as error:
         return Look(sources=(), skipped=(SkippedImage(source=str(item.path), reason=str(error)),))
     if not series:
@@ -71,15 +75,17 @@ def look_into_zip(item: DicomFiles) -> Look:
                 path=item.path,
                 key=key_of(item.dataset, f"{item.place[:-4]}/{it.file_stem}"),
                 series=it.file_stem,
+                modality=modality_of(tags),
             )
-            for it in kept
+            for it, tags in series
+            if tags.get(MODALITY) not in NO_IMAGES
         ),
         skipped=(),
     )
 
 
 def tags_of(path: Path) -> dict[str, str]:
-    """Modality, kind of grey and description of a DICOM file; nothing of another.
+    """Modality and description of a DICOM file; nothing of another.
 
     Raises:
         InputError: if it cannot be read as an image.
@@ -87,7 +93,7 @@ def tags_of(path: Path) -> dict[str, str]:
     if not (ending_of(path, (DICOM_ENDING,)) or starts_as_dicom(path)):
         return {}
     reader = open_reader(path)
-    keys = [key for key in (MODALITY, PHOTOMETRIC, SERIES_DESCRIPTION) if reader.HasMetaDataKey(key)]
+    keys = [key for key in (MODALITY, SERIES_DESCRIPTION) if reader.HasMetaDataKey(key)]
     return {key: printable(reader.GetMetaData(key)) for key in keys}
 
 

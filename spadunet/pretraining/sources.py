@@ -16,6 +16,7 @@ from ..dicom import DICOM_MAGIC
 from ..errors import InputError
 from ..formats import DICOM_ENDING, IMAGE_ENDINGS, ending_of
 from ..record import digest_of
+from .modality import UNKNOWN
 
 PASSED_FOLDERS = re.compile(
     r"(images|labels)(Ts|Va?l)|(labels?|masks?|segmentations?|segs?|gts?|ground_?truths?)(Tr)?", re.I
@@ -42,6 +43,10 @@ class Source:
     """File stem of a DICOM series in a zip file."""
     channel_names: tuple[str, ...] = ()
     """What dataset.json calls the channels that the file holds."""
+    modality: str = UNKNOWN
+    """What DICOM tags say."""
+    is_film: bool = False
+    """A DICOM file that says of no place: its frames are pictures."""
 
     @property
     def name(self) -> str:

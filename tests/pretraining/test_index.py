@@ -75,11 +75,16 @@ def test_raw_datasets_give_their_training_images_and_never_test_images_or_labels
 
 
 def test_volumes_are_turned_and_scaled_and_keep_their_spacing(tmp_path: Path):
-    done = index(tmp_path / "corpus", SUNNYBROOK)
+    folder = tmp_path / "heart"
+    (folder / "imagesTr").mkdir(parents=True)
+    for path in sorted((SUNNYBROOK / "imagesTr").iterdir())[:2]:
+        shutil.copy(path, folder / "imagesTr")
+    shutil.copy(SUNNYBROOK / "dataset.json", folder)
+    done = index(tmp_path / "corpus", folder)
     assert {image.modality for image in done.index.images} == {"MRI"}  # of dataset.json
     assert {image.da for image in done.index.images} == {2}
     corpus = load_corpus(tmp_path / "corpus")
-    for image in corpus.training[:2]:
+    for image in corpus.index.images:
         box = corpus.read_box(image, (0, 0, 0), image.shape)
         assert image.spacing_mm == pytest.approx((8, 1.25, 1.25))
         assert (box.min(), box.max()) == (-1, 1)
@@ -153,14 +158,37 @@ def test_dicom_series_files_and_pictures_are_told_apart(tmp_path: Path):
     ultrasound = sitk.GetImageFromArray(colour, isVector=True)
     ultrasound.SetMetaData("0008|0060", "US")
     sitk.WriteImage(ultrasound, str(folder / "us.dcm"))
-    write_slice(folder / "negative.dcm", noise(20, 24), {"0008|0060": "DX", "0028|0004": "MONOCHROME1"}, (1, 1))
-    (folder / "study/damaged.dcm").write_bytes(b"no DICOM")
+    write_slice(folder / "film.dcm", noise(20, 24), {"0008|0060": "DX"}, (1, 1))
     (folder / "study/notes.txt").write_text("no image")
     shutil.make_archive(str(folder / "packed"), "zip", folder / "study")
+    (folder / "study/damaged.dcm").write_bytes(b"no DICOM")
     done = index(tmp_path / "corpus", folder)
     found = sorted((image.modality, image.shape[0]) for image in done.index.images)
-    assert found[:4] == [("CT", 4), ("MRI/T2", 3), ("RGB/US", 1), ("gray/XR", 1)]
-    assert all("damaged" in problem.reason for problem in done.index.skipped)
+    assert found == [("CT", 4), ("CT", 4), ("MRI/T2", 3), ("MRI/T2", 3), ("RGB/US", 1), ("gray/XR", 1)]
+    assert sum("packed.zip#" in image.source for image in done.index.images) == 2
+    (problem,) = done.index.skipped
+    assert "damaged.dcm: damaged DICOM file" in problem.reason
+
+
+def test_a_dicom_image_whose_largest_value_is_black_is_turned_round(tmp_path: Path):
+    pydicom = pytest.importorskip("pydicom")
+    plane = noise(20, 24)
+    write_slice(tmp_path / "films/a.dcm", plane, {"0008|0060": "DX"}, (1, 1))
+    film = pydicom.dcmread(tmp_path / "films/a.dcm")
+    film.PhotometricInterpretation = "MONOCHROME1"
+    film.save_as(tmp_path / "films/a.dcm")
+    (image,) = index(tmp_path / "corpus", tmp_path / "films").index.images
+    box = load_corpus(tmp_path / "corpus").read_box(image, (0, 0, 0), image.shape)[0, 0]
+    assert np.corrcoef(box.ravel(), plane.ravel())[0, 1] < -0.99
+
+
+def test_frames_of_a_dicom_film_are_pictures_that_share_a_weight(tmp_path: Path):
+    film = sitk.GetImageFromArray(noise(3, 20, 24, high=250).astype(np.uint8))
+    film.SetMetaData("0008|0060", "US")
+    (tmp_path / "films").mkdir()
+    sitk.WriteImage(film, str(tmp_path / "films/a.dcm"))
+    images = index(tmp_path / "corpus", tmp_path / "films").index.images
+    assert [(image.modality, image.shape, image.weight) for image in images] == [("gray/US", (1, 20, 24), 5 / 9)] * 3
 
 
 def test_bad_images_are_named_with_the_reason_and_the_others_are_there(images: Path, tmp_path: Path):
@@ -197,7 +225,7 @@ def test_an_image_larger_than_the_memory_is_refused_by_a_line(
     write(images / "giant.nii.gz", np.broadcast_to(np.arange(200, dtype=np.int16), (40, 200, 200)))
     monkeypatch.setattr(make, "available_bytes", lambda: 5_000_000)
     (problem,) = index(tmp_path / "corpus", images).index.skipped
-    assert "giant.nii.gz: 1,600,000 voxels take about 0.016 GB of memory, and 0.005 GB are free" in problem.reason
+    assert "giant.nii.gz: 1,600,000 voxels take about 0.0256 GB of memory, and 0.005 GB are free" in problem.reason
 
 
 def test_a_folder_that_shrinks_while_it_is_indexed_loses_that_image_only(images: Path, tmp_path: Path):
