@@ -208,15 +208,12 @@ class CropMaker(Dataset):
         self.corpus, self.rule, self.seed = corpus, rule, seed
         self.images = corpus.training
 
-    def __getitem__(self, draw: Draw) -> Crop:
-        """Read and augment.
+    def __getitem__(self, draw: Draw) -> Crop | InputError:
+        """Read and augment; the error, not raised, if no image of the corpus can be read any more.
 
         An image that cannot be read is replaced by another, drawn from the draw's number, so that all ranks and every
         resumed run agree: of the same DA, at scale 1; where none of these is left either, of another DA, whose slices
         are taken as if they lay as far apart as the batch's.
-
-        Raises:
-            InputError: if no image of the corpus can be read any more.
         """
         unreadable: dict[str, str] = {}
         for image, scales in self.candidates(draw):
@@ -230,7 +227,7 @@ class CropMaker(Dataset):
                 continue
             crop = change_intensities(crop, generator_of(self.seed, draw.number, "intensity"))
             return Crop(draw=draw, image=crop, name=image.key, unreadable=unreadable)
-        raise InputError(f"{self.corpus.folder}: none of its {len(self.images)} images can be read any more")
+        return InputError(f"{self.corpus.folder}: none of its {len(self.images)} images can be read any more")
 
     def candidates(self, draw: Draw) -> Iterator[tuple[CorpusImage, tuple[float, float, float]]]:
         """Images for a draw, best first, and the scales (depth, height, width) to read them at."""
@@ -249,7 +246,7 @@ class BatchLoader:
         self.part_size = part_size
         self.unreadable: dict[str, str] = {}
         """Images that could not be read so far, by key, and why."""
-        self.crops: DataLoader[Crop] = DataLoader(
+        self.crops: DataLoader[Crop | InputError] = DataLoader(
             maker,
             batch_size=None,
             sampler=itertools.chain.from_iterable(parts),
@@ -267,8 +264,7 @@ class BatchLoader:
         """
         crops = iter(self.crops)
         try:
-            while part := list(itertools.islice(crops, self.part_size)):
-                self.note_unreadable(part)
+            while part := [self.checked(crop) for crop in itertools.islice(crops, self.part_size)]:
                 yield join(part)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
@@ -278,17 +274,15 @@ class BatchLoader:
                 "machine more memory, in a container shared memory too"
             ) from error
 
-    def note_unreadable(self, part: Sequence[Crop]) -> None:
-        """Warn once an image."""
-        for crop in part:
-            for key, reason in crop.unreadable.items():
-                if key not in self.unreadable:
-                    self.unreadable[key] = reason
-                    log.warning(
-                        "%s; another image takes its place (%d of the corpus could not be read so far)",
-                        reason,
-                        len(self.unreadable),
-                    )
+    def checked(self, crop: Crop | InputError) -> Crop:
+        """The crop, after a warning for each image that could not be read for the first time."""
+        if isinstance(crop, InputError):
+            raise crop
+        for key, reason in crop.unreadable.items():
+            if key not in self.unreadable:
+                self.unreadable[key] = reason
+                log.warning("%s; another image takes its place (%d unreadable so far)", reason, len(self.unreadable))
+        return crop
 
 
 def load_batches(
