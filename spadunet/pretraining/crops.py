@@ -1,7 +1,7 @@
 """One augmented crop of a stored image: a place, one resampling, then intensities (Luo et al. 2024, appendix C).
 
-All geometry (place, scale, rotation) is drawn first and composed, so that an image is interpolated once, from real voxels
-wherever the image has them, and not at all where nothing is scaled or rotated.
+All geometry (place, scale, rotation) is drawn first and composed, so that an image is interpolated once, from real
+voxels wherever the image has them, and not at all where nothing is scaled or rotated.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def as_shape(sides: np.ndarray) -> Shape:
 def resample(box: Tensor, placement: Placement, centre: np.ndarray) -> Tensor:
     """Interpolate a crop (C, *size) from a box (C, d, h, w) of stored voxels, linearly along each axis; 0 outside.
 
-    Where nothing is tilted, plane and depth are interpolated one after the other, which is the same and ten times faster.
+    Where nothing is tilted, plane and depth are interpolated one after the other: the same, and ten times faster.
 
     Args:
         centre: of the crop, in voxels of the box.

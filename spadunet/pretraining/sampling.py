@@ -278,12 +278,13 @@ class BatchLoader:
         try:
             while part := [self.checked(crop) for crop in itertools.islice(crops, self.part_size)]:
                 yield join(part)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, OSError, EOFError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
+            reason = str(error).partition("\n")[0] or type(error).__name__
             raise OutputError(
-                f"a worker process that makes crops died ({first_line(error)}); use fewer --num-workers, or give the "
-                "machine more memory, in a container shared memory too"
+                f"a worker process that makes crops died ({reason}); use fewer --num-workers, or give the machine more "
+                "memory, in a container shared memory too"
             ) from error
 
     def checked(self, crop: Crop | InputError) -> Crop:
@@ -347,7 +348,3 @@ def begin_worker(number: int) -> None:
     blosc2.set_nthreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-
-def first_line(error: BaseException) -> str:
-    """An error's text, as far as it goes on one line."""
-    return str(error).splitlines()[0]

@@ -204,7 +204,7 @@ def test_only_the_box_of_a_crop_is_read_and_few_slices(shape, monkeypatch):
         read_crop(corpus, image, placement, 96)  # type: ignore[arg-type]
     for first, size in corpus.boxes:
         assert size[0] <= 96
-        assert all(0 <= f and f + s <= n for f, s, n in zip(first, size, shape, strict=True))
+        assert all(f >= 0 and f + s <= n for f, s, n in zip(first, size, shape, strict=True))
     assert max(size[0] for _, size in corpus.boxes) > (90 if shape[0] == 400 else 49)
 
 

@@ -106,7 +106,7 @@ def test_scales_lie_within_their_limits_and_small_images_are_enlarged(tmp_path):
         assert lowest <= scaled.min() < lowest + 0.02 and highest - 0.02 < scaled.max() <= highest
         deep = draws[4][keys == key]
         assert np.mean(deep != 1) == pytest.approx(0 if key == "thick" else 0.3, abs=0.03)
-        assert 0.8 <= deep.min() and deep.max() <= 1.25
+        assert deep.min() >= 0.8 and deep.max() <= 1.25
 
 
 def test_images_are_drawn_by_weight_with_replacement(tmp_path):
