@@ -2,10 +2,11 @@
 
     python benchmarks/sampling.py CORPUS [--tokens 8 4] [--workers 0 1 2] [--crops-per-second 20] [--steps 30]
 
-CORPUS is a folder that spadunet_index made; --tokens are those of a crop in plane and in depth (tokenizer 8 4, ViT 10 5).
-The first table is milliseconds of one core a crop, by degree of anisotropy, and crops a second by number of worker
-processes, as fast as they come. The second is the mixed stream against a learner of --crops-per-second: the share of its time that it waits, and the memory of all
-processes together. The last line is how long a resumed run looks for its place in the stream.
+CORPUS is a folder that spadunet_index made; --tokens are those of a crop in plane and in depth (tokenizer 8 4, ViT
+10 5). The first table is milliseconds of one core a crop, by degree of anisotropy, and crops a second by number of
+worker processes, as fast as they come. The second is the mixed stream against a learner of --crops-per-second: the
+share of its time that it waits, and the memory of all processes together. The last line is how long a resumed run looks
+for its place in the stream.
 """
 
 from __future__ import annotations

@@ -21,18 +21,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import InputError, OutputError
-from ..spacing import MAX_DA, RATIO_TOLERANCE, Shape
+from ..spacing import MAX_DA, Shape
 from .corpus import Corpus, CorpusImage
-from .crops import NEARLY_ISOTROPIC, change_intensities, draw_intensities, place_crop, read_crop
+from .crops import change_intensities, draw_intensities, place_crop, read_crop
+from .rounds import ImageTable, degrees_of_anisotropy, draw_round
 
 PATCH_SIZE = 16
 """Voxels a token, per axis, of images that are not anisotropic."""
-ROUND_SIZE = 16384
-"""Draws that are made at once."""
-SCALE_PLANE_SHARE, SCALE_PLANE = 0.5, (0.75, 2.0)
-"""Share of crops that are scaled in plane, and by how much; above 1 they see more of the image."""
-SCALE_DEPTH_SHARE, SCALE_DEPTH = 0.3, (0.8, 1.25)
-"""As in plane, of images that are nearly isotropic."""
 MAX_READ = 1.5
 """Slices that are read for a crop at most, as a share of the rule's base depth."""
 BATCHES_AHEAD = 2
@@ -91,15 +86,14 @@ def draw_batches(
 
     Images are drawn by weight, with replacement, and wait with others of their DA until a batch of them is full. What
     waits at the end of a round stays for the next.
-
-    Raises:
-        InputError: if no image may be drawn.
     """
     table = ImageTable.of(corpus)
     waiting = np.empty((5, 0))
     step = 0
     for round_number in itertools.count():
-        drawn = np.concatenate([waiting, draw_round(table, rule, seed, round_number)], axis=1)
+        drawn = np.concatenate(
+            [waiting, draw_round(table, rule.side, round_number, generator_of(seed, round_number, "round"))], axis=1
+        )
         full, left = [], []
         for da in range(MAX_DA + 1):
             bucket = np.flatnonzero(drawn[2] == da)
@@ -115,65 +109,6 @@ def draw_batches(
                 for number, image, da, scale_plane, scale_depth in drawn[:, batch].T.tolist()
             )
         step += len(batches)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageTable:
-    """What the draws need to know of N images."""
-
-    shares: np.ndarray
-    """(N,) float64, sum of the weights up to and including each image."""
-    ratio: np.ndarray
-    """(N,) float64, how many times as far apart slices are as pixels."""
-    num_slices: np.ndarray
-    """(N,) int64."""
-    side: np.ndarray
-    """(N,) int64, the smaller of height and width in voxels."""
-
-    @classmethod
-    def of(cls, corpus: Corpus) -> ImageTable:
-        """The images to train on.
-
-        Raises:
-            InputError: if there are none with a weight.
-        """
-        images = corpus.training
-        weights = np.array([image.weight for image in images], float)
-        if not weights.any():
-            raise InputError(f"{corpus.folder}: no image with a weight above 0 to train on")
-        shapes = np.array([image.shape for image in images])
-        spacings = np.array([image.spacing_mm for image in images])
-        return cls(
-            shares=np.cumsum(weights),
-            ratio=spacings[:, 0] / spacings[:, 1:].min(1),
-            num_slices=shapes[:, 0],
-            side=shapes[:, 1:].min(1),
-        )
-
-
-def draw_round(table: ImageTable, rule: CropRule, seed: int, round_number: int) -> np.ndarray:
-    """(5, ROUND_SIZE) float64: number, image, DA, scale in plane and in depth of draws by weight, with replacement.
-
-    The scale in plane lies between 0.75 and what the image fills, but 2 at most: a small image is enlarged.
-    """
-    generator = generator_of(seed, round_number, "round")
-    chance, is_scaled, scale, is_scaled_deep, scale_deep = generator.random((5, ROUND_SIZE))
-    last = np.searchsorted(table.shares, table.shares[-1])
-    image = np.minimum(np.searchsorted(table.shares, chance * table.shares[-1], side="right"), last)
-    ratio, is_flat = table.ratio[image], table.num_slices[image] == 1
-    lowest, highest = SCALE_PLANE[0], np.minimum(table.side[image] / rule.side, SCALE_PLANE[1])
-    scale_plane = np.where(is_scaled < SCALE_PLANE_SHARE, lowest + scale * (highest - lowest), 1.0)
-    scales_depth = (is_scaled_deep < SCALE_DEPTH_SHARE) & (ratio <= NEARLY_ISOTROPIC) & ~is_flat
-    lowest, highest = SCALE_DEPTH
-    scale_depth = np.where(scales_depth, lowest + scale_deep * (highest - lowest), 1.0)
-    da = np.where(is_flat, MAX_DA, degrees_of_anisotropy(ratio * scale_depth / scale_plane))
-    numbers = round_number * ROUND_SIZE + np.arange(ROUND_SIZE)
-    return np.stack([numbers, image, da, scale_plane, scale_depth])
-
-
-def degrees_of_anisotropy(ratio: np.ndarray) -> np.ndarray:
-    """`spacing.degree_of_anisotropy` of many ratios s_slice / s_plane at once."""
-    return np.clip(np.floor(np.log2(ratio * (1 + RATIO_TOLERANCE))), 0, MAX_DA).astype(int)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,7 +255,7 @@ def load_batches(
         num_workers: processes that make crops; 0 for this one.
 
     Raises:
-        InputError: if ranks cannot share a batch evenly, or no image may be drawn.
+        InputError: if ranks cannot share a batch evenly.
     """
     if batch_size < 1 or batch_size % world_size:
         raise InputError(f"--batch-size {batch_size}: must be a multiple of the number of ranks, {world_size}")

@@ -16,14 +16,12 @@ from small_corpus import make_corpus, noise
 
 from spadunet.errors import InputError, OutputError
 from spadunet.pretraining.corpus import Corpus, image_path, store_image
+from spadunet.pretraining.rounds import ROUND_SIZE, ImageTable, draw_round
 from spadunet.pretraining.sampling import (
-    ROUND_SIZE,
     CropRule,
     Draw,
     ImageBatch,
-    ImageTable,
     draw_batches,
-    draw_round,
     generator_of,
     load_batches,
 )
@@ -95,7 +93,7 @@ def test_scales_lie_within_their_limits_and_small_images_are_enlarged(tmp_path):
             "thick": (noise(1, 4, 24, 24), (1.6, 1, 1)),
         },
     )
-    draws = draw_round(ImageTable.of(corpus), SMALL, seed=0, round_number=3)
+    draws = draw_round(ImageTable.of(corpus), SMALL.side, 3, generator_of(0, 3, "round"))
     assert draws[0].tolist() == list(range(3 * ROUND_SIZE, 4 * ROUND_SIZE))
     keys = np.array([image.key for image in corpus.training])[draws[1].astype(int)]
     in_plane = {"large": (0.75, 2.0), "fits": (0.75, 1.5), "small": (0.5, 0.75), "thick": (0.75, 1.5)}
@@ -112,7 +110,7 @@ def test_scales_lie_within_their_limits_and_small_images_are_enlarged(tmp_path):
 def test_images_are_drawn_by_weight_with_replacement(tmp_path):
     images = {key: (noise(1, 4, 8, 8), (1, 1, 1)) for key in ("once", "thrice")}
     corpus = make_corpus(tmp_path, images, weights={"once": 0.5, "thrice": 1.5})
-    draws = draw_round(ImageTable.of(corpus), SMALL, seed=0, round_number=0)
+    draws = draw_round(ImageTable.of(corpus), SMALL.side, 0, generator_of(0, 0, "round"))
     assert np.mean(draws[1] == 1) == pytest.approx(0.75, abs=0.01)
 
 
@@ -120,7 +118,9 @@ def test_batches_take_the_draws_of_a_degree_in_order_and_none_is_lost_between_ro
     batch_size = 700
     batches = first_batches(corpus, 70, batch_size=batch_size)  # three rounds
     table = ImageTable.of(corpus)
-    draws = np.concatenate([draw_round(table, SMALL, 1, number) for number in range(4)], axis=1)
+    draws = np.concatenate(
+        [draw_round(table, SMALL.side, number, generator_of(1, number, "round")) for number in range(4)], axis=1
+    )
     filled_by = [batch[-1].number for batch in batches]
     assert filled_by == sorted(filled_by)
     assert filled_by[-1] > 2 * ROUND_SIZE
