@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from spadunet.network.rope import rotation_of
 from spadunet.network.build import VIT_PRESETS, build_vit
+from spadunet.network.rope import rotation_of
 from spadunet.network.spad_conv import convolve_patches
 from spadunet.network.vit import SpadViT, resize_positions
 
