@@ -21,6 +21,7 @@ from ..labels import LabelSet
 from ..network.heads import SegmentationNetwork, SegmentationTask
 from .curves import Curves
 from .loss import deep_loss
+from .optimiser import make_optimiser
 from .patches import Batch, BatchStream, TrainingTask
 from .schedule import learning_rate
 from .state import Progress, checkpoint_path, load_state, read_progress, save_state
@@ -49,6 +50,8 @@ class RunOptions:
     precision: torch.dtype
     num_workers: int
     checkpoint_minutes: float
+    spares_vectors: bool = False
+    """Weight decay leaves out norms, biases, tokens and positions."""
 
 
 class JointNetwork(nn.Module):
@@ -86,8 +89,8 @@ def train_network(
     """
     checkpoint = checkpoint_path(folder)
     network.to(options.device).train()
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+    optimiser = make_optimiser(
+        network, options.learning_rate, options.weight_decay, spares_vectors=options.spares_vectors
     )
     step, seconds = 0, 0.0
     if checkpoint.is_file():
