@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from spadunet.network.build import build_task
 from spadunet.network.decay import parameter_groups
+from spadunet.network.heads import SegmentationTask
 from spadunet.network.unet import SpadUNet
 from spadunet.network.vit import SpadViT
 
@@ -33,7 +33,7 @@ def test_matrices_and_kernels_of_a_vit_decay_and_nothing_else():
 
 
 def test_kernels_of_a_unet_and_of_a_task_decay_and_their_norms_and_biases_do_not():
-    for module in (SpadUNet([8, 16], [1, 1]), build_task(2, 3, preset="tiny")):
+    for module in (SpadUNet([8, 16], [1, 1]), SegmentationTask(2, 3, [8, 16])):
         decayed, kept = decayed_names(module)
         parameters = dict(module.named_parameters())
         assert all(parameters[name].ndim >= 2 for name in decayed)
