@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
 
 from ..errors import InputError, OutputError
 
@@ -115,10 +117,8 @@ def open_ranks(device: torch.device) -> Iterator[Ranks]:
     share_cores()
     # Control words go by gloo also where gradients go by nccl: they then wait for no GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    store, _, _ = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
-    dist.init_process_group(
-        backend, store=dist.PrefixStore("group", store), rank=ranks.rank, world_size=ranks.world_size, timeout=TIMEOUT
-    )
+    store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
+    dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world_size, timeout=TIMEOUT)
     try:
         yield ranks
     except (Exception, KeyboardInterrupt) as error:
@@ -127,7 +127,7 @@ def open_ranks(device: torch.device) -> Iterator[Ranks]:
     dist.destroy_process_group()
 
 
-def end_together(error: BaseException, ranks: Ranks, store: dist.Store) -> BaseException:
+def end_together(error: BaseException, ranks: Ranks, store: Store) -> BaseException:
     """What this rank leaves with after an error: the error itself, or an exit without a word where another tells."""
     said = f"{type(error).__name__}: {error}"
     code = {InputError: 2, KeyboardInterrupt: 130}.get(type(error), 1)

@@ -6,10 +6,14 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..files import atomic_path, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CSV_FILE, PNG_FILE, TENSORBOARD_FOLDER = "curves.csv", "curves.png", "tensorboard"
 SMOOTHING_STEPS = 50
@@ -104,17 +108,17 @@ def draw(folder: Path, measures: Sequence[str], by: str) -> None:
     from matplotlib import pyplot
 
     rows = read_rows(folder / CSV_FILE)
-    num_panels = len(measures) + 1
     figure, panels = pyplot.subplots(
-        num_panels,
+        len(measures) + 1,
         sharex=True,
-        figsize=(8, 2 + 4 / num_panels * len(measures) ** 0.8),
+        figsize=(8, 3.5 + 2.5 * len(measures)),
         height_ratios=(3,) * len(measures) + (1,),
     )
     for panel, name in zip(panels, measures, strict=False):
         for line in sorted({row[by] if by else "" for row in rows}):
             own = [row for row in rows if (row[by] if by else "") == line and row[name]]
-            plot_smooth(panel, *(np.array([float(row[key]) for row in own]) for key in ("minutes", name)), line)
+            minutes, values = (np.array([float(row[key]) for row in own]) for key in ("minutes", name))
+            plot_smooth(panel, minutes, values, line)
         panel.set_ylabel(name.replace("_", " "))
         if by:
             panel.legend()
@@ -128,7 +132,7 @@ def draw(folder: Path, measures: Sequence[str], by: str) -> None:
     pyplot.close(figure)
 
 
-def plot_smooth(panel, minutes: np.ndarray, values: np.ndarray, label: str) -> None:
+def plot_smooth(panel: Axes, minutes: np.ndarray, values: np.ndarray, label: str) -> None:
     """A pale line of the values, a strong one of their running mean."""
     if not len(values):
         return

@@ -146,7 +146,7 @@ def run_steps(
             stack.enter_context(contextlib.closing(journal))
         start = time.monotonic() - seconds
         last_save = last_show = now = time.monotonic()
-        is_over = False
+        is_over = 0.0
         while options.share_done(step, seconds) < 1 and not is_over:
             before = now
             try:
@@ -187,7 +187,7 @@ def run_steps(
                     show(step)
                 last_show = now
         (is_over,) = company.largest([is_stopped()])
-        progress = save(is_finished=not is_over)
+        progress = save(is_finished=is_over == 0)
     if is_over:
         raise KeyboardInterrupt
     if show is not None and company.is_first:
