@@ -50,7 +50,8 @@ FOLDER = Path(sys.argv[1])
 
 def work() -> int:
     """The run."""
-    what, step, chosen = (*sys.argv[2:], "", "0", "0")[:3]
+    words = sys.argv[2:]
+    what, step, chosen = (*words, *("", "0", "0")[len(words) :])
     with open_ranks(torch.device("cpu")) as ranks:
         if what == "missing":
             raise InputError(f"{FOLDER}: no corpus")

@@ -110,7 +110,9 @@ class Corpus:
             what = "cannot be read" if path.is_file() else "not found"
             raise InputError(f"{path}: {what} ({error}); {REMEDY}") from error
         if shape != (image.num_channels, *image.shape) or stored.dtype != IMAGE_DTYPE:
-            raise InputError(f"{path}: is not the image of the index, which has shape {image.shape}; delete it and {REMEDY}")
+            raise InputError(
+                f"{path}: is not the image of the index, which has shape {image.shape}; delete it and {REMEDY}"
+            )
         if (part.view(np.uint16) & 0x7FFF).max(initial=0) > ONE_AS_BITS:  # ten times faster than comparing float16
             raise InputError(f"{path}: damaged: holds values outside [-1, 1]; delete it and {REMEDY}")
         box = np.full((image.num_channels, *size), -1, np.float32)

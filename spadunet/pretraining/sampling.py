@@ -347,4 +347,3 @@ def begin_worker(number: int) -> None:
     torch.set_num_threads(1)
     blosc2.set_nthreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
