@@ -1,13 +1,16 @@
-"""A preset's name to a network, the same for every dataset."""
+"""A backbone's and a preset's name to a network, the same for every dataset."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .discriminator import SpadDiscriminator
 from .heads import SegmentationTask
+from .pyramid import SpadViTUNet
 from .tokenizer import SpadTokenizer
 from .unet import SpadUNet
+from .vit import SpadViT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,26 @@ steps of four patches, validation Dice is 0.868 with it and 0.876 without.
 """
 
 
-def build_backbone(preset: str) -> SpadUNet:
+@dataclass(frozen=True, kw_only=True)
+class ViTSize:
+    """Channels, blocks, attention heads, and channels inside the feed-forward networks."""
+
+    width: int
+    depth: int
+    num_heads: int
+    hidden_width: int
+
+
+VIT_PRESETS = {
+    "tiny": ViTSize(width=192, depth=6, num_heads=3, hidden_width=512),
+    "small": ViTSize(width=384, depth=12, num_heads=6, hidden_width=1024),
+    "base": ViTSize(width=768, depth=12, num_heads=12, hidden_width=2048),
+    "large": ViTSize(width=1024, depth=24, num_heads=16, hidden_width=2730),
+}
+"""`base` and `large` are EVA-02's."""
+
+
+def build_unet(preset: str) -> SpadUNet:
     """The SPAD U-Net of a preset.
 
     Raises:
@@ -43,12 +65,49 @@ def build_backbone(preset: str) -> SpadUNet:
     return SpadUNet(size.widths, size.num_blocks)
 
 
-def build_task(num_channels: int, num_outputs: int, preset: str) -> SegmentationTask:
-    """A fresh segmentation task for the backbone of a preset.
+def build_vit(preset: str) -> SpadViT:
+    """The SPAD-ViT of a preset, as it is pre-trained.
 
     Raises:
         KeyError: if there is no such preset.
     """
+    size = VIT_PRESETS[preset]
+    return SpadViT(width=size.width, depth=size.depth, num_heads=size.num_heads, hidden_width=size.hidden_width)
+
+
+def build_vit_unet(preset: str) -> SpadViTUNet:
+    """The SPAD-ViT of a preset with pyramid, convolution path and the decoder of the preset's U-Net.
+
+    Raises:
+        KeyError: if there is no such preset.
+    """
+    size = UNET_PRESETS[preset]
+    num_blocks = [min(number, 1) for number in size.num_blocks[:2]]
+    return SpadViTUNet(build_vit(preset), size.widths, num_blocks)
+
+
+Backbone = SpadUNet | SpadViTUNet
+BACKBONES: dict[str, Callable[[str], Backbone]] = {"spad_unet": build_unet, "spad_vit": build_vit_unet}
+"""Every backbone that a model can have, by the name in its model.json."""
+
+
+def build_backbone(backbone: str, preset: str) -> Backbone:
+    """A backbone for segmentation: `forward(x, da)` gives decoded maps, finest first, with `widths` channels.
+
+    Raises:
+        KeyError: if there is no such backbone or preset.
+    """
+    return BACKBONES[backbone](preset)
+
+
+def build_task(num_channels: int, num_outputs: int, backbone: str, preset: str) -> SegmentationTask:
+    """A fresh segmentation task for a backbone; every backbone's decoder is as wide as the U-Net of its preset.
+
+    Raises:
+        KeyError: if there is no such backbone or preset.
+    """
+    if backbone not in BACKBONES:
+        raise KeyError(backbone)
     size = UNET_PRESETS[preset]
     return SegmentationTask(num_channels, num_outputs, size.widths[: size.num_heads])
 

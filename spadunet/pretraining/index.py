@@ -133,9 +133,7 @@ def index_images(
         return None
     index = CorpusIndex(name=name, images=tuple(entries), skipped=tuple(problems))
     write_record(folder / CORPUS_JSON, index)
-    return Indexed(
-        index=index, num_made=len(done), num_kept=len(sources) - len(todo), left_out=left_out
-    )
+    return Indexed(index=index, num_made=len(done), num_kept=len(sources) - len(todo), left_out=left_out)
 
 
 def end_last_line(path: Path) -> None:
@@ -180,9 +178,7 @@ def entries_of(
     return sorted(entries, key=lambda entry: entry.key), left_out
 
 
-def modality_of_image(
-    source: Source, image: StoredImage, choices: Choices, dataset: ManifestDataset | None
-) -> str:
+def modality_of_image(source: Source, image: StoredImage, choices: Choices, dataset: ManifestDataset | None) -> str:
     """What the user says; else the one that the manifest says; else channel name, DICOM tags and file name together."""
     said = choices.modalities.get(source.dataset, choices.modality)
     if said is not None:
@@ -213,8 +209,4 @@ def hold_out(entries: Sequence[CorpusImage], seed: int) -> list[CorpusImage]:
             generator = np.random.default_rng([seed, *"\0".join(group).encode()])
             weights = np.array([member.weight for member in members])
             chosen.add(members[int(generator.choice(len(members), p=weights / weights.sum()))].key)
-    return [
-        entry.model_copy(update={"is_held_out": True}) if entry.key in chosen else entry for entry in entries
-    ]
-
-
+    return [entry.model_copy(update={"is_held_out": True}) if entry.key in chosen else entry for entry in entries]

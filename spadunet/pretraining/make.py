@@ -258,5 +258,3 @@ def is_kept(source: Source, made: Made | None, folder: Path) -> bool:
     except OSError:
         return False
     return sizes == [image.num_bytes for image in made.images]
-
-

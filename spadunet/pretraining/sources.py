@@ -17,7 +17,9 @@ from ..errors import InputError
 from ..formats import DICOM_ENDING, IMAGE_ENDINGS, ending_of
 from ..record import digest_of
 
-PASSED_FOLDERS = re.compile(r"(images|labels)(Ts|Va?l)|(labels?|masks?|segmentations?|segs?|gts?|ground_?truths?)(Tr)?", re.I)
+PASSED_FOLDERS = re.compile(
+    r"(images|labels)(Ts|Va?l)|(labels?|masks?|segmentations?|segs?|gts?|ground_?truths?)(Tr)?", re.I
+)
 """Test images, and label maps."""
 LABEL_FILES = re.compile(r".*[-_.](seg|dseg|segmentation|labels?|masks?|gt)", re.I)
 """File names, without ending, of label maps beside their images."""
@@ -234,6 +236,8 @@ def with_unique_keys(sources: Iterable[Source]) -> list[Source]:
     ordered = sorted(sources, key=lambda source: (source.key, source.name))
     times = Counter(source.key.casefold() for source in ordered)
     return [
-        replace(source, key=f"{source.key}-{digest_of(source.name)[:8]}") if times[source.key.casefold()] > 1 else source
+        replace(source, key=f"{source.key}-{digest_of(source.name)[:8]}")
+        if times[source.key.casefold()] > 1
+        else source
         for source in ordered
     ]

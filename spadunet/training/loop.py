@@ -13,11 +13,13 @@ from torch.utils.data import DataLoader
 from ..labels import LabelSet
 from ..network.heads import SegmentationNetwork, SegmentationTask
 from .loss import deep_loss
+from .optimiser import make_optimiser
 from .options import LoopOptions, autocast
 from .patches import Batch, BatchStream, TrainingTask
 from .schedule import learning_rate
 from .state import Progress
 from .steps import ENDLESS, Alone, run_steps
+from .workers import begin_worker
 
 MAX_GRADIENT_NORM = 1.0
 
@@ -28,6 +30,8 @@ class RunOptions(LoopOptions):
 
     learning_rate: float
     weight_decay: float
+    spares_vectors: bool = False
+    """Weight decay leaves out norms, biases, tokens and positions."""
 
 
 class JointNetwork(nn.Module):
@@ -74,11 +78,8 @@ def train_network(
         OutputError: if the loss is no longer finite.
     """
     network.to(options.device)
-    optimiser = torch.optim.AdamW(
-        [{"params": list(network.parameters()), "peak": options.learning_rate}],
-        lr=options.learning_rate,
-        weight_decay=options.weight_decay,
-        fused=True,
+    optimiser = make_optimiser(
+        network, options.learning_rate, options.weight_decay, spares_vectors=options.spares_vectors
     )
     numbers = {task.name: index for index, task in enumerate(tasks)}
 
@@ -115,6 +116,7 @@ def load_batches(stream: BatchStream, start_step: int, options: RunOptions) -> I
         sampler=steps,
         num_workers=options.num_workers,
         prefetch_factor=4 if options.num_workers else None,
+        worker_init_fn=begin_worker,
     )
 
 

@@ -47,7 +47,7 @@ class Learner(Protocol[B_contra]):
 
     @property
     def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
-        """Each parameter group has "peak", its peak learning rate."""
+        """Each parameter group has "peak", its peak learning rate; without it, that which it has at the start."""
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -205,7 +205,7 @@ def set_rates(
     """Set the learning rate of every parameter group; that of the first."""
     groups = [group for optimiser in optimisers.values() for group in optimiser.param_groups]
     for group in groups:
-        group["lr"] = schedule(share, group["peak"])
+        group["lr"] = schedule(share, group.setdefault("peak", group["lr"]))
     return float(groups[0]["lr"])
 
 
