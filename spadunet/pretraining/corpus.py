@@ -23,6 +23,8 @@ from ..record import FormatVersion, PositiveShape, PositiveSpacing, Record, is_u
 from ..spacing import Shape, degree_of_anisotropy
 
 CORPUS_JSON, IMAGES_FOLDER = "corpus.json", "images"
+ONE_AS_BITS = 0x3C00
+"""Of float16, whose bits without the sign order as its values do; infinity and NaN come last."""
 REMEDY = "run the spadunet_index command of this corpus again"
 
 
@@ -111,7 +113,7 @@ class Corpus:
             raise InputError(
                 f"{path}: is not the image of the index, which has shape {image.shape}; delete it and {REMEDY}"
             )
-        if not (np.abs(part) <= 1).all():  # NaN is not either
+        if (part.view(np.uint16) & 0x7FFF).max(initial=0) > ONE_AS_BITS:  # ten times faster than comparing float16
             raise InputError(f"{path}: damaged: holds values outside [-1, 1]; delete it and {REMEDY}")
         box = np.full((image.num_channels, *size), -1, np.float32)
         box[(slice(None), *target)] = part
