@@ -1,10 +1,10 @@
 """Both stages of pre-training, as their commands run: images a second, and the share of time that they wait for crops.
 
     python benchmarks/pretrain.py CORPUS [--preset tiny] [--backbone spad_vit] [--workers 0 1 2] [--steps 20]
-    torchrun is not needed: one process, on a GPU where there is one.
 
-CORPUS is a folder that spadunet_index made. Each line is a run of --steps steps in a process of its own; the first ones,
-in which libraries load and workers begin, are left out. Batches have --batch-size images of mixed degrees of anisotropy.
+CORPUS is a folder that spadunet_index made. Each line is a run of --steps steps in a process of its own, on a GPU where
+there is one; the first steps, in which libraries load and workers begin, are left out. A batch has --batch-size images of
+one degree of anisotropy.
 """
 
 from __future__ import annotations
