@@ -76,11 +76,7 @@ class StoredCase:
         Outside the volume the image is -1, its darkest value, and the class background. A missing channel is 0
         everywhere.
         """
-        shape = self.header.geometry.shape
-        inside = tuple(
-            slice(min(max(f, 0), n), min(max(f + s, 0), n)) for f, s, n in zip(first, size, shape, strict=True)
-        )
-        target = tuple(slice(part.start - f, part.stop - f) for part, f in zip(inside, first, strict=True))
+        inside, target = place_box(first, size, self.header.geometry.shape)
         image = np.full((self.header.num_channels, *size), -1, np.float32)
         classes = np.zeros(size, np.int64)
         image[(slice(None), *target)] = blosc2.open(str(image_path(self.folder, self.name)), mode="r")[
@@ -89,6 +85,16 @@ class StoredCase:
         image[list(self.header.missing_channels)] = 0
         classes[target] = blosc2.open(str(classes_path(self.folder, self.name)), mode="r")[inside]
         return image, classes
+
+
+def place_box(
+    first: Sequence[int], size: Shape, shape: Shape
+) -> tuple[tuple[slice, slice, slice], tuple[slice, slice, slice]]:
+    """The part of a volume of `shape` that a box at `first` covers, and its place in the box; both may be empty."""
+    sides = [(min(max(f, 0), n), min(max(f + s, 0), n)) for f, s, n in zip(first, size, shape, strict=True)]
+    depth, height, width = (slice(start, stop) for start, stop in sides)
+    d, h, w = (slice(start - f, stop - f) for (start, stop), f in zip(sides, first, strict=True))
+    return (depth, height, width), (d, h, w)
 
 
 def image_path(folder: Path, name: str) -> Path:

@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..training.recipes import PRESETS, RECIPES
-from .earlier_run import MANIFEST, clear_earlier_run, find_earlier_run, request_of
-from .options import add_device_options, find_device, non_negative_float, non_negative_int, positive_float, positive_int
+from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of
+from .options import (
+    add_device_options,
+    default_workers,
+    find_device,
+    non_negative_float,
+    non_negative_int,
+    positive_float,
+    positive_int,
+)
 from .run import add_data_option, add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
 from .stages import FINGERPRINT_JSON, PLAN_JSON, check_names_differ, read_plan
 
@@ -93,7 +101,9 @@ def execute(options: argparse.Namespace) -> int:
 
     from ..dataset import load_dataset
     from ..files import require_writable
+    from ..model import MODEL_JSON
     from ..network.device import choose_precision
+    from ..training.init import INIT_COVERAGE_JSON
     from ..training.loop import RunOptions
     from ..training.train import TrainingDataset, prepare_run, train
     from ..workspace import find_workspace
@@ -147,16 +157,17 @@ def execute(options: argparse.Namespace) -> int:
         goes_on=bool(earlier),
         dry_run=options.dry_run,
     )
-    done = find_earlier_run(folder, options, run.request)
+    files = RunFiles(result=MODEL_JSON, manifest="spadunet_train.json", others=(INIT_COVERAGE_JSON,))
+    done = find_earlier_run(folder, files, run.request, restart=options.restart, must_go_on=options.c)
     if options.dry_run:
         from .dry_train import show_training
 
         return show_training(run, folder, done)
-    clear_earlier_run(folder, options, done)
+    clear_earlier_run(folder, files, done, restart=options.restart)
     log.info("training %s on %s, %s %s, %s: %s", joint_name, device, backbone, preset, run_options.precision, folder)
     problems = train(run, folder)
     write_manifest(
-        folder / MANIFEST,
+        folder / files.manifest,
         "spadunet_train",
         options,
         started=started,
@@ -233,10 +244,3 @@ def find_planned(name: str, workspace: Workspace) -> Path:
 def fold(text: str) -> str:
     """Parse the number of a fold, or `all`."""
     return text if text == "all" else str(non_negative_int(text))
-
-
-def default_workers() -> int:
-    """One on a laptop, more where there are cores to spare."""
-    import os
-
-    return max(1, min((os.cpu_count() or 1) - 1, 8))
