@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .discriminator import SpadDiscriminator
 from .heads import SegmentationTask
+from .tokenizer import SpadTokenizer
 from .unet import SpadUNet
 
 
@@ -49,3 +51,25 @@ def build_task(num_channels: int, num_outputs: int, preset: str) -> Segmentation
     """
     size = UNET_PRESETS[preset]
     return SegmentationTask(num_channels, num_outputs, size.widths[: size.num_heads])
+
+
+TOKENIZER_WIDTHS = {"tiny": (32, 64, 128), "small": (64, 128, 256), "base": (128, 256, 512)}
+"""Channels of the tokenizer, and of its discriminator, by preset. `base` is the paper's; it has no larger one."""
+
+
+def build_tokenizer(preset: str) -> SpadTokenizer:
+    """The visual tokenizer of a preset: always 1,024 tokens.
+
+    Raises:
+        KeyError: if there is no such preset.
+    """
+    return SpadTokenizer(TOKENIZER_WIDTHS[preset])
+
+
+def build_discriminator(preset: str) -> SpadDiscriminator:
+    """The discriminator that the tokenizer of a preset is trained against.
+
+    Raises:
+        KeyError: if there is no such preset.
+    """
+    return SpadDiscriminator(TOKENIZER_WIDTHS[preset])
