@@ -1,7 +1,7 @@
 """Backbones that guess the visual tokens of masked patches (masked image modelling, Luo et al. 2024, section 5.2).
 
 Letters as in `spad_conv`; L patches of an image, row-major over their grid (d, h, w); M masked ones of a batch; K tokens.
-A patch is PATCH voxels wide in plane, and `patch_depth(da)` deep: the grids of the tokenizer, the ViT and the U-Net's
+A patch is PATCH_SIZE pixels wide, and `patch_depth(da)` deep: the grids of the tokenizer, the ViT and the U-Net's
 level 4 are the same at any size.
 """
 
@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from ..spacing import Shape
 from .unet import INPUT_CHANNELS, Encoder
-from .vit import SpadViT
+from .vit import PATCH_SIZE, SpadViT
 
-PATCH = 16
 NUM_LEVELS = 5
 """Of a U-Net's encoder: the deepest of these has halved four times, a voxel of it to a patch."""
 MASK_TOKEN_STD = 0.02
@@ -24,13 +23,13 @@ MASK_TOKEN_STD = 0.02
 
 def patch_depth(da: int) -> int:
     """Slices that a patch reaches over: as deep as wide in mm, and never less than one."""
-    return max(PATCH >> da, 1)
+    return max(PATCH_SIZE >> da, 1)
 
 
 def token_grid(size: Shape, da: int) -> Shape:
     """Patches (d, h, w) of an image of `size` (D, H, W) voxels; those at the far end may hang over it."""
     depth, height, width = size
-    return -(-depth // patch_depth(da)), -(-height // PATCH), -(-width // PATCH)
+    return -(-depth // patch_depth(da)), -(-height // PATCH_SIZE), -(-width // PATCH_SIZE)
 
 
 def make_head(width: int, num_tokens: int) -> nn.Sequential:
@@ -56,6 +55,11 @@ class MaskedViT(nn.Module):
         """(B, 3, D, H, W) and bool (B, L) to logits (M, K) of the masked patches, samples in order, row-major."""
         tokens = self.vit(x, da, masked, self.mask_token)  # (B, 1+L, C)
         return self.head(tokens[:, 1:][masked])
+
+    def features(self, x: Tensor, da: int) -> list[Tensor]:
+        """(B, 3, D, H, W), nothing masked, to the outputs of four blocks spread over the depth: (B, C, d, h, w)."""
+        depth = len(self.vit.blocks)
+        return self.vit.features(x, da, [-(-depth * quarter // 4) - 1 for quarter in (1, 2, 3, 4)])
 
 
 class MaskedUNet(nn.Module):
@@ -83,6 +87,10 @@ class MaskedUNet(nn.Module):
         tokens = features.flatten(2).transpose(1, 2)  # (B, L, C)
         return self.head(tokens[masked])
 
+    def features(self, x: Tensor, da: int) -> list[Tensor]:
+        """(B, 3, D, H, W), nothing masked, to one map a level, finest first: (B, C_n, D_n, H_n, W_n)."""
+        return self.encoder(x, da)
+
 
 def cover(x: Tensor, da: int, masked: Tensor, colour: Tensor) -> Tensor:
     """The image (B, C, D, H, W) with `colour` (C,) in the place of masked patches (B, L)."""
@@ -91,7 +99,7 @@ def cover(x: Tensor, da: int, masked: Tensor, colour: Tensor) -> Tensor:
     if masked.shape != (len(x), math.prod(grid)):
         raise ValueError(f"masked must be {(len(x), math.prod(grid))} for a grid of {grid}, not {tuple(masked.shape)}")
     voxels = masked.unflatten(1, grid)
-    for axis, stride in enumerate((patch_depth(da), PATCH, PATCH), start=1):
+    for axis, stride in enumerate((patch_depth(da), PATCH_SIZE, PATCH_SIZE), start=1):
         voxels = voxels.repeat_interleave(stride, axis)
     voxels = voxels[:, None, :depth, :height, :width]  # (B, 1, D, H, W)
     return torch.where(voxels, colour.to(x.dtype).view(-1, 1, 1, 1), x)

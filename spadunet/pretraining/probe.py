@@ -22,7 +22,8 @@ from ..dataset import Dataset
 from ..errors import InputError
 from ..evaluation.overlap import dice
 from ..labels import LabelSet
-from ..network.masked import PATCH, patch_depth
+from ..network.masked import patch_depth
+from ..network.vit import PATCH_SIZE
 from ..preprocessing.store import StoredCase
 from ..spacing import Shape
 from ..training.splits import choose_cases
@@ -114,7 +115,7 @@ def enlarge(x: Tensor, crop: Shape, da: int) -> Tensor:
     size = x.shape[2:]
     grows = [axis for axis in range(3) if axis > 0 or size[0] > 1]
     zoom = min(MAX_ZOOM, *(crop[axis] / size[axis] for axis in grows))
-    multiples = (patch_depth(da) if size[0] > 1 else 1, PATCH, PATCH)
+    multiples = (patch_depth(da) if size[0] > 1 else 1, PATCH_SIZE, PATCH_SIZE)
     target = [
         max(round(s * (zoom if axis in grows else 1) / m), 1) * m
         for axis, (s, m) in enumerate(zip(size, multiples, strict=True))
