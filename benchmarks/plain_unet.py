@@ -137,7 +137,9 @@ def main() -> None:
         task = TrainingTask(name=dataset.name, plan=plan, cases=cases, batch_size=None)
         num_channels, num_outputs = len(plan.channel_names), plan.labels.num_outputs
         torch.manual_seed(0)
-        ours = SegmentationNetwork(build_backbone("tiny"), build_task(num_channels, num_outputs, "tiny"))
+        ours = SegmentationNetwork(
+            build_backbone("spad_unet", "tiny"), build_task(num_channels, num_outputs, "spad_unet", "tiny")
+        )
         plain = PlainUNet(num_channels, num_outputs)
         ours_seconds, plain_seconds = train((ours, plain), task, options.steps)
         batch_size = choose_batch_size(plan, plan.degree_of_anisotropy)

@@ -41,12 +41,12 @@ def build_network(model: Model, task_name: str) -> SegmentationNetwork:
     """The network of one task with its weights, in evaluation mode.
 
     Raises:
-        InputError: if the weights do not fit the preset that the model states.
+        InputError: if the weights do not fit the backbone and preset that the model states, or nobody knows these.
     """
     task = model.tasks[task_name]
     try:
-        backbone = build_backbone(model.preset)
-        head = build_task(len(task.plan.channel_names), task.plan.labels.num_outputs, model.preset)
+        backbone = build_backbone(model.backbone, model.preset)
+        head = build_task(len(task.plan.channel_names), task.plan.labels.num_outputs, model.backbone, model.preset)
         backbone.load_state_dict(model.backbone_state)
         head.load_state_dict(task.state)
     except (KeyError, RuntimeError) as error:

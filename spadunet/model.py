@@ -1,5 +1,7 @@
 """The model folder: one backbone, one task per dataset, as safetensors and JSON. No pickle.
 
+A pre-trained backbone is a model without a task; its file may hold a part of the backbone's tensors.
+
 model.json               format version, preset, provenance, SHA-256 of every other file
 backbone.safetensors
 tasks/<name>/task.json   plan and provenance of the task
@@ -42,6 +44,7 @@ class ModelRecord(Record):
     backbone: str
     preset: str
     tasks: tuple[str, ...]
+    """Empty for a pre-trained backbone."""
     provenance: dict[str, str]
     sha256: dict[str, str]
     """By path below the folder."""
@@ -50,10 +53,8 @@ class ModelRecord(Record):
     @classmethod
     def check_tasks(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
         """A task's name is the name of its folder, never a path that leads out of the model."""
-        if (
-            len(set(tasks)) < len(tasks)
-            or not tasks
-            or any(name in ("", ".", "..") or "/" in name or "\\" in name for name in tasks)
+        if len(set(tasks)) < len(tasks) or any(
+            name in ("", ".", "..") or "/" in name or "\\" in name for name in tasks
         ):
             raise ValueError("expected names of folders in tasks/")
         return tasks

@@ -29,24 +29,28 @@ def find_model(results: Path, *, dataset: str | None, fold: str | None) -> Path:
     """
     models = find_models(results)
     fitting = [
-        folder
-        for folder in models
-        if (fold is None or folder.name == f"fold_{fold}") and (dataset is None or serves(folder, dataset))
+        folder for folder in models if (fold is None or folder.name == f"fold_{fold}") and serves(folder, dataset)
     ]
     if fitting:
         return fitting[-1]
     wanted = " ".join(f"{flag} {value}" for flag, value in (("-d", dataset), ("-f", fold)) if value)
-    there = ", ".join(str(folder.relative_to(results)) for folder in models) or "none"
+    there = ", ".join(str(folder.relative_to(results)) for folder in models if serves(folder, None)) or "none"
     raise InputError(f"{wanted or 'model'}: no trained model fits; models in {results}: {there}; train one or give -m")
 
 
-def serves(folder: Path, dataset: str) -> bool:
-    """True if a model has a task of that name; a model that cannot be read is told and passed over."""
+def serves(folder: Path, dataset: str | None) -> bool:
+    """True if a model has a task of that name, or any task where none is named.
+
+    A model that cannot be read is told and passed over, but not where simply the last one is meant.
+    """
     try:
-        return task_named(read_model_record(folder), dataset) is not None
+        record = read_model_record(folder)
     except InputError as error:
+        if dataset is None:
+            return True
         log.warning("passed over: %s", error)
         return False
+    return bool(record.tasks) if dataset is None else task_named(record, dataset) is not None
 
 
 def task_named(record: ModelRecord, dataset: str) -> str | None:
@@ -59,9 +63,14 @@ def choose_task(folder: Path, dataset: str | None) -> str:
     """The task of a model to predict.
 
     Raises:
-        InputError: if the model has several and none is named, or none of that name.
+        InputError: if the model has several and none is named, or none of that name, or none at all.
     """
     record = read_model_record(folder)
+    if not record.tasks:
+        raise InputError(
+            f"{folder}: a pre-trained backbone, which has learned no labels; "
+            f"fine-tune it with spadunet_train -d DATASET --init {folder}"
+        )
     tasks = ", ".join(record.tasks)
     if dataset is None:
         if len(record.tasks) > 1:

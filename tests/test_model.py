@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,9 +164,9 @@ def test_a_task_whose_name_leads_out_of_the_model_is_refused(folder: Path, name:
         load_model(folder)
 
 
-def test_a_model_without_tasks_is_refused(folder: Path):
+def test_a_model_that_states_no_tasks_but_has_their_files_is_refused(folder: Path):
     change_record(folder, lambda record: record.update(tasks=[]))
-    with pytest.raises(InputError, match="field 'tasks'"):
+    with pytest.raises(InputError, match="its sha256 must list exactly"):
         load_model(folder)
 
 
@@ -176,3 +177,11 @@ def test_a_disk_that_fills_up_leaves_no_model_and_no_half_file(tmp_path: Path, l
     with limited_files(50_000), pytest.raises(OutputError, match=r"backbone\.safetensors: cannot be written"):
         save_model(tmp_path, large)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_pretrained_backbone_is_a_model_without_tasks(tmp_path: Path):
+    save_model(tmp_path, replace(make_model(), tasks={}))
+    assert {path.name for path in tmp_path.iterdir()} == {"model.json", "backbone.safetensors"}
+    model = load_model(tmp_path)
+    assert model.tasks == {}
+    assert model.backbone_state.keys() == make_model().backbone_state.keys()

@@ -88,3 +88,23 @@ def test_a_task_is_known_by_number_name_and_path():
     for name in ("4", "004", "hippocampus", HIPPOCAMPUS, f"raw/{HIPPOCAMPUS}"):
         assert task_named(record, name) == HIPPOCAMPUS
     assert task_named(record, "Hippo") is None
+
+
+def test_a_pretrained_backbone_is_no_model_to_predict_with(results: Path, tmp_path: Path):
+    backbone = write_model(results / "pretraining/spad_unet_tiny", minute=9)
+    assert find_models(results)[-1] == backbone
+    assert find_model(results, dataset=None, fold=None) == results / HIPPOCAMPUS / "spad_unet_tiny/fold_0"
+    message = f"a pre-trained backbone, .*fine-tune it with spadunet_train -d DATASET --init {backbone}$"
+    for dataset in (None, "4"):
+        with pytest.raises(InputError, match=message):
+            choose_task(backbone, dataset)
+    alone = write_model(tmp_path / "alone/pretraining/spad_unet_tiny", minute=1).parents[1]
+    with pytest.raises(InputError, match="models in .*: none; train one"):
+        find_model(alone, dataset=None, fold=None)
+
+
+def test_the_model_made_last_is_meant_even_if_it_is_damaged(results: Path):
+    (write_model(results / "new/spad_unet_tiny/fold_0", HEART, minute=9) / "model.json").write_text("{")
+    os.utime(results / "new/spad_unet_tiny/fold_0/model.json", (540, 540))
+    assert find_model(results, dataset=None, fold=None) == results / "new/spad_unet_tiny/fold_0"
+    assert find_model(results, dataset="101", fold=None) == results / HEART / "spad_unet_tiny/fold_0"

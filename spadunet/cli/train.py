@@ -26,6 +26,7 @@ EXAMPLES = """\
 """
 DEFAULT_STEPS = 50_000
 MAX_NAME_BYTES = 255
+BACKBONES = ("spad_unet", "spad_vit")
 PRESETS = ("tiny", "small", "base", "large")
 MANIFEST = "spadunet_train.json"
 """Written last: a run without it is unfinished, even if its last step is done."""
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="one or more datasets, trained jointly through one backbone (default: the one planned last)",
     )
     parser.add_argument("-f", "--fold", type=fold, default="0", help="fold to hold out, or all (default: 0)")
+    parser.add_argument("--backbone", choices=BACKBONES, default="spad_unet", help="(default: spad_unet)")
     parser.add_argument("--preset", choices=PRESETS, help="size of the network (default: base on a GPU, tiny without)")
     parser.add_argument("--init", type=Path, metavar="MODEL", help="model folder whose weights the run starts from")
     parser.add_argument("--max-steps", type=positive_int, help=f"(default: {DEFAULT_STEPS} unless --max-minutes)")
@@ -77,7 +79,7 @@ def execute(options: argparse.Namespace) -> int:
     from ..files import require_writable
     from ..network.device import choose_precision
     from ..training.loop import RunOptions
-    from ..training.train import BACKBONE, TrainingDataset, prepare_run, train
+    from ..training.train import TrainingDataset, prepare_run, train
     from ..workspace import find_workspace
 
     started = time.time()
@@ -95,7 +97,7 @@ def execute(options: argparse.Namespace) -> int:
     joint_name = "+".join(member.dataset.name for member in datasets)
     if options.output is None and len(joint_name.encode()) > MAX_NAME_BYTES:
         raise InputError(f"-d: the names of {len(datasets)} datasets make too long a folder name; name one with -o")
-    folder = options.output or workspace.results / joint_name / f"{BACKBONE}_{preset}" / f"fold_{options.fold}"
+    folder = options.output or workspace.results / joint_name / f"{options.backbone}_{preset}" / f"fold_{options.fold}"
     require_writable(folder, dry_run=options.dry_run)
     if not options.dry_run:
         log_to_file(folder / "training.log")
@@ -117,6 +119,7 @@ def execute(options: argparse.Namespace) -> int:
     run = prepare_run(
         datasets,
         run_options,
+        backbone=options.backbone,
         preset=preset,
         fold=options.fold,
         batch_size=options.batch_size,

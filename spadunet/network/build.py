@@ -1,7 +1,8 @@
-"""A preset's name to a network, the same for every dataset."""
+"""A backbone's and a preset's name to a network, the same for every dataset."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .discriminator import SpadDiscriminator
@@ -33,7 +34,7 @@ steps of four patches, validation Dice is 0.868 with it and 0.876 without.
 """
 
 
-def build_backbone(preset: str) -> SpadUNet:
+def build_unet(preset: str) -> SpadUNet:
     """The SPAD U-Net of a preset.
 
     Raises:
@@ -43,12 +44,28 @@ def build_backbone(preset: str) -> SpadUNet:
     return SpadUNet(size.widths, size.num_blocks)
 
 
-def build_task(num_channels: int, num_outputs: int, preset: str) -> SegmentationTask:
-    """A fresh segmentation task for the backbone of a preset.
+Backbone = SpadUNet
+BACKBONES: dict[str, Callable[[str], Backbone]] = {"spad_unet": build_unet}
+"""Every backbone that a model can have, by the name in its model.json."""
+
+
+def build_backbone(backbone: str, preset: str) -> Backbone:
+    """A backbone for segmentation: `forward(x, da)` gives decoded maps, finest first, with `widths` channels.
 
     Raises:
-        KeyError: if there is no such preset.
+        KeyError: if there is no such backbone or preset.
     """
+    return BACKBONES[backbone](preset)
+
+
+def build_task(num_channels: int, num_outputs: int, backbone: str, preset: str) -> SegmentationTask:
+    """A fresh segmentation task for a backbone; every backbone's decoder is as wide as the U-Net of its preset.
+
+    Raises:
+        KeyError: if there is no such backbone or preset.
+    """
+    if backbone not in BACKBONES:
+        raise KeyError(backbone)
     size = UNET_PRESETS[preset]
     return SegmentationTask(num_channels, num_outputs, size.widths[: size.num_heads])
 

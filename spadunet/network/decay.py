@@ -15,7 +15,8 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     a later layer takes up, and go without.
     """
     embeddings = {id(child.weight) for child in module.modules() if isinstance(child, nn.Embedding)}
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue

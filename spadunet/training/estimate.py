@@ -53,7 +53,7 @@ def estimate_training(run: PreparedRun, done: Progress | None) -> Needs:
         OutputError: if the trial run dies.
     """
     options = run.options
-    trial = measure_apart(try_steps, run.datasets, run.tasks, run.preset, options)
+    trial = measure_apart(try_steps, run.datasets, run.tasks, run.backbone, run.preset, options)
     costs, resting = trial.result, trial.resting_bytes
     num_parameters = sum(parameter.numel() for parameter in run.network.parameters())
     fixed = num_parameters * BYTES_PER_PARAMETER
@@ -110,10 +110,14 @@ def validation_seconds(member: TrainingDataset, names: Sequence[str], window: Wi
 
 
 def try_steps(
-    datasets: Sequence[TrainingDataset], tasks: Sequence[TrainingTask], preset: str, options: RunOptions
+    datasets: Sequence[TrainingDataset],
+    tasks: Sequence[TrainingTask],
+    backbone: str,
+    preset: str,
+    options: RunOptions,
 ) -> list[StepCost]:
     """One step of each dataset with real patches, made smaller where a processor would take long."""
-    network = build_joint(datasets, preset).to(options.device).train()
+    network = build_joint(datasets, backbone, preset).to(options.device).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, fused=True)
     is_gpu = options.device.type == "cuda"
     costs = []

@@ -31,7 +31,6 @@ from .patches import TrainingTask
 from .splits import choose_cases
 
 log = logging.getLogger("spadunet")
-BACKBONE = "spad_unet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +52,7 @@ class PreparedRun:
     held_out: tuple[tuple[str, ...], ...]
     """Names of the validation cases of each dataset."""
     network: JointNetwork
+    backbone: str
     preset: str
     options: RunOptions
     request: dict[str, str]
@@ -63,6 +63,7 @@ def prepare_run(
     datasets: Sequence[TrainingDataset],
     options: RunOptions,
     *,
+    backbone: str,
     preset: str,
     fold: str,
     batch_size: int | None = None,
@@ -97,12 +98,13 @@ def prepare_run(
         for member, (names, _) in zip(datasets, splits, strict=True)
     )
     torch.manual_seed(options.seed)
-    network = build_joint(datasets, preset)
+    network = build_joint(datasets, backbone, preset)
     if init is not None and not goes_on:
         start_from(network, datasets, load_model(init))
     request = {
         "datasets": " ".join(member.dataset.name for member in datasets),
         "plans": " ".join(member.plan.digest() for member in datasets),
+        "backbone": backbone,
         "preset": preset,
         "fold": fold,
         "cases": digest_of_cases(splits),
@@ -120,6 +122,7 @@ def prepare_run(
         tasks=tasks,
         held_out=tuple(tuple(names) for _, names in splits),
         network=network,
+        backbone=backbone,
         preset=preset,
         options=options,
         request=request,
@@ -142,7 +145,7 @@ def train(run: PreparedRun, folder: Path) -> list[str]:
     """
     progress = train_network(run.network, run.tasks, folder, run.options, run=run.request)
     provenance = run.request | {"steps": str(progress.step), "spadunet": __version__}
-    model = as_model(run.network, run.datasets, run.preset, provenance)
+    model = as_model(run.network, run.datasets, backbone=run.backbone, preset=run.preset, provenance=provenance)
     save_model(folder, model)
     log.info("model after %d steps: %s", progress.step, folder)
     problems: list[str] = []
@@ -166,10 +169,11 @@ def open_planned_case(member: TrainingDataset, name: str) -> StoredCase:
     return case
 
 
-def build_joint(datasets: Sequence[TrainingDataset], preset: str) -> JointNetwork:
+def build_joint(datasets: Sequence[TrainingDataset], backbone: str, preset: str) -> JointNetwork:
     """A fresh backbone with a fresh task for each dataset."""
-    tasks = [build_task(len(member.plan.channel_names), member.plan.labels.num_outputs, preset) for member in datasets]
-    return JointNetwork(build_backbone(preset), tasks)
+    plans = [member.plan for member in datasets]
+    tasks = [build_task(len(plan.channel_names), plan.labels.num_outputs, backbone, preset) for plan in plans]
+    return JointNetwork(build_backbone(backbone, preset), tasks)
 
 
 def start_from(network: JointNetwork, datasets: Sequence[TrainingDataset], model: Model) -> None:
@@ -200,7 +204,12 @@ def is_same_task(plan: Plan, other: Plan) -> bool:
 
 
 def as_model(
-    network: JointNetwork, datasets: Sequence[TrainingDataset], preset: str, provenance: dict[str, str]
+    network: JointNetwork,
+    datasets: Sequence[TrainingDataset],
+    *,
+    backbone: str,
+    preset: str,
+    provenance: dict[str, str],
 ) -> Model:
     """The trained weights with what they need."""
     tasks = {
@@ -208,7 +217,7 @@ def as_model(
         for member, task in zip(datasets, network.tasks, strict=True)
     }
     return Model(
-        backbone=BACKBONE,
+        backbone=backbone,
         preset=preset,
         backbone_state=network.backbone.state_dict(),
         tasks=tasks,

@@ -187,8 +187,8 @@ def test_a_full_disk_is_told_for_every_case_and_leaves_no_half_label_map(tmp_pat
 
 def model_of(preset: str = "tiny", *, stated: str = "tiny") -> Model:
     """Fresh weights of a preset under the name of another."""
-    backbone, plan = build_backbone(preset), plan_of("native")
-    task = Task(plan=plan, state=build_task(1, 2, preset).state_dict())
+    backbone, plan = build_backbone("spad_unet", preset), plan_of("native")
+    task = Task(plan=plan, state=build_task(1, 2, "spad_unet", preset).state_dict())
     return Model(
         backbone="spad_unet",
         preset=stated,

@@ -62,7 +62,7 @@ def back(label_map: LabelMap, order: tuple[int, ...], flips: tuple[bool, ...]) -
 def network() -> SegmentationNetwork:
     """Of random weights: it has no reason to be symmetric."""
     torch.manual_seed(0)
-    return SegmentationNetwork(build_backbone("tiny"), build_task(1, 3, "tiny")).eval()
+    return SegmentationNetwork(build_backbone("spad_unet", "tiny"), build_task(1, 3, "spad_unet", "tiny")).eval()
 
 
 @pytest.mark.parametrize("is_resampled", [False, True], ids=["native", "resampled"])

@@ -59,8 +59,8 @@ OPTIONS = RunOptions(
 
 def build(plan: Plan) -> SegmentationNetwork:
     """The small network for a plan: the smallest with deep supervision."""
-    task = build_task(len(plan.channel_names), plan.labels.num_classes, "small")
-    return SegmentationNetwork(build_backbone("small"), task)
+    task = build_task(len(plan.channel_names), plan.labels.num_classes, "spad_unet", "small")
+    return SegmentationNetwork(build_backbone("spad_unet", "small"), task)
 
 
 def test_the_four_plans_have_four_degrees_of_anisotropy():
@@ -104,8 +104,10 @@ def test_every_plan_trains_the_whole_backbone(name: str):
 
 def test_the_four_plans_take_turns_in_training_one_shared_backbone():
     torch.manual_seed(0)
-    tasks = [build_task(len(plan.channel_names), plan.labels.num_classes, "small") for plan in PLANS.values()]
-    network = JointNetwork(build_backbone("small"), tasks)
+    tasks = [
+        build_task(len(plan.channel_names), plan.labels.num_classes, "spad_unet", "small") for plan in PLANS.values()
+    ]
+    network = JointNetwork(build_backbone("spad_unet", "small"), tasks)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
     for number, (name, plan) in enumerate(PLANS.items()):
         da, size = plan.degree_of_anisotropy, plan.patch_size_voxels
@@ -133,9 +135,9 @@ def test_several_channels_enter_as_their_mean():
 
 def test_missing_channels_add_nothing_and_the_strength_that_they_leave_out_makes_no_difference_at_the_start():
     torch.manual_seed(0)
-    several, one = build_task(3, 2, "tiny"), build_task(1, 2, "tiny")
+    several, one = build_task(3, 2, "spad_unet", "tiny"), build_task(1, 2, "spad_unet", "tiny")
     one.heads.load_state_dict(several.heads.state_dict())
-    backbone = build_backbone("tiny")
+    backbone = build_backbone("spad_unet", "tiny")
     image = torch.rand(1, 3, 4, 32, 32) * 2 - 1
     image[:, [0, 2]] = 0
     assert torch.allclose(several.channel_map(image), image[:, 1:2].expand(-1, 3, -1, -1, -1) / 3)
@@ -180,7 +182,7 @@ def test_presets_have_the_sizes_of_the_method(preset: str, widths, num_blocks, n
     8·w_(n+1)·w_n + w_n; in the decoder a block of 2·c to c channels, 27·(2·c² + c²) + 4·c + (2·c + 1)·c, on levels 0 to
     4, or a convolution, 27·2·c² + 2·c.
     """
-    backbone = build_backbone(preset)
+    backbone = build_backbone("spad_unet", preset)
     assert backbone.widths == widths
     assert tuple(len(stage.blocks) for stage in backbone.encoder.stages) == num_blocks
     assert len(backbone.encoder.downs) == len(backbone.decoder.ups) == 5  # halvings
@@ -188,7 +190,7 @@ def test_presets_have_the_sizes_of_the_method(preset: str, widths, num_blocks, n
         "ResidualBlock" if blocks else "ConvNormAct" for blocks in num_blocks[:-1]
     ]
     assert count(backbone) == num_parameters
-    task = build_task(2, 3, preset)
+    task = build_task(2, 3, "spad_unet", preset)
     assert len(task.heads) == num_heads
     # the channel map, 2 channels to 3; a head of 3 classes on each supervised level
     assert count(task) == (2 + 1) * 3 + sum((width + 1) * 3 for width in widths[:num_heads])
@@ -197,5 +199,6 @@ def test_presets_have_the_sizes_of_the_method(preset: str, widths, num_blocks, n
 def test_presets_are_named_and_an_unknown_one_is_an_error():
     assert list(UNET_PRESETS) == ["tiny", "small", "base", "large"]
     for build_part in (build_backbone, partial(build_task, 1, 2)):
-        with pytest.raises(KeyError):
-            build_part("huge")
+        for backbone, preset in (("spad_unet", "huge"), ("unet", "tiny")):
+            with pytest.raises(KeyError):
+                build_part(backbone, preset)

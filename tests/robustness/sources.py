@@ -113,8 +113,8 @@ def write_model(folder: Path) -> None:
     import torch
 
     torch.manual_seed(0)
-    task = Task(plan=make_plan(), state=build_task(1, LABELS.num_outputs, "tiny").state_dict())
-    state = build_backbone("tiny").state_dict()
+    task = Task(plan=make_plan(), state=build_task(1, LABELS.num_outputs, "spad_unet", "tiny").state_dict())
+    state = build_backbone("spad_unet", "tiny").state_dict()
     tasks = {"Dataset001_Tiny": task}
     save_model(folder, Model(backbone="spad_unet", preset="tiny", backbone_state=state, tasks=tasks, provenance={}))
 

@@ -39,7 +39,7 @@ def small_network(num_tasks: int = 1) -> JointNetwork:
 def tiny_network() -> JointNetwork:
     """The preset `tiny`."""
     torch.manual_seed(0)
-    return JointNetwork(build_backbone("tiny"), [build_task(1, 3, "tiny")])
+    return JointNetwork(build_backbone("spad_unet", "tiny"), [build_task(1, 3, "spad_unet", "tiny")])
 
 
 def losses(folder: Path) -> list[tuple[str, str]]:
