@@ -6,7 +6,7 @@ A case is four files: `<name>.b2nd` (image), `<name>.classes.b2nd`, `<name>.fore
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,11 +76,7 @@ class StoredCase:
         Outside the volume the image is -1, its darkest value, and the class background. A missing channel is 0
         everywhere.
         """
-        shape = self.header.geometry.shape
-        inside = tuple(
-            slice(min(max(f, 0), n), min(max(f + s, 0), n)) for f, s, n in zip(first, size, shape, strict=True)
-        )
-        target = tuple(slice(part.start - f, part.stop - f) for part, f in zip(inside, first, strict=True))
+        inside, target = place_box(first, size, self.header.geometry.shape)
         image = np.full((self.header.num_channels, *size), -1, np.float32)
         classes = np.zeros(size, np.int64)
         image[(slice(None), *target)] = blosc2.open(str(image_path(self.folder, self.name)), mode="r")[
@@ -89,6 +85,16 @@ class StoredCase:
         image[list(self.header.missing_channels)] = 0
         classes[target] = blosc2.open(str(classes_path(self.folder, self.name)), mode="r")[inside]
         return image, classes
+
+
+def place_box(
+    first: Sequence[int], size: Shape, shape: Shape
+) -> tuple[tuple[slice, slice, slice], tuple[slice, slice, slice]]:
+    """The part of a volume of `shape` that a box at `first` covers, and its place in the box; both may be empty."""
+    sides = [(min(max(f, 0), n), min(max(f + s, 0), n)) for f, s, n in zip(first, size, shape, strict=True)]
+    depth, height, width = (slice(start, stop) for start, stop in sides)
+    d, h, w = (slice(start - f, stop - f) for (start, stop), f in zip(sides, first, strict=True))
+    return (depth, height, width), (d, h, w)
 
 
 def image_path(folder: Path, name: str) -> Path:
@@ -119,8 +125,11 @@ def store_case(folder: Path, case: Case, *, made_from: str, plan_digest: str, ig
     write_record(folder / f"{case.name}.json", header)
 
 
-def write_array(path: Path, array: np.ndarray) -> None:
+def write_array(path: Path, array: np.ndarray, *, notes: Mapping[str, object] | None = None) -> None:
     """Write one chunked array, whole or not at all.
+
+    Args:
+        notes: JSON values to keep inside the file, as `schunk.vlmeta["notes"]`.
 
     Raises:
         OutputError: if the disk is full or the folder cannot be written.
@@ -129,9 +138,11 @@ def write_array(path: Path, array: np.ndarray) -> None:
     with atomic_path(path) as partial:
         partial.unlink(missing_ok=True)
         try:
-            blosc2.asarray(
+            stored = blosc2.asarray(
                 np.ascontiguousarray(array), urlpath=str(partial), chunks=chunks, mode="w", cparams=COMPRESSION
             )
+            if notes:
+                stored.schunk.vlmeta["notes"] = dict(notes)
         except RuntimeError as error:
             raise OutputError(
                 f"{path}: cannot be written ({error}); is the disk full or the folder read-only?"

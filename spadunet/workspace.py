@@ -1,4 +1,4 @@
-"""Where raw, preprocessed and results lie, and why there."""
+"""Where raw, preprocessed, corpora and results lie, and why there."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ class Workspace:
     def preprocessed(self) -> Path:
         """Fingerprints, plans and preprocessed cases."""
         return self.folder / "preprocessed"
+
+    @property
+    def corpora(self) -> Path:
+        """Unlabelled images for pre-training."""
+        return self.folder / "corpora"
 
     @property
     def results(self) -> Path:

@@ -22,12 +22,13 @@ def test_an_empty_variable_counts_as_none(monkeypatch: pytest.MonkeyPatch):
     assert find_workspace(None).origin == "default"
 
 
-def test_the_three_folders_lie_inside_and_none_is_made(tmp_path: Path):
+def test_the_folders_lie_inside_and_none_is_made(tmp_path: Path):
     workspace = find_workspace(tmp_path / "data")
-    folders = (workspace.raw, workspace.preprocessed, workspace.results)
+    folders = (workspace.raw, workspace.preprocessed, workspace.corpora, workspace.results)
     assert [folder.relative_to(tmp_path).as_posix() for folder in folders] == [
         "data/raw",
         "data/preprocessed",
+        "data/corpora",
         "data/results",
     ]
     assert list(tmp_path.iterdir()) == []
