@@ -1,0 +1,129 @@
+"""What a backbone guesses, as pictures: held-out images, masked, and completed by the tokenizer's decoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..files import atomic_path
+from ..network.masked import cover, token_grid
+from ..network.tokenizer import SpadTokenizer
+from .corpus import Corpus
+from .sampling import CropRule, generator_of
+
+MAX_CROPS = 8
+COLUMNS = ("image", "masked", "tokenizer's own", "guessed where masked")
+GREY = 0.0
+"""In the place of masked patches, in pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetCrop:
+    """The middle of a held-out image."""
+
+    key: str
+    modality: str
+    da: int
+    image: Tensor
+    """(1, 3, D, H, W) float32 in [-1, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetRow:
+    """Middle slices of one crop by column of the sheet: (H, W, 3) in [0, 1]."""
+
+    title: str
+    pictures: tuple[np.ndarray, ...]
+
+
+def choose_crops(corpus: Corpus, rule: CropRule) -> tuple[SheetCrop, ...]:
+    """At most MAX_CROPS held-out images, spread over degrees of anisotropy and modalities; none if none is held out.
+
+    Raises:
+        InputError: if a stored image is gone or damaged.
+    """
+    images = sorted(corpus.held_out, key=lambda image: (image.da, image.modality, image.key))
+    count = min(len(images), MAX_CROPS)
+    crops = []
+    for image in (images[index * len(images) // count] for index in range(count)):
+        depth, height, width = rule.size_of(image.da)
+        size = (min(depth, image.shape[0]), height, width)  # slices that are not there would be half of a thin one
+        first = [(n - s) // 2 for n, s in zip(image.shape, size, strict=True)]
+        box = torch.from_numpy(corpus.read_box(image, first, size))
+        crops.append(
+            SheetCrop(key=image.key, modality=image.modality, da=image.da, image=box.expand(3, -1, -1, -1)[None])
+        )
+    return tuple(crops)
+
+
+@torch.no_grad()
+def complete(
+    crop: SheetCrop,
+    guess: Callable[[Tensor, int, Tensor], Tensor],
+    tokenizer: SpadTokenizer,
+    draw_mask: Callable[[int], Tensor],
+) -> SheetRow:
+    """Let a network guess what is masked, and let the tokenizer draw it among the tokens that are seen.
+
+    Args:
+        guess: image (1, 3, D, H, W), degree of anisotropy and bool mask (1, L) to logits (M, K).
+        tokenizer: on the image's device.
+        draw_mask: number of patches L to a mask (1, L).
+    """
+    image, da = crop.image, crop.da
+    depth, height, width = image.shape[2:]
+    size = (depth, height, width)
+    own = tokenizer.encode(image, da).float().softmax(1)  # (1, K, d, h, w)
+    masked = draw_mask(math.prod(token_grid(size, da))).to(image.device)
+    guessed = guess(image, da, masked).float().softmax(1)
+    tokens = own.flatten(2).transpose(1, 2).clone()  # (1, L, K)
+    agreement = (guessed.argmax(1) == tokens[masked].argmax(1)).float().mean()
+    tokens[masked] = guessed
+    completed = tokens.transpose(1, 2).view_as(own)
+    grey = torch.full((3,), GREY, device=image.device)
+    volumes = (
+        image,
+        cover(image, da, masked, grey),
+        tokenizer.decode(own, da, size),
+        tokenizer.decode(completed, da, size),
+    )
+    return SheetRow(
+        title=f"{crop.modality}, DA {da}\n{100 * agreement:.0f} % agree",
+        pictures=tuple(middle_slice(volume) for volume in volumes),
+    )
+
+
+def middle_slice(volume: Tensor) -> np.ndarray:
+    """(1, 3, D, H, W) in [-1, 1] to (H, W, 3) in [0, 1]."""
+    slice_ = volume[0, :, volume.shape[2] // 2].float()
+    return (slice_.movedim(0, -1).cpu().numpy() / 2 + 0.5).clip(0, 1)
+
+
+def draw_sheet(rows: Sequence[SheetRow], path: Path, title: str) -> None:
+    """Write a PNG with a row of pictures for each image."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(
+        len(rows), len(COLUMNS), figsize=(2 * len(COLUMNS) + 1, 2 * len(rows) + 0.6), squeeze=False, layout="constrained"
+    )
+    figure.suptitle(title)
+    for row, line in zip(rows, axes, strict=True):
+        for picture, column, name in zip(row.pictures, line, COLUMNS, strict=True):
+            column.imshow(picture)
+            column.set_xticks([])
+            column.set_yticks([])
+            if row is rows[0]:
+                column.set_title(name, fontsize=9)
+        line[0].set_ylabel(row.title, fontsize=8)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")
+    pyplot.close(figure)
