@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from .discriminator import SpadDiscriminator
 from .heads import SegmentationTask
-from .tokenizer import SpadTokenizer
-from .unet import SpadUNet
+from .masked import NUM_LEVELS, MaskedUNet, MaskedViT
+from .pyramid import SpadViTUNet
+from .tokenizer import NUM_TOKENS, SpadTokenizer
+from .unet import Encoder, SpadUNet
+from .vit import SpadViT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,25 @@ steps of four patches, validation Dice is 0.868 with it and 0.876 without.
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class ViTSize:
+    """Channels, blocks, attention heads, and channels inside the feed-forward networks."""
+
+    width: int
+    depth: int
+    num_heads: int
+    hidden_width: int
+
+
+VIT_PRESETS = {
+    "tiny": ViTSize(width=192, depth=6, num_heads=3, hidden_width=512),
+    "small": ViTSize(width=384, depth=12, num_heads=6, hidden_width=1024),
+    "base": ViTSize(width=768, depth=12, num_heads=12, hidden_width=2048),
+    "large": ViTSize(width=1024, depth=24, num_heads=16, hidden_width=2730),
+}
+"""`base` and `large` are EVA-02's."""
+
+
 def build_unet(preset: str) -> SpadUNet:
     """The SPAD U-Net of a preset.
 
@@ -44,8 +66,29 @@ def build_unet(preset: str) -> SpadUNet:
     return SpadUNet(size.widths, size.num_blocks)
 
 
-Backbone = SpadUNet
-BACKBONES: dict[str, Callable[[str], Backbone]] = {"spad_unet": build_unet}
+def build_vit(preset: str) -> SpadViT:
+    """The SPAD-ViT of a preset, as it is pre-trained.
+
+    Raises:
+        KeyError: if there is no such preset.
+    """
+    size = VIT_PRESETS[preset]
+    return SpadViT(width=size.width, depth=size.depth, num_heads=size.num_heads, hidden_width=size.hidden_width)
+
+
+def build_vit_unet(preset: str) -> SpadViTUNet:
+    """The SPAD-ViT of a preset with pyramid, convolution path and the decoder of the preset's U-Net.
+
+    Raises:
+        KeyError: if there is no such preset.
+    """
+    size = UNET_PRESETS[preset]
+    num_blocks = [min(number, 1) for number in size.num_blocks[:2]]
+    return SpadViTUNet(build_vit(preset), size.widths, num_blocks)
+
+
+Backbone = SpadUNet | SpadViTUNet
+BACKBONES: dict[str, Callable[[str], Backbone]] = {"spad_unet": build_unet, "spad_vit": build_vit_unet}
 """Every backbone that a model can have, by the name in its model.json."""
 
 
@@ -90,3 +133,25 @@ def build_discriminator(preset: str) -> SpadDiscriminator:
         KeyError: if there is no such preset.
     """
     return SpadDiscriminator(TOKENIZER_WIDTHS[preset])
+
+
+def build_masked(backbone: str, preset: str) -> MaskedViT | MaskedUNet:
+    """What of a backbone is pre-trained, with a head that guesses the tokens of masked patches.
+
+    Its tensors `vit.*` or `encoder.*` have the names and shapes that they have in `build_backbone`.
+
+    Raises:
+        KeyError: if there is no such backbone or preset.
+    """
+    return {"spad_unet": build_masked_unet, "spad_vit": build_masked_vit}[backbone](preset)
+
+
+def build_masked_vit(preset: str) -> MaskedViT:
+    """All of the SPAD-ViT."""
+    return MaskedViT(build_vit(preset), NUM_TOKENS)
+
+
+def build_masked_unet(preset: str) -> MaskedUNet:
+    """The encoder down to the level where a voxel is a patch."""
+    size = UNET_PRESETS[preset]
+    return MaskedUNet(Encoder(size.widths[:NUM_LEVELS], size.num_blocks[:NUM_LEVELS]), NUM_TOKENS)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..spacing import Shape
+from .pyramid import block_numbers
 from .unet import INPUT_CHANNELS, Encoder
 from .vit import PATCH_SIZE, SpadViT
 
@@ -57,9 +58,8 @@ class MaskedViT(nn.Module):
         return self.head(tokens[:, 1:][masked])
 
     def features(self, x: Tensor, da: int) -> list[Tensor]:
-        """(B, 3, D, H, W), nothing masked, to the outputs of four blocks spread over the depth: (B, C, d, h, w)."""
-        depth = len(self.vit.blocks)
-        return self.vit.features(x, da, [-(-depth * quarter // 4) - 1 for quarter in (1, 2, 3, 4)])
+        """(B, 3, D, H, W), nothing masked, to the four maps that segmentation takes: (B, C, d, h, w)."""
+        return self.vit.features(x, da, block_numbers(len(self.vit.blocks)))
 
 
 class MaskedUNet(nn.Module):

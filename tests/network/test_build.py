@@ -13,7 +13,7 @@ from torch import nn
 from spadunet.fingerprint import CaseFacts, Fingerprint, IntensityFacts
 from spadunet.labels import LabelSet
 from spadunet.model import read_tensors, write_tensors
-from spadunet.network.build import UNET_PRESETS, build_backbone, build_task
+from spadunet.network.build import BACKBONES, UNET_PRESETS, VIT_PRESETS, build_backbone, build_task, build_vit
 from spadunet.network.heads import SegmentationNetwork, load_matching
 from spadunet.plan import Plan
 from spadunet.plans.planner import make_plan
@@ -196,8 +196,36 @@ def test_presets_have_the_sizes_of_the_method(preset: str, widths, num_blocks, n
     assert count(task) == (2 + 1) * 3 + sum((width + 1) * 3 for width in widths[:num_heads])
 
 
+@pytest.mark.parametrize(
+    ("preset", "width", "num_in_vit", "num_in_pyramid", "num_in_path"),
+    [
+        ("tiny", 192, 5_131_776, 968_352, 60_880),
+        ("small", 384, 26_231_808, 3_816_384, 167_064),
+        ("base", 768, 94_930_944, 14_955_264, 295_968),
+        ("large", 1024, 315_498_432, 26_822_336, 663_600),
+    ],
+)
+def test_vit_presets_have_the_sizes_of_the_method(preset, width, num_in_vit, num_in_pyramid, num_in_path):
+    """Counted by hand, with a ViT of width c before levels 2 to 5 of widths w_n: five norms 2·c, three doublings
+    8·c² + c, laterals c·w_n + w_n + 2·w_n. The convolution path as the two finest levels of a U-Net, one block each."""
+    with torch.device("meta"):
+        backbone, unet = build_backbone("spad_vit", preset), build_backbone("spad_unet", preset)
+    widths = UNET_PRESETS[preset].widths
+    assert backbone.widths == widths
+    assert count(backbone.vit) == num_in_vit
+    laterals = sum(width * w + 3 * w for w in widths[2:])
+    assert count(backbone.pyramid) == num_in_pyramid == 5 * 2 * width + 3 * (8 * width**2 + width) + laterals
+    assert count(backbone.full_resolution) == num_in_path
+    assert count(backbone.decoder) == count(unet.decoder)
+    assert count(backbone) == num_in_vit + num_in_pyramid + num_in_path + count(unet.decoder)
+    assert len(build_task(2, 3, "spad_vit", preset).heads) == UNET_PRESETS[preset].num_heads
+
+
 def test_presets_are_named_and_an_unknown_one_is_an_error():
-    assert list(UNET_PRESETS) == ["tiny", "small", "base", "large"]
+    assert list(UNET_PRESETS) == list(VIT_PRESETS) == ["tiny", "small", "base", "large"]
+    assert list(BACKBONES) == ["spad_unet", "spad_vit"]
+    with pytest.raises(KeyError):
+        build_vit("huge")
     for build_part in (build_backbone, partial(build_task, 1, 2)):
         for backbone, preset in (("spad_unet", "huge"), ("unet", "tiny")):
             with pytest.raises(KeyError):

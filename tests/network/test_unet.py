@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from flat_network import FlatUNet
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from spadunet.network.blocks import ConvNormAct, PointwiseConv, ResidualBlock
+from spadunet.network.blocks import PointwiseConv
 from spadunet.network.spad_conv import SpadConv, SpadConvTranspose, to_static
 from spadunet.network.unet import SpadUNet, Stage
 
@@ -109,80 +110,6 @@ def test_pointwise_map_is_a_1x1x1_convolution():
 
 
 # --- A2 on the whole network: one slice is the 2D network
-
-
-class FlatConv(nn.Conv2d):
-    """2D convolution with the depth-summed kernel of an adaptive one."""
-
-    def __init__(self, layer: SpadConv):
-        outputs, inputs, kernel = layer.weight.shape[:3]
-        super().__init__(inputs, outputs, kernel, layer.stride, padding=kernel // 3, bias=layer.bias is not None)
-        self.weight.data = layer.weight.detach().sum(2)
-        if self.bias is not None:
-            self.bias.data = layer.bias.detach().clone()
-
-
-class FlatUp(nn.ConvTranspose2d):
-    """2D transposed convolution, kernel = stride, with the depth mean of an adaptive kernel."""
-
-    def __init__(self, layer: SpadConvTranspose):
-        inputs, outputs, kernel = layer.weight.shape[:3]
-        super().__init__(inputs, outputs, kernel, kernel)
-        self.weight.data = layer.weight.detach().mean(2)
-        self.bias.data = layer.bias.detach().clone()
-
-
-class FlatPointwise(nn.Conv2d):
-    def __init__(self, layer: PointwiseConv):
-        super().__init__(layer.weight.shape[1], layer.weight.shape[0], 1)
-        self.weight.data = layer.weight.detach()[:, :, None, None].clone()
-        self.bias.data = layer.bias.detach().clone()
-
-
-def flat_conv_norm_act(block: ConvNormAct) -> nn.Sequential:
-    return nn.Sequential(FlatConv(block.conv), block.norm, nn.LeakyReLU(0.01))
-
-
-class FlatBlock(nn.Module):
-    def __init__(self, block: ResidualBlock):
-        super().__init__()
-        self.body = nn.Sequential(flat_conv_norm_act(block.first), FlatConv(block.conv), block.norm)
-        is_pointwise = isinstance(block.shortcut, PointwiseConv)
-        self.shortcut = FlatPointwise(block.shortcut) if is_pointwise else nn.Identity()
-        self.act = nn.LeakyReLU(0.01)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.body(x) + self.shortcut(x))
-
-
-class FlatUNet(nn.Module):
-    """A plain 2D residual U-Net, written from the paper's figure, with the weights of a SPAD U-Net."""
-
-    def __init__(self, network: SpadUNet):
-        super().__init__()
-        encoder, decoder = network.encoder, network.decoder
-        self.stem = flat_conv_norm_act(encoder.stem)
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(FlatBlock(block) for block in stage.blocks)) for stage in encoder.stages
-        )
-        self.downs = nn.ModuleList(FlatConv(layer) for layer in encoder.downs)
-        self.ups = nn.ModuleList(FlatUp(layer) for layer in decoder.ups)
-        self.blocks = nn.ModuleList(
-            flat_conv_norm_act(block) if isinstance(block, ConvNormAct) else FlatBlock(block)
-            for block in decoder.blocks
-        )
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) with sizes divisible by 32, to decoded maps, finest first."""
-        skips = [self.stages[0](self.stem(x))]
-        for down, stage in zip(self.downs, self.stages[1:], strict=True):
-            skips.append(stage(down(skips[-1])))
-        x = skips.pop()
-        decoded = []
-        for up, block in zip(reversed(self.ups), reversed(self.blocks), strict=True):
-            x = block(torch.cat([up(x), skips.pop()], dim=1))
-            decoded.insert(0, x)
-        return decoded
 
 
 @torch.no_grad()
