@@ -18,9 +18,8 @@ Grid = tuple[int, int, int]
 PLANE_BASE = 10000.0
 DEPTH_BASE = 2333.0  # smaller than PLANE_BASE, so that slices turn faster than rows (appendix A.3)
 
-Rotation = tuple[Tensor, Tensor]
-"""Cosine and sine of each token's angles, (1 + L, 1, E): each value stands twice, for the pair of channels it turns;
-the sine is negative for the first of the pair. The first row is the cls token's, which is not turned."""
+Rotation = Tensor
+"""Cosine and sine of each token's angles, (1 + L, 1, E/2, 2). The first row is the cls token's, which is not turned."""
 
 
 def plane_frequencies(head_dim: int, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
@@ -53,10 +52,7 @@ def make_rotation(grid: Grid, head_dim: int, dtype: torch.dtype, device: torch.d
     """Cosine and sine for a cls token and a grid of tokens, as `rotate` takes them."""
     angles = rotation_angles(grid, head_dim, dtype, device)
     angles = torch.cat([angles.new_zeros(1, angles.shape[1]), angles])  # (1 + L, E/2)
-    cos, sin = angles.cos(), angles.sin()
-    cos = torch.stack([cos, cos], dim=-1).flatten(1)  # (1 + L, E)
-    sin = torch.stack([-sin, sin], dim=-1).flatten(1)  # (1 + L, E)
-    return cos[:, None], sin[:, None]
+    return torch.stack([angles.cos(), angles.sin()], dim=-1)[:, None]  # (1 + L, 1, E/2, 2)
 
 
 @lru_cache(maxsize=64)
@@ -79,8 +75,13 @@ def rotation_of(grid: Grid, head_dim: int, dtype: torch.dtype, device: torch.dev
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Turn each pair of neighbouring channels of queries or keys (B, 1 + L, N, E) by its token's angle.
 
-    Computed in the rotation's dtype, returned in that of `x`.
+    Computed in the rotation's dtype, returned in that of `x`. As a product of complex numbers, which takes a quarter of
+    the time of the real one on a CPU; the compiler, which fuses the real one, does not know them.
     """
-    cos, sin = rotation
-    swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return (x * cos + swapped * sin).to(x.dtype)
+    pairs = x.to(rotation.dtype).unflatten(-1, (-1, 2))  # (B, 1 + L, N, E/2, 2)
+    if torch.compiler.is_compiling():
+        (cos, sin), (a, b) = rotation.unbind(-1), pairs.unbind(-1)
+        turned = torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1)
+    else:
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rotation))
+    return turned.flatten(-2).to(x.dtype)

@@ -23,7 +23,7 @@ def eva02_angles(height: int, width: int, head_dim: int = HEAD_DIM) -> Tensor:
 
 def logits(q: Tensor, k: Tensor, grid: tuple[int, int, int]) -> Tensor:
     """Inner products of all turned queries and keys (L, E), in double precision."""
-    rotation = tuple(part[1:] for part in make_rotation(grid, q.shape[-1], torch.double, CPU))
+    rotation = make_rotation(grid, q.shape[-1], torch.double, CPU)[1:]
     q, k = (rotate(x[None, :, None], rotation)[0, :, 0] for x in (q, k))
     return q @ k.T
 
