@@ -25,9 +25,9 @@ FOLDERS = {
     "spadunet.evaluation": ("evaluation", 2),
     "spadunet.inference": ("inference", 3),
     "spadunet.training": ("spadunet/training", 4),
-    "spadunet.pretraining": ("spadunet/pretraining", 4),
-    "spadunet.cli": ("spadunet/cli", 5),
-    "spadunet.demo": ("spadunet/demo", 5),
+    "spadunet.pretraining": ("spadunet/pretraining", 5),
+    "spadunet.cli": ("spadunet/cli", 6),
+    "spadunet.demo": ("spadunet/demo", 6),
 }
 # On one floor only a command may look into another part: `spadunet_demo` starts the demo.
 SIDEWAYS = {("spadunet.cli", "spadunet.demo")}
