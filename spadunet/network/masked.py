@@ -1,6 +1,6 @@
 """Backbones that guess the visual tokens of masked patches (masked image modelling, Luo et al. 2024, section 5.2).
 
-Letters as in `spad_conv`; L patches of an image, row-major over their grid (d, h, w); M masked ones of a batch; K tokens.
+Letters as in `spad_conv`; L patches of an image, row-major over their grid (d, h, w); M masked ones; K tokens.
 A patch is PATCH_SIZE pixels wide, and `patch_depth(da)` deep: the grids of the tokenizer, the ViT and the U-Net's
 level 4 are the same at any size.
 """

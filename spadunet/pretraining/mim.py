@@ -1,7 +1,7 @@
 """Stage two: a backbone learns by guessing the visual tokens of masked patches.
 
-Luo et al. 2024, section 5.2: 55 % of the patches are masked; the frozen tokenizer, which sees the whole image, gives the soft
-tokens that are to be guessed. Letters: B samples, L patches of one, row-major; M masked ones of a batch; K tokens.
+Luo et al. 2024, section 5.2: 55 % of the patches are masked; the frozen tokenizer, which sees the whole image, gives
+the soft tokens that are to be guessed. Letters: B samples, L patches of one, row-major; M masked ones; K tokens.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,15 +20,17 @@ from ..model import Model, save_model
 from ..network.decay import parameter_groups
 from ..network.masked import MaskedUNet, MaskedViT, token_grid
 from ..network.tokenizer import SpadTokenizer
+from .mim_sheet import SheetCrop, complete, draw_sheet
+from .probe import ProbeCurve
+from .ranks import Ranks, distribute, mean_over_ranks
 from .sampling import ImageBatch, generator_of
-
-if TYPE_CHECKING:
-    from .probe import ProbeRun
 
 MASK_RATIO = 0.55
 WEIGHT_DECAY = 0.05
 MAX_GRADIENT_NORM = 0.5
 """These three and the learning rate as in Luo et al. 2024, appendix D."""
+
+SHEET_PNG = "mim.png"
 
 MaskedNetwork = MaskedViT | MaskedUNet
 
@@ -83,7 +84,7 @@ class MaskedImageModelling:
     Args:
         network: trained in place.
         tokenizer: frozen, in evaluation mode.
-        sheet: held-out crops to show; None for none.
+        crops: held-out ones to show.
         probe: where to measure the representation; None not to.
     """
 
@@ -97,7 +98,7 @@ class MaskedImageModelling:
         seed: int,
         precision: torch.dtype,
         crops: Sequence[SheetCrop] = (),
-        probe: ProbeRun | None = None,
+        probe: ProbeCurve | None = None,
     ):
         self.network, self.ranks, self.seed, self.precision = network, ranks, seed, precision
         self.crops, self.probe = tuple(crops), probe
@@ -135,10 +136,14 @@ class MaskedImageModelling:
         return dict(zip(("loss", "kl", "agreement"), values.tolist(), strict=True))
 
     def show(self, folder: Path, step: int) -> None:
-        """Draw held-out images, masked and completed."""
-        if self.crops:
-            rows = [complete(crop, self.network, self.tokenizer, self.seed, self.ranks.device) for crop in self.crops]
-            draw_sheet(rows, folder / SHEET_PNG, step)
+        """Draw held-out images, masked and completed; their masks are always the same."""
+        if not self.crops:
+            return
+        rows = []
+        for number, crop in enumerate(self.crops):
+            masked = draw_masks([number], crop.num_patches, self.seed).to(self.ranks.device)
+            rows.append(complete(crop, masked, self.network, self.tokenizer))
+        draw_sheet(rows, folder / SHEET_PNG, f"after {step} steps")
 
     def autocast(self) -> torch.autocast:
         """bfloat16 where it was asked for."""
@@ -156,15 +161,11 @@ class MaskedImageModelling:
             return self.network.features(image.to(self.ranks.device), da)
 
 
-def save_backbone(
-    folder: Path, network: MaskedNetwork, backbone: str, preset: str, provenance: dict[str, str]
-) -> None:
+def save_backbone(folder: Path, network: MaskedNetwork, backbone: str, preset: str, provenance: dict[str, str]) -> None:
     """Write a model folder without a task: the tensors of the backbone by the names that they have in it.
 
     The mask token and the head, which only guess tokens, are left out.
     """
     kept = ("vit.", "encoder.")
     state = {name: value for name, value in network.state_dict().items() if name.startswith(kept)}
-    save_model(
-        folder, Model(backbone=backbone, preset=preset, backbone_state=state, tasks={}, provenance=provenance)
-    )
+    save_model(folder, Model(backbone=backbone, preset=preset, backbone_state=state, tasks={}, provenance=provenance))

@@ -15,7 +15,7 @@ from ..files import atomic_path
 from ..network.masked import cover, token_grid
 from ..network.tokenizer import SpadTokenizer
 from .corpus import Corpus
-from .sampling import CropRule, generator_of
+from .sampling import CropRule
 
 MAX_CROPS = 8
 COLUMNS = ("image", "masked", "tokenizer's own", "guessed where masked")
@@ -32,6 +32,12 @@ class SheetCrop:
     da: int
     image: Tensor
     """(1, 3, D, H, W) float32 in [-1, 1]."""
+
+    @property
+    def num_patches(self) -> int:
+        """Patches that it is cut into."""
+        depth, height, width = self.image.shape[2:]
+        return math.prod(token_grid((depth, height, width), self.da))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,22 +71,20 @@ def choose_crops(corpus: Corpus, rule: CropRule) -> tuple[SheetCrop, ...]:
 @torch.no_grad()
 def complete(
     crop: SheetCrop,
+    masked: Tensor,
     guess: Callable[[Tensor, int, Tensor], Tensor],
     tokenizer: SpadTokenizer,
-    draw_mask: Callable[[int], Tensor],
 ) -> SheetRow:
     """Let a network guess what is masked, and let the tokenizer draw it among the tokens that are seen.
 
     Args:
-        guess: image (1, 3, D, H, W), degree of anisotropy and bool mask (1, L) to logits (M, K).
-        tokenizer: on the image's device.
-        draw_mask: number of patches L to a mask (1, L).
+        masked: (1, L) bool, on the networks' device.
+        guess: image (1, 3, D, H, W), degree of anisotropy and mask to logits (M, K).
     """
-    image, da = crop.image, crop.da
+    image, da = crop.image.to(masked.device), crop.da
     depth, height, width = image.shape[2:]
     size = (depth, height, width)
     own = tokenizer.encode(image, da).float().softmax(1)  # (1, K, d, h, w)
-    masked = draw_mask(math.prod(token_grid(size, da))).to(image.device)
     guessed = guess(image, da, masked).float().softmax(1)
     tokens = own.flatten(2).transpose(1, 2).clone()  # (1, L, K)
     agreement = (guessed.argmax(1) == tokens[masked].argmax(1)).float().mean()
@@ -113,7 +117,11 @@ def draw_sheet(rows: Sequence[SheetRow], path: Path, title: str) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(
-        len(rows), len(COLUMNS), figsize=(2 * len(COLUMNS) + 1, 2 * len(rows) + 0.6), squeeze=False, layout="constrained"
+        len(rows),
+        len(COLUMNS),
+        figsize=(2 * len(COLUMNS) + 1, 2 * len(rows) + 0.6),
+        squeeze=False,
+        layout="constrained",
     )
     figure.suptitle(title)
     for row, line in zip(rows, axes, strict=True):

@@ -1,14 +1,17 @@
 """Does the representation get better? A linear probe now and then while a backbone is pre-trained.
 
 The backbone is frozen, as it is at that step. A multinomial logistic regression learns to tell the classes of a few
-labelled cases voxel by voxel from its feature maps, and is scored on held-out ones. Only what is linear in the features is
-found (Alain and Bengio 2017, "Understanding intermediate layers using linear classifier probes").
+labelled cases voxel by voxel from its feature maps, and is scored on held-out ones: it finds only what is linear in the
+features (Alain and Bengio 2017, "Understanding intermediate layers using linear classifier probes").
 
-Letters: C features, K classes, N sampled voxels; D, H, W depth, height, width.
+Letters: C features, N sampled voxels; D, H, W depth, height, width.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,27 +24,28 @@ from torch.nn import functional
 from ..dataset import Dataset
 from ..errors import InputError
 from ..evaluation.overlap import dice
+from ..files import atomic_path, write_text
 from ..labels import LabelSet
 from ..network.masked import patch_depth
 from ..network.vit import PATCH_SIZE
 from ..preprocessing.store import StoredCase
 from ..spacing import Shape
 from ..training.splits import choose_cases
+from .linear import classify, features_at, fit
 
 FeatureMaps = Callable[[Tensor, int], list[Tensor]]
 """(1, 3, D, H, W) and its degree of anisotropy to maps (1, C_i, d_i, h_i, w_i) that all cover the same field."""
 
+CSV_FILE, PNG_FILE = "probe.csv", "probe.png"
 FOLD = "0"
 NUM_LABELLED, NUM_HELD_OUT = 5, 10
 """At most. Few labels are what pre-training is for, and a probe must not hold the run up."""
-NUM_VOXELS = 8192
+NUM_VOXELS = 4096
 """Sampled of the labelled cases together, equally many a class."""
 MAX_ZOOM = 4.0
 """Of images smaller than a pre-training crop: a patch of 16 mm sees a hippocampus as two or three tokens."""
-PENALTY = 1e-3
-"""L2, on features of unit variance."""
-MAX_ITERATIONS = 100
-PRIOR_SHARES = np.linspace(0, 1, 11)
+
+log = logging.getLogger("spadunet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,71 +162,75 @@ def sample_voxels(classes: np.ndarray, num_classes: int, num_wanted: int, genera
     return np.column_stack(np.unravel_index(np.concatenate(drawn), classes.shape))
 
 
-def features_at(maps: Sequence[Tensor], voxels: np.ndarray, shape: Sequence[int]) -> Tensor:
-    """Maps (1, C_i, …), interpolated linearly, at voxels (N, 3) of a grid over the same field: (N, sum of C_i)."""
-    places = torch.from_numpy((voxels + 0.5) / np.array(shape) * 2 - 1).float()
-    grid = places.flip(1)[None, None, None].to(maps[0].device)  # (1, 1, 1, N, 3), width first as torch wants it
-    columns = [
-        functional.grid_sample(of_map.float(), grid, padding_mode="border", align_corners=False)[0, :, 0, 0].T
-        for of_map in maps
-    ]
-    return torch.cat(columns, 1)
+@dataclass(frozen=True, kw_only=True)
+class ProbeCurve:
+    """A probe, how often it is made, and the folder that its table and picture go to."""
+
+    probe: Probe
+    every_steps: int
+    folder: Path
+
+    def measure(self, step: int, feature_maps: FeatureMaps) -> dict[str, float]:
+        """Score the features after `step` steps of learning; add the scores to table and picture.
+
+        Rows of this step and later ones, of a run that was killed after its last checkpoint, are replaced.
+        """
+        scores = score(self.probe, feature_maps)
+        mean = float(np.nanmean(list(scores.values()))) if any(value == value for value in scores.values()) else 0.0
+        fields = ["step", "mean", *scores]
+        rows = [row for row in read_rows(self.folder / CSV_FILE, fields) if int(row["step"]) < step]
+        rows.append(
+            {"step": str(step), "mean": f"{mean:.4f}"} | {name: f"{value:.4f}" for name, value in scores.items()}
+        )
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fields, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.folder / CSV_FILE, text.getvalue())
+        draw_curve(rows, self.folder / PNG_FILE, self.probe.name)
+        log.info(
+            "probe of %s after %d steps: Dice %.3f (%s)",
+            self.probe.name,
+            step,
+            mean,
+            ", ".join(f"{name} {value:.3f}" for name, value in scores.items()),
+        )
+        return scores
 
 
-def fit(features: Tensor, numbers: Tensor, counts: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Weight (K, C) and bias (K,) of a logistic regression.
-
-    It learns from voxels of equally many a class. Real ones are mostly background: a share of the log frequencies is
-    added to the bias, that share with which the labelled voxels, each weighted by how many it stands for, have the best Dice.
-
-    Args:
-        features: (N, C).
-        numbers: (N,) class numbers.
-        counts: (K,) voxels of each class in the labelled cases.
-    """
-    numbers = numbers.to(features.device)
-    mean, std = features.mean(0), features.std(0).clamp(min=1e-6)
-    x = (features - mean) / std
-    weight = torch.zeros(len(counts), x.shape[1], device=x.device, requires_grad=True)
-    bias = torch.zeros(len(counts), device=x.device, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight, bias], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        value = functional.cross_entropy(x @ weight.T + bias, numbers) + PENALTY / 2 * weight.square().sum()
-        value.backward()
-        return value
-
-    with torch.enable_grad():
-        optimiser.step(loss)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        prior = torch.from_numpy(np.log(np.maximum(counts, 1) / counts.sum())).float().to(x.device)
-        logits = x @ weight.T + bias
-        stands_for = torch.from_numpy(counts).to(x.device) / torch.bincount(numbers, minlength=len(counts)).clamp(min=1)
-        best = max(PRIOR_SHARES, key=lambda share: weighted_dice(logits + share * prior, numbers, stands_for[numbers]))
-        scaled = weight / std
-        return scaled, bias + best * prior - scaled @ mean
+def read_rows(path: Path, fields: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of an earlier table; none if it is not there or has other columns."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        return list(reader) if reader.fieldnames == list(fields) else []
 
 
-def weighted_dice(logits: Tensor, numbers: Tensor, weights: Tensor) -> float:
-    """Mean Dice of the classes but background over voxels that each stand for `weights` many."""
-    prediction = logits.argmax(1)
-    values = []
-    for number in range(1, logits.shape[1]):
-        found, there = prediction == number, numbers == number
-        total = (weights * (found.float() + there.float())).sum()
-        if total > 0:
-            values.append(float(2 * (weights * (found & there)).sum() / total))
-    return sum(values) / max(len(values), 1)
+def draw_curve(rows: Sequence[dict[str, str]], path: Path, title: str) -> None:
+    """Dice of each structure, and their mean, against steps."""
+    import matplotlib
 
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
 
-def classify(maps: Sequence[Tensor], weight: Tensor, bias: Tensor, shape: Sequence[int]) -> np.ndarray:
-    """Class numbers (D, H, W) of a grid over the maps' field.
-
-    A linear map and a linear interpolation may be swapped: interpolated are K logits, not C features.
-    """
-    logits = bias.view(1, -1, 1, 1, 1)
-    for of_map, part in zip(maps, weight.split([of_map.shape[1] for of_map in maps], 1), strict=True):
-        coarse = torch.einsum("kc,bcdhw->bkdhw", part, of_map.float())
-        logits = logits + functional.interpolate(coarse, size=tuple(shape), mode="trilinear", align_corners=False)
-    return logits[0].argmax(0).cpu().numpy()
+    steps = [int(row["step"]) for row in rows]
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    names = list(rows[0])[1:]
+    for name in names if len(names) < 12 else names[:1]:  # more are told apart only in the table
+        is_mean = name == "mean"
+        axes.plot(
+            steps,
+            [float(row[name]) for row in rows],
+            marker=".",
+            color="black" if is_mean else None,
+            linewidth=2 if is_mean else 1,
+            label=name,
+        )
+    axes.set_title(f"linear probe of {title}; step 0: before pre-training", fontsize=10)
+    axes.set_xlabel("steps of pre-training")
+    axes.set_ylabel("Dice of held-out cases")
+    axes.legend()
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")
+    pyplot.close(figure)
