@@ -6,7 +6,7 @@ A case is four files: `<name>.b2nd` (image), `<name>.classes.b2nd`, `<name>.fore
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,11 +125,8 @@ def store_case(folder: Path, case: Case, *, made_from: str, plan_digest: str, ig
     write_record(folder / f"{case.name}.json", header)
 
 
-def write_array(path: Path, array: np.ndarray, *, notes: Mapping[str, object] | None = None) -> None:
+def write_array(path: Path, array: np.ndarray) -> None:
     """Write one chunked array, whole or not at all.
-
-    Args:
-        notes: JSON values to keep inside the file, as `schunk.vlmeta["notes"]`.
 
     Raises:
         OutputError: if the disk is full or the folder cannot be written.
@@ -138,11 +135,9 @@ def write_array(path: Path, array: np.ndarray, *, notes: Mapping[str, object] | 
     with atomic_path(path) as partial:
         partial.unlink(missing_ok=True)
         try:
-            stored = blosc2.asarray(
+            blosc2.asarray(
                 np.ascontiguousarray(array), urlpath=str(partial), chunks=chunks, mode="w", cparams=COMPRESSION
             )
-            if notes:
-                stored.schunk.vlmeta["notes"] = dict(notes)
         except RuntimeError as error:
             raise OutputError(
                 f"{path}: cannot be written ({error}); is the disk full or the folder read-only?"

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,11 +121,15 @@ def find_series(folder: Path) -> list[Series]:
     Raises:
         InputError: if a file is damaged.
     """
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return in_series([found for path in paths if (found := read_slice(path)) is not None])
+
+
+def in_series(members: Iterable[Slice]) -> list[Series]:
+    """Slices of any number of series, as `find_series` puts them together."""
     groups: dict[tuple[str, ...], list[Slice]] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
-        found = read_slice(path)
-        if found is not None:
-            groups.setdefault(found.series, []).append(found)
+    for member in members:
+        groups.setdefault(member.series, []).append(member)
     series = []
     stems: set[str] = set()
     for key, slices in sorted(groups.items(), key=lambda item: (item[0][1].zfill(9), item[0])):

@@ -23,6 +23,7 @@ def show_training(run: PreparedRun, folder: Path, done: Progress | None) -> int:
     """
     from ..model import BACKBONE_FILE, MODEL_JSON
     from ..training.estimate import estimate_training
+    from ..training.init import INIT_COVERAGE_JSON
     from ..training.splits import SPLITS_JSON
     from ..training.state import checkpoint_path
 
@@ -32,6 +33,7 @@ def show_training(run: PreparedRun, folder: Path, done: Progress | None) -> int:
     written = [
         f"{checkpoint_path(folder).relative_to(folder)}: {going_on}",
         *(state_of(folder / name) for name in (MODEL_JSON, BACKBONE_FILE)),
+        *([INIT_COVERAGE_JSON] if run.coverage is not None else []),
         *(f"tasks/{member.dataset.name}/" for member in run.datasets),
         "curves.csv, curves.png, tensorboard/, training.log, spadunet_train.json",
         *(
@@ -42,7 +44,10 @@ def show_training(run: PreparedRun, folder: Path, done: Progress | None) -> int:
     ]
     splits = [member.folder / SPLITS_JSON for member in run.datasets if run.request["fold"] != "all"]
     show(f"writes into {folder}", [*written, *(f"{path}: new" for path in splits if not path.is_file())])
-    print(f"network {run.preset}, fold {run.request['fold']}, {run.options.device}, {run.options.precision}")
+    if run.coverage is not None:
+        show(f"weights from {run.coverage.source}", run.coverage.lines())
+    options = run.options
+    print(f"network {run.backbone} {run.preset}, fold {run.request['fold']}, {options.device}, {options.precision}")
     for index, member in enumerate(run.datasets):
         show(f"pairs of {member.dataset.name}", case_table(run, index))
     try:

@@ -169,6 +169,11 @@ def find_device(name: str) -> torch.device:
         raise InputError(f"--device: {error}") from error
 
 
+def default_workers() -> int:
+    """Processes that make batches: one on a laptop, more where there are cores to spare."""
+    return max(1, min((os.cpu_count() or 1) - 1, MAX_PROCESSES))
+
+
 def positive_int(text: str) -> int:
     """Parse a whole number above zero."""
     value = int(text)

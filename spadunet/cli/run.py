@@ -84,15 +84,17 @@ def run_command(
     logging.getLogger("spadunet").setLevel(logging.DEBUG if options.debug else logging.INFO)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    rank = os.environ.get("RANK", "0")  # torchrun's, of several processes of a run
+    name = parser.prog if rank == "0" else f"{parser.prog} (rank {rank})"
     try:
         code = work()
     except (InputError, OutputError) as error:
         if options.debug:
             raise
-        report(f"{parser.prog}: error: {error}")
+        report(f"{name}: error: {error}")
         code = 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
-        report(f"{parser.prog}: stopped; {if_stopped}")
+        report(f"{name}: stopped; {if_stopped}")
         code = 130
     except Exception as error:
         if options.debug:
@@ -100,9 +102,9 @@ def run_command(
         reason = disk_error_reason(error)
         what = " ".join(str(error).split()) or "no message"
         if isinstance(error, OSError) and reason is not None:
-            report(f"{parser.prog}: error: {error.filename or 'a file'}: {reason}")
+            report(f"{name}: error: {error.filename or 'a file'}: {reason}")
         else:
-            report(f"{parser.prog}: error: unexpected {type(error).__name__}: {what} (--debug shows where)")
+            report(f"{name}: error: unexpected {type(error).__name__}: {what} (--debug shows where)")
         code = 1
     finally:
         close_log_files()

@@ -10,33 +10,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .options import add_device_options, find_device, non_negative_float, non_negative_int, positive_float, positive_int
+from ..training.recipes import RECIPES
+from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of
+from .options import (
+    add_device_options,
+    default_workers,
+    find_device,
+    non_negative_float,
+    non_negative_int,
+    positive_float,
+    positive_int,
+)
 from .run import add_data_option, add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
 from .stages import FINGERPRINT_JSON, PLAN_JSON, check_names_differ, read_plan
 
 if TYPE_CHECKING:
-    from ..training.state import Progress
     from ..workspace import Workspace
 
 EXAMPLES = """\
   spadunet_train -d Hippocampus --max-minutes 20
   spadunet_train -d 4 101 -f all                    both datasets, one backbone
-  spadunet_train -d BTCV -f 0 --preset base --init results/pretrained
+  spadunet_train -d BTCV --backbone spad_vit --preset base
+  spadunet_train -d BTCV -f 0 --init results/pretraining/spad_vit_base
   spadunet_train -d BTCV -f 0                       again: an interrupted run goes on
 """
 DEFAULT_STEPS = 50_000
 MAX_NAME_BYTES = 255
-BACKBONES = ("spad_unet", "spad_vit")
 PRESETS = ("tiny", "small", "base", "large")
-MANIFEST = "spadunet_train.json"
-"""Written last: a run without it is unfinished, even if its last step is done."""
 
 log = logging.getLogger("spadunet")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, exit."""
-    parser = make_parser("Train a SPAD U-Net on preprocessed datasets.", EXAMPLES)
+    parser = make_parser("Train a SPAD U-Net or SPAD-ViT on preprocessed datasets.", EXAMPLES)
     parser.add_argument(
         "-d",
         "--dataset",
@@ -45,14 +52,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="one or more datasets, trained jointly through one backbone (default: the one planned last)",
     )
     parser.add_argument("-f", "--fold", type=fold, default="0", help="fold to hold out, or all (default: 0)")
-    parser.add_argument("--backbone", choices=BACKBONES, default="spad_unet", help="(default: spad_unet)")
-    parser.add_argument("--preset", choices=PRESETS, help="size of the network (default: base on a GPU, tiny without)")
-    parser.add_argument("--init", type=Path, metavar="MODEL", help="model folder whose weights the run starts from")
+    parser.add_argument(
+        "--backbone",
+        choices=tuple(RECIPES),
+        help="network: convolutional, or a transformer with a convolutional decoder (default: that of --init, or "
+        "spad_unet)",
+    )
+    parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        help="size of the network (default: that of --init, or base on a GPU, tiny without)",
+    )
+    parser.add_argument(
+        "--init",
+        type=Path,
+        metavar="MODEL",
+        help="weights to start from: a folder of a model or a pre-trained backbone",
+    )
+    parser.add_argument(
+        "--scratch-twin",
+        action="store_true",
+        help="the same run as with --init, but from fresh weights, for comparison; goes to a folder ..._twin",
+    )
     parser.add_argument("--max-steps", type=positive_int, help=f"(default: {DEFAULT_STEPS} unless --max-minutes)")
     parser.add_argument("--max-minutes", type=positive_float, help="end after this time of training")
     parser.add_argument("--batch-size", type=positive_int, help="patches a step (default: 2, up to 4 if small)")
-    parser.add_argument("--learning-rate", type=positive_float, default=3e-3, help="peak (default: 0.003)")
-    parser.add_argument("--weight-decay", type=non_negative_float, default=0.01, help="of AdamW (default: 0.01)")
+    parser.add_argument("--learning-rate", type=positive_float, help=f"peak (default: {by_backbone('learning_rate')})")
+    parser.add_argument(
+        "--weight-decay", type=non_negative_float, help=f"of AdamW (default: {by_backbone('weight_decay')})"
+    )
     parser.add_argument(
         "--seed", type=non_negative_int, default=0, help="of weights, batches and augmentation (default: 0)"
     )
@@ -77,7 +105,9 @@ def execute(options: argparse.Namespace) -> int:
 
     from ..dataset import load_dataset
     from ..files import require_writable
+    from ..model import MODEL_JSON
     from ..network.device import choose_precision
+    from ..training.init import INIT_COVERAGE_JSON
     from ..training.loop import RunOptions
     from ..training.train import TrainingDataset, prepare_run, train
     from ..workspace import find_workspace
@@ -93,11 +123,13 @@ def execute(options: argparse.Namespace) -> int:
     check_names_differ([member.dataset for member in datasets])
     device = find_device(options.device)
     earlier = {} if options.restart or options.output is None else request_of(options.output)
-    preset = options.preset or earlier.get("preset") or ("base" if device.type == "cuda" else "tiny")
+    backbone, preset = choose_network(options, earlier, device.type)
+    recipe = RECIPES[backbone]
     joint_name = "+".join(member.dataset.name for member in datasets)
     if options.output is None and len(joint_name.encode()) > MAX_NAME_BYTES:
         raise InputError(f"-d: the names of {len(datasets)} datasets make too long a folder name; name one with -o")
-    folder = options.output or workspace.results / joint_name / f"{options.backbone}_{preset}" / f"fold_{options.fold}"
+    kind = f"{backbone}_{preset}{'_twin' if options.scratch_twin else ''}"
+    folder = options.output or workspace.results / joint_name / kind / f"fold_{options.fold}"
     require_writable(folder, dry_run=options.dry_run)
     if not options.dry_run:
         log_to_file(folder / "training.log")
@@ -108,35 +140,38 @@ def execute(options: argparse.Namespace) -> int:
     run_options = RunOptions(
         max_steps=options.max_steps or (None if options.max_minutes else DEFAULT_STEPS),
         max_minutes=options.max_minutes,
-        learning_rate=options.learning_rate,
-        weight_decay=options.weight_decay,
+        learning_rate=recipe.learning_rate if options.learning_rate is None else options.learning_rate,
+        weight_decay=recipe.weight_decay if options.weight_decay is None else options.weight_decay,
         seed=options.seed,
         device=device,
         precision=precision,
         num_workers=default_workers() if options.num_workers is None else options.num_workers,
         checkpoint_minutes=options.checkpoint_minutes,
+        spares_vectors=recipe.spares_vectors,
     )
     run = prepare_run(
         datasets,
         run_options,
-        backbone=options.backbone,
+        backbone=backbone,
         preset=preset,
         fold=options.fold,
         batch_size=options.batch_size,
         init=options.init,
+        scratch_twin=options.scratch_twin,
         goes_on=bool(earlier),
         dry_run=options.dry_run,
     )
-    done = find_earlier_run(folder, options, run.request)
+    files = RunFiles(result=MODEL_JSON, manifest="spadunet_train.json", others=(INIT_COVERAGE_JSON,))
+    done = find_earlier_run(folder, files, run.request, restart=options.restart, must_go_on=options.c)
     if options.dry_run:
         from .dry_train import show_training
 
         return show_training(run, folder, done)
-    clear_earlier_run(folder, options, done)
-    log.info("training %s on %s, preset %s, %s: %s", joint_name, device, preset, run_options.precision, folder)
+    clear_earlier_run(folder, files, done, restart=options.restart)
+    log.info("training %s on %s, %s %s, %s: %s", joint_name, device, backbone, preset, run_options.precision, folder)
     problems = train(run, folder)
     write_manifest(
-        folder / MANIFEST,
+        folder / files.manifest,
         "spadunet_train",
         options,
         started=started,
@@ -144,6 +179,28 @@ def execute(options: argparse.Namespace) -> int:
         files=[folder],
     )
     return 1 if problems else 0
+
+
+def by_backbone(name: str) -> str:
+    """A number of each backbone's recipe, for `--help`."""
+    return ", ".join(f"{getattr(recipe, name):g} for {backbone}" for backbone, recipe in RECIPES.items())
+
+
+def choose_network(options: argparse.Namespace, earlier: dict[str, str], device_type: str) -> tuple[str, str]:
+    """Backbone and preset: as asked for, else those of the run to go on with, else those of `--init`, else the default.
+
+    Raises:
+        InputError: if --init is no model, or --scratch-twin is given without it.
+    """
+    from ..training.init import InitKind, kind_of
+
+    if options.scratch_twin and options.init is None:
+        raise InputError("--scratch-twin: compares with a run that starts from --init MODEL; give that too")
+    default = InitKind(backbone="spad_unet", preset="base" if device_type == "cuda" else "tiny")
+    if options.init is not None and not earlier and None in (options.backbone, options.preset):
+        default = kind_of(options.init)
+    backbone = options.backbone or earlier.get("backbone") or default.backbone
+    return backbone, options.preset or earlier.get("preset") or default.preset
 
 
 def planned_last(folder: Path) -> str:
@@ -178,77 +235,6 @@ def find_planned(name: str, workspace: Workspace) -> Path:
         raise
 
 
-def request_of(folder: Path) -> dict[str, str]:
-    """What the unfinished or finished run in a model folder was asked for; empty where there is none.
-
-    Raises:
-        InputError: if its checkpoint is damaged.
-    """
-    from ..training.state import checkpoint_path, read_progress
-
-    checkpoint = checkpoint_path(folder)
-    return read_progress(checkpoint).run if checkpoint.is_file() else {}
-
-
-def find_earlier_run(folder: Path, options: argparse.Namespace, asked: dict[str, str]) -> Progress | None:
-    """The interrupted run to go on with; None where one starts anew. A finished or different one is not overwritten.
-
-    Args:
-        asked: what this run is asked for, as `training.train.PreparedRun.request`.
-
-    Raises:
-        InputError: says which of --restart and -o is called for.
-    """
-    from ..model import MODEL_JSON
-    from ..training.state import checkpoint_path, read_progress
-
-    checkpoint = checkpoint_path(folder)
-    is_there = checkpoint.is_file() and not options.restart
-    if not is_there and not options.restart and (folder / MODEL_JSON).is_file():
-        raise InputError(f"{folder}: holds a model already; --restart to start anew, or another folder with -o")
-    if not is_there:
-        if options.c:
-            raise InputError(f"--c: {checkpoint} not found: no run to go on with; leave --c out to start one")
-        return None
-    progress = read_progress(checkpoint)
-    for name, value in asked.items():
-        earlier = progress.run.get(name, value)
-        if earlier != value:
-            raise InputError(
-                f"{folder}: an earlier run had {name} {earlier}, not {value}; "
-                "give the same options to go on, --restart to start anew, or another folder with -o"
-            )
-    if progress.is_finished and (folder / MANIFEST).is_file() and not options.c:
-        raise InputError(
-            f"{folder}: trained already ({progress.step} steps); --restart to start anew, or -o for another"
-        )
-    log.info("going on after step %d (%.1f minutes)", progress.step, progress.seconds / 60)
-    return progress
-
-
-def clear_earlier_run(folder: Path, options: argparse.Namespace, done: Progress | None) -> None:
-    """Remove what an earlier run left, where this one starts anew."""
-    import shutil
-
-    from ..model import MODEL_JSON
-    from ..training.state import checkpoint_path
-
-    state = checkpoint_path(folder).parent
-    if options.restart:
-        if state.exists():
-            shutil.rmtree(state)
-        (folder / MODEL_JSON).unlink(missing_ok=True)
-    if done is None:
-        (folder / MANIFEST).unlink(missing_ok=True)
-
-
 def fold(text: str) -> str:
     """Parse the number of a fold, or `all`."""
     return text if text == "all" else str(non_negative_int(text))
-
-
-def default_workers() -> int:
-    """One on a laptop, more where there are cores to spare."""
-    import os
-
-    return max(1, min((os.cpu_count() or 1) - 1, 8))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from .blocks import PointwiseConv
@@ -50,12 +49,3 @@ class SegmentationNetwork(nn.Module):
         features = self.backbone(self.task.channel_map(x), da)
         supervised = features[: len(self.task.heads)]
         return [head(feature) for head, feature in zip(self.task.heads, supervised, strict=True)]
-
-
-def load_matching(module: nn.Module, state: dict[str, Tensor]) -> list[str]:
-    """Load the tensors whose names and shapes fit; return the names of the module's tensors that stay as they were."""
-    own = module.state_dict()
-    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
-    with torch.no_grad():
-        module.load_state_dict(fitting, strict=False)
-    return [name for name in own if name not in fitting]

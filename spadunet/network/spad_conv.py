@@ -18,6 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+MIN_PATCH_KERNEL = 8
+"""From this kernel size on a convolution with stride = kernel runs as a matrix product over patches.
+
+For the patch embedding, 16, that takes between a twelfth (bfloat16) and the same (float32) of oneDNN's time in
+training; for kernels of 2 and 4 it takes more (torch 2.13.0, Xeon with AMX).
+"""
+
 
 def num_pending(da: int, level: int) -> int:
     """Depth halvings that a layer at `level` still has to leave out."""
@@ -67,19 +74,30 @@ def pad_to_multiple(x: Tensor, multiples: tuple[int, int, int]) -> Tensor:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, depth_stride: int) -> Tensor:
-    """Apply an adapted kernel; one without depth reach runs as a 2D convolution over the slices.
+    """Apply an adapted kernel; one without depth reach runs as a 2D convolution over the slices, a patch embedding's
+    as a matrix product.
 
-    That is faster where training runs on a CPU, in bfloat16 and channels-last (`benchmarks/layers.py`), and not in
-    float32 with channels first.
+    The 2D convolution is faster where training runs on a CPU, in bfloat16 and channels-last (`benchmarks/layers.py`),
+    and not in float32 with channels first.
     """
     padding = 1 if weight.shape[-1] == 3 else 0
     if weight.shape[-1] == stride > 1:
         x = pad_to_multiple(x, (depth_stride, stride, stride))
+        if stride >= MIN_PATCH_KERNEL:
+            return convolve_patches(x, weight, bias)
     if weight.shape[2] == 1 and depth_stride == 1:
         y = functional.conv2d(fold_slices(x), weight.squeeze(2), bias, stride, padding)
         return unfold_slices(y, x.shape[0])  # (B, O, D, H', W')
     depth_padding = 1 if weight.shape[2] == 3 else 0
     return functional.conv3d(x, weight, bias, (depth_stride, stride, stride), (depth_padding, padding, padding))
+
+
+def convolve_patches(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolution whose stride is its kernel (kD, k, k), for sizes that are whole multiples of it."""
+    for axis, size in zip((4, 3, 2), reversed(weight.shape[2:]), strict=True):
+        x = x.unflatten(axis, (-1, size))
+    patches = x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)  # (B, D', H', W', I*kD*k*k)
+    return functional.linear(patches, weight.flatten(1), bias).movedim(-1, 1)  # (B, O, D', H', W')
 
 
 def convolve_transposed(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, depth_stride: int) -> Tensor:

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import InputError, OutputError
 from ..spacing import MAX_DA, RATIO_TOLERANCE, Shape
 from .corpus import Corpus, CorpusImage
-from .crops import NEARLY_ISOTROPIC, change_intensities, place_crop, read_crop
+from .crops import NEARLY_ISOTROPIC, change_intensities, draw_intensities, place_crop, read_crop
 
 PATCH_SIZE = 16
 """Voxels a token, per axis, of images that are not anisotropic."""
@@ -39,8 +39,6 @@ BATCHES_AHEAD = 2
 """Batches that workers make ahead of the one in use."""
 
 log = logging.getLogger("spadunet")
-
-DRAW_FIELDS = np.dtype([("number", "i8"), ("image", "i8"), ("da", "i8"), ("scale_plane", "f8"), ("scale_depth", "f8")])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,21 +96,24 @@ def draw_batches(
         InputError: if no image may be drawn.
     """
     table = ImageTable.of(corpus)
-    waiting = np.empty(0, DRAW_FIELDS)
+    waiting = np.empty((5, 0))
     step = 0
-    for number in itertools.count():
-        drawn = np.concatenate([waiting, draw_round(table, rule, seed, number)])
+    for round_number in itertools.count():
+        drawn = np.concatenate([waiting, draw_round(table, rule, seed, round_number)], axis=1)
         full, left = [], []
         for da in range(MAX_DA + 1):
-            bucket = drawn[drawn["da"] == da]
+            bucket = np.flatnonzero(drawn[2] == da)
             num_full = len(bucket) // batch_size * batch_size
             full.append(bucket[:num_full].reshape(-1, batch_size))
             left.append(bucket[num_full:])
-        waiting = np.concatenate(left)
-        batches = np.concatenate(full)  # (num_batches, batch_size)
-        batches = batches[np.argsort(batches["number"][:, -1])]
+        waiting = drawn[:, np.concatenate(left)]
+        batches = np.concatenate(full)  # (num_batches, batch_size) places in drawn
+        batches = batches[np.argsort(batches[:, -1])]  # by the draw that filled them
         for batch in batches[max(start_step - step, 0) :]:
-            yield tuple(Draw(**dict(zip(batch.dtype.names, draw, strict=True))) for draw in batch.tolist())
+            yield tuple(
+                Draw(number=int(number), image=int(image), da=int(da), scale_plane=scale_plane, scale_depth=scale_depth)
+                for number, image, da, scale_plane, scale_depth in drawn[:, batch].T.tolist()
+            )
         step += len(batches)
 
 
@@ -150,12 +151,13 @@ class ImageTable:
         )
 
 
-def draw_round(table: ImageTable, rule: CropRule, seed: int, number: int) -> np.ndarray:
-    """ROUND_SIZE draws (DRAW_FIELDS), by weight and with replacement.
+def draw_round(table: ImageTable, rule: CropRule, seed: int, round_number: int) -> np.ndarray:
+    """(5, ROUND_SIZE) float64: number, image, DA, scale in plane and in depth of draws by weight, with replacement.
 
     The scale in plane lies between 0.75 and what the image fills, but 2 at most: a small image is enlarged.
     """
-    chance, is_scaled, scale, is_scaled_deep, scale_deep = generator_of(seed, number, "draws").random((5, ROUND_SIZE))
+    generator = generator_of(seed, round_number, "round")
+    chance, is_scaled, scale, is_scaled_deep, scale_deep = generator.random((5, ROUND_SIZE))
     last = np.searchsorted(table.shares, table.shares[-1])
     image = np.minimum(np.searchsorted(table.shares, chance * table.shares[-1], side="right"), last)
     ratio, is_flat = table.ratio[image], table.num_slices[image] == 1
@@ -164,11 +166,9 @@ def draw_round(table: ImageTable, rule: CropRule, seed: int, number: int) -> np.
     scales_depth = (is_scaled_deep < SCALE_DEPTH_SHARE) & (ratio <= NEARLY_ISOTROPIC) & ~is_flat
     lowest, highest = SCALE_DEPTH
     scale_depth = np.where(scales_depth, lowest + scale_deep * (highest - lowest), 1.0)
-    draws = np.empty(ROUND_SIZE, DRAW_FIELDS)
-    draws["number"] = number * ROUND_SIZE + np.arange(ROUND_SIZE)
-    draws["image"], draws["scale_plane"], draws["scale_depth"] = image, scale_plane, scale_depth
-    draws["da"] = np.where(is_flat, MAX_DA, degrees_of_anisotropy(ratio * scale_depth / scale_plane))
-    return draws
+    da = np.where(is_flat, MAX_DA, degrees_of_anisotropy(ratio * scale_depth / scale_plane))
+    numbers = round_number * ROUND_SIZE + np.arange(ROUND_SIZE)
+    return np.stack([numbers, image, da, scale_plane, scale_depth])
 
 
 def degrees_of_anisotropy(ratio: np.ndarray) -> np.ndarray:
@@ -207,13 +207,25 @@ class CropMaker(Dataset):
     def __init__(self, corpus: Corpus, rule: CropRule, seed: int):
         self.corpus, self.rule, self.seed = corpus, rule, seed
         self.images = corpus.training
+        table = ImageTable.of(corpus)
+        self.das = np.where(table.num_slices == 1, MAX_DA, degrees_of_anisotropy(table.ratio))
 
     def __getitem__(self, draw: Draw) -> Crop | InputError:
-        """Read and augment; the error, not raised, if no image of the corpus can be read any more.
+        """As `make`; an error is handed over, since one that is raised loses its line on the way."""
+        try:
+            return self.make(draw)
+        except InputError as error:
+            return error
+
+    def make(self, draw: Draw) -> Crop:
+        """Read and augment.
 
         An image that cannot be read is replaced by another, drawn from the draw's number, so that all ranks and every
         resumed run agree: of the same DA, at scale 1; where none of these is left either, of another DA, whose slices
         are taken as if they lay as far apart as the batch's.
+
+        Raises:
+            InputError: if no image of the corpus can be read any more.
         """
         unreadable: dict[str, str] = {}
         for image, scales in self.candidates(draw):
@@ -225,16 +237,16 @@ class CropMaker(Dataset):
             except InputError as error:
                 unreadable[image.key] = str(error)
                 continue
-            crop = change_intensities(crop, generator_of(self.seed, draw.number, "intensity"))
+            crop = change_intensities(crop, draw_intensities(generator_of(self.seed, draw.number, "intensity")))
             return Crop(draw=draw, image=crop, name=image.key, unreadable=unreadable)
-        return InputError(f"{self.corpus.folder}: none of its {len(self.images)} images can be read any more")
+        raise InputError(f"{self.corpus.folder}: none of its {len(self.images)} images can be read any more")
 
     def candidates(self, draw: Draw) -> Iterator[tuple[CorpusImage, tuple[float, float, float]]]:
         """Images for a draw, best first, and the scales (depth, height, width) to read them at."""
         yield self.images[draw.image], (draw.scale_depth, draw.scale_plane, draw.scale_plane)
-        others = generator_of(self.seed, draw.number, "replacement").permutation(len(self.images)).tolist()
-        of_same_da = [index for index in others if self.images[index].da == draw.da]
-        for index in dict.fromkeys([*of_same_da, *others]):
+        others = generator_of(self.seed, draw.number, "replacement").permutation(len(self.images))
+        is_same_da = self.das[others] == draw.da
+        for index in np.concatenate([others[is_same_da], others[~is_same_da]]):
             if index != draw.image:
                 yield self.images[index], (1.0, 1.0, 1.0)
 
@@ -266,12 +278,13 @@ class BatchLoader:
         try:
             while part := [self.checked(crop) for crop in itertools.islice(crops, self.part_size)]:
                 yield join(part)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, OSError, EOFError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
+            reason = str(error).partition("\n")[0] or type(error).__name__
             raise OutputError(
-                f"a worker process that makes crops died ({first_line(error)}); use fewer --num-workers, or give the "
-                "machine more memory, in a container shared memory too"
+                f"a worker process that makes crops died ({reason}); use fewer --num-workers, or give the machine more "
+                "memory, in a container shared memory too"
             ) from error
 
     def checked(self, crop: Crop | InputError) -> Crop:
@@ -334,8 +347,3 @@ def begin_worker(number: int) -> None:
     torch.set_num_threads(1)
     blosc2.set_nthreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def first_line(error: BaseException) -> str:
-    """An error's text, as far as it goes on one line."""
-    return str(error).splitlines()[0]

@@ -4,52 +4,92 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..files import atomic_path, write_text
 
-FIELDS = ("step", "minutes", "task", "da", "loss", "learning_rate", "samples_per_second", "waiting_share")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 CSV_FILE, PNG_FILE, TENSORBOARD_FOLDER = "curves.csv", "curves.png", "tensorboard"
 SMOOTHING_STEPS = 50
+MAX_POINTS = 2000
+"""Of a line in the picture; more are as good as invisible."""
 
 
 class Curves:
-    """Writes one row a step. Opening it at a step drops the rows of a run that went further before it was killed."""
+    """Writes one row a step. Opening it at a step drops the rows of a run that went further before it was killed.
 
-    def __init__(self, folder: Path, start_step: int):
+    The columns are those of the first row.
+
+    Args:
+        by: the fact of a batch that splits a measure into several lines.
+    """
+
+    def __init__(self, folder: Path, start_step: int, *, by: str = ""):
         from torch.utils.tensorboard import SummaryWriter
 
-        self.folder = folder
+        self.folder, self.by, self.start_step = folder, by, start_step
         folder.mkdir(parents=True, exist_ok=True)
-        rows = [row for row in read_rows(folder / CSV_FILE) if int(row["step"]) < start_step]
-        kept = io.StringIO(newline="")
-        writer = csv.DictWriter(kept, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(folder / CSV_FILE, kept.getvalue())
-        self.file = (folder / CSV_FILE).open("a", newline="", encoding="utf-8")
-        self.writer = csv.DictWriter(self.file, FIELDS, lineterminator="\n")
+        self.measures: tuple[str, ...] = ()
+        self.file: io.TextIOBase | None = None
         self.board = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=start_step)
 
-    def add(self, **row: object) -> None:
-        """One row, with the keys of FIELDS."""
+    def add(
+        self,
+        step: int,
+        minutes: float,
+        facts: Mapping[str, object],
+        measures: Mapping[str, float],
+        pace: Mapping[str, float],
+    ) -> None:
+        """One row; always with the same keys.
+
+        Args:
+            facts: of the batch.
+            measures: what was learned.
+            pace: learning rate and speed.
+        """
+        row = {"step": step, "minutes": f"{minutes:.4f}", **facts}
+        row |= {name: f"{value:.9g}" for name, value in measures.items()}
+        row |= {name: f"{value:.6g}" for name, value in pace.items()}
+        if self.file is None:
+            self.measures = tuple(measures)
+            self.file = self.open(tuple(row))
+            self.writer = csv.DictWriter(self.file, tuple(row), lineterminator="\n")
         self.writer.writerow(row)
         self.file.flush()
-        for name in ("loss", "learning_rate", "samples_per_second", "waiting_share"):
-            tag = f"{name}/{row['task']}" if name == "loss" else name
-            self.board.add_scalar(tag, row[name], row["step"])
+        line = f"/{facts[self.by]}" if self.by else ""
+        for name, value in measures.items():
+            self.board.add_scalar(name + line, value, step)
+        for name, value in pace.items():
+            self.board.add_scalar(name, value, step)
+
+    def open(self, columns: Sequence[str]) -> io.TextIOBase:
+        """The file with the rows that stay, to be added to."""
+        path = self.folder / CSV_FILE
+        kept = io.StringIO(newline="")
+        writer = csv.DictWriter(kept, columns, restval="", extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row for row in read_rows(path) if int(row["step"]) < self.start_step)
+        write_text(path, kept.getvalue())
+        return path.open("a", newline="", encoding="utf-8")
 
     def close(self) -> None:
         """Flush everything and draw the picture."""
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
         self.board.close()
         self.draw()
 
     def draw(self) -> None:
         """Draw the picture as far as the run is."""
-        draw(self.folder)
+        if self.measures:
+            draw(self.folder, self.measures, self.by)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -57,34 +97,47 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if all(row.get(field) for field in FIELDS)]
+        return [row for row in csv.DictReader(file) if None not in row.values()]
 
 
-def draw(folder: Path) -> None:
-    """Draw loss by task and learning rate against minutes."""
+def draw(folder: Path, measures: Sequence[str], by: str) -> None:
+    """Draw each measure and the learning rate against minutes."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     rows = read_rows(folder / CSV_FILE)
-    if not rows:
-        return
-    figure, (top, bottom) = pyplot.subplots(2, sharex=True, figsize=(8, 6), height_ratios=(3, 1))
-    for task in sorted({row["task"] for row in rows}):
-        own = [row for row in rows if row["task"] == task]
-        minutes = np.array([float(row["minutes"]) for row in own])
-        loss = np.array([float(row["loss"]) for row in own])
-        (line,) = top.plot(minutes, loss, alpha=0.25, linewidth=0.7)
-        width = min(SMOOTHING_STEPS, len(loss))
-        smooth = np.convolve(loss, np.ones(width) / width, mode="valid")
-        top.plot(minutes[width - 1 :], smooth, color=line.get_color(), label=task)
-    top.set_ylabel("loss")
-    top.legend()
-    bottom.plot([float(row["minutes"]) for row in rows], [float(row["learning_rate"]) for row in rows])
-    bottom.set_ylabel("learning rate")
-    bottom.set_xlabel("minutes")
+    figure, panels = pyplot.subplots(
+        len(measures) + 1,
+        sharex=True,
+        figsize=(8, 3.5 + 2.5 * len(measures)),
+        height_ratios=(3,) * len(measures) + (1,),
+    )
+    for panel, name in zip(panels, measures, strict=False):
+        for line in sorted({row[by] if by else "" for row in rows}):
+            own = [row for row in rows if (row[by] if by else "") == line and row[name]]
+            minutes, values = (np.array([float(row[key]) for row in own]) for key in ("minutes", name))
+            plot_smooth(panel, minutes, values, line)
+        panel.set_ylabel(name.replace("_", " "))
+        if by:
+            panel.legend()
+    own = rows[:: len(rows) // MAX_POINTS + 1]
+    panels[-1].plot([float(row["minutes"]) for row in own], [float(row["learning_rate"]) for row in own])
+    panels[-1].set_ylabel("learning rate")
+    panels[-1].set_xlabel("minutes")
     figure.tight_layout()
     with atomic_path(folder / PNG_FILE) as partial:
         figure.savefig(partial, dpi=120, format="png")
     pyplot.close(figure)
+
+
+def plot_smooth(panel: Axes, minutes: np.ndarray, values: np.ndarray, label: str) -> None:
+    """A pale line of the values, a strong one of their running mean."""
+    if not len(values):
+        return
+    stride = len(values) // MAX_POINTS + 1
+    (line,) = panel.plot(minutes[::stride], values[::stride], alpha=0.25, linewidth=0.7)
+    width = min(SMOOTHING_STEPS, len(values))
+    smooth = np.convolve(values, np.ones(width) / width, mode="valid")
+    panel.plot(minutes[width - 1 :: stride], smooth[::stride], color=line.get_color(), label=label)

@@ -1,8 +1,12 @@
-"""The state of an unfinished run, as one safetensors file: whole or absent, no pickle."""
+"""The state of an unfinished run, as one safetensors file: whole or absent, no pickle.
+
+Tensors are named network.<name>.<parameter> and optimiser.<name>.<index>.<moment>.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,22 +35,41 @@ class Progress:
     """What the run was asked for; a run with other wishes cannot go on from here."""
 
 
-def save_state(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write weights, optimiser state and progress."""
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
-    for index, entry in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": value for name, value in entry.items()}
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """All that changes as a run learns."""
+
+    networks: Mapping[str, nn.Module]
+    optimisers: Mapping[str, torch.optim.Optimizer]
+    numbers: dict[str, float]
+    """What else is remembered from step to step."""
+
+
+def save_state(path: Path, learned: Learned, progress: Progress) -> None:
+    """Write weights, optimiser state, numbers and progress."""
+    tensors = {
+        f"network.{name}.{key}": value
+        for name, network in learned.networks.items()
+        for key, value in network.state_dict().items()
+    }
+    tensors |= {
+        f"optimiser.{name}.{index}.{key}": value
+        for name, optimiser in learned.optimisers.items()
+        for index, entry in optimiser.state_dict()["state"].items()
+        for key, value in entry.items()
+    }
     metadata = {
         "step": str(progress.step),
         "seconds": repr(progress.seconds),
         "is_finished": str(int(progress.is_finished)),
         "run": json.dumps(progress.run),
+        "numbers": json.dumps(learned.numbers),
     }
     write_tensors(path, tensors, metadata)
 
 
-def read_progress(path: Path) -> Progress:
-    """Read how far a run has come.
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts of a checkpoint.
 
     Raises:
         InputError: if the file is damaged.
@@ -55,33 +78,66 @@ def read_progress(path: Path) -> Progress:
 
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> InputError:
+    """The one line about a checkpoint that cannot be read."""
+    return InputError(f"{path}: damaged checkpoint ({error}); start anew with --restart")
+
+
+def read_progress(path: Path) -> Progress:
+    """Read how far a run has come.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    metadata = read_metadata(path)
+    try:
         return Progress(
             step=int(metadata["step"]),
             seconds=float(metadata["seconds"]),
             is_finished=metadata["is_finished"] == "1",
             run=json.loads(metadata["run"]),
         )
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: damaged checkpoint ({error}); start anew with --restart") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(path, error) from error
 
 
-def load_state(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Put weights and optimiser back exactly as they were saved.
+def load_state(path: Path, learned: Learned) -> None:
+    """Put weights, optimisers and numbers back exactly as they were saved.
+
+    A checkpoint without numbers, or whose only optimiser has no name, is one of a fine-tuning run of 0.1.0.
 
     Raises:
         InputError: if they are those of another network.
     """
     tensors = read_tensors(path)
-    try:
-        network.load_state_dict(
-            {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
-        )
-    except RuntimeError as error:
-        raise InputError(f"{path}: was written for another network; start anew with --restart") from error
-    entries: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, key = name.split(".", 2)
-            entries.setdefault(int(index), {})[key] = value
-    optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
+    other = InputError(f"{path}: was written for another network; start anew with --restart")
+    if {key.split(".")[1] for key in tensors if key.startswith("network.")} != set(learned.networks):
+        raise other
+    for name, network in learned.networks.items():
+        try:
+            network.load_state_dict(below(tensors, f"network.{name}."))
+        except RuntimeError as error:
+            raise other from error
+    for name, optimiser in learned.optimisers.items():
+        saved = below(tensors, f"optimiser.{name}.")
+        if not saved and len(learned.optimisers) == 1:
+            saved = {key: value for key, value in below(tensors, "optimiser.").items() if key[0].isdigit()}
+        entries: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in saved.items():
+            index, moment = key.split(".", 1)
+            entries.setdefault(int(index), {})[moment] = value
+        optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
+    numbers = json.loads(read_metadata(path).get("numbers", "{}"))
+    if numbers.keys() != learned.numbers.keys():
+        raise other
+    learned.numbers.update(numbers)
+
+
+def below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Those whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -19,13 +19,13 @@ from ..evaluation.pairs import Pair
 from ..evaluation.tables import table_text, write_scores
 from ..inference.predict import Engine, build_network, predict_cases
 from ..labels import LabelSet
-from ..model import Model, Task, load_model, save_model
+from ..model import Model, Task, save_model
 from ..network.build import build_backbone, build_task
-from ..network.heads import load_matching
 from ..plan import Plan
 from ..preprocessing.store import StoredCase, open_case
-from ..record import digest_of
+from ..record import digest_of, read_record, write_record
 from ..scores import Scores
+from .init import INIT_COVERAGE_JSON, Coverage, InitKind, start_from
 from .loop import JointNetwork, RunOptions, train_network
 from .patches import TrainingTask
 from .splits import choose_cases
@@ -55,6 +55,8 @@ class PreparedRun:
     backbone: str
     preset: str
     options: RunOptions
+    coverage: Coverage | None
+    """What the weights to start from gave; None without such, and where a run goes on."""
     request: dict[str, str]
     """What was asked for, as kept in the checkpoint and in the model's provenance."""
 
@@ -68,6 +70,7 @@ def prepare_run(
     fold: str,
     batch_size: int | None = None,
     init: Path | None = None,
+    scratch_twin: bool = False,
     goes_on: bool = False,
     dry_run: bool = False,
 ) -> PreparedRun:
@@ -80,6 +83,7 @@ def prepare_run(
         fold: number of a fold of splits_final.json, or "all".
         batch_size: patches a step; None for as many as each plan leaves room for.
         init: a model folder whose backbone, and tasks of the same names, the run starts from.
+        scratch_twin: the same run without loading `init`, for comparison.
         goes_on: the weights will come from a checkpoint; `init` need not exist any more.
         dry_run: does not even write splits_final.json.
 
@@ -99,8 +103,11 @@ def prepare_run(
     )
     torch.manual_seed(options.seed)
     network = build_joint(datasets, backbone, preset)
+    coverage = None
     if init is not None and not goes_on:
-        start_from(network, datasets, load_model(init))
+        plans = {member.dataset.name: member.plan for member in datasets}
+        kind = InitKind(backbone=backbone, preset=preset)
+        coverage = start_from(network, plans, init, kind=kind, scratch_twin=scratch_twin)
     request = {
         "datasets": " ".join(member.dataset.name for member in datasets),
         "plans": " ".join(member.plan.digest() for member in datasets),
@@ -109,6 +116,7 @@ def prepare_run(
         "fold": fold,
         "cases": digest_of_cases(splits),
         "init": str(init and init.resolve()),
+        "scratch_twin": str(scratch_twin),
         "seed": str(options.seed),
         "batch_size": "auto" if batch_size is None else str(batch_size),
         "learning_rate": str(options.learning_rate),
@@ -125,6 +133,7 @@ def prepare_run(
         backbone=backbone,
         preset=preset,
         options=options,
+        coverage=coverage,
         request=request,
     )
 
@@ -143,8 +152,14 @@ def train(run: PreparedRun, folder: Path) -> list[str]:
     Returns:
         A line for each held-out case that could not be validated.
     """
+    if run.coverage is not None:
+        write_record(folder / INIT_COVERAGE_JSON, run.coverage)
+        log.info("weights from %s:\n%s", run.coverage.source, "\n".join(run.coverage.lines()))
     progress = train_network(run.network, run.tasks, folder, run.options, run=run.request)
     provenance = run.request | {"steps": str(progress.step), "spadunet": __version__}
+    if (folder / INIT_COVERAGE_JSON).is_file():
+        coverage = read_record(folder / INIT_COVERAGE_JSON, Coverage, remedy="start anew with --restart")
+        provenance["init_coverage"] = coverage.lines()[-1]
     model = as_model(run.network, run.datasets, backbone=run.backbone, preset=run.preset, provenance=provenance)
     save_model(folder, model)
     log.info("model after %d steps: %s", progress.step, folder)
@@ -174,33 +189,6 @@ def build_joint(datasets: Sequence[TrainingDataset], backbone: str, preset: str)
     plans = [member.plan for member in datasets]
     tasks = [build_task(len(plan.channel_names), plan.labels.num_outputs, backbone, preset) for plan in plans]
     return JointNetwork(build_backbone(backbone, preset), tasks)
-
-
-def start_from(network: JointNetwork, datasets: Sequence[TrainingDataset], model: Model) -> None:
-    """Take over a model's backbone, and its tasks where the names of dataset, channels and labels agree.
-
-    Raises:
-        InputError: if the backbone is of another preset.
-    """
-    new = load_matching(network.backbone, model.backbone_state)
-    if new:
-        raise InputError(
-            f"--init: its backbone is {model.backbone} {model.preset}, which does not fit; train with that preset"
-        )
-    log.info("init: backbone loaded, %d tensors", len(model.backbone_state))
-    for member, task in zip(datasets, network.tasks, strict=True):
-        there = model.tasks.get(member.dataset.name)
-        if there is not None and is_same_task(there.plan, member.plan):
-            new = load_matching(task, there.state)
-            log.info("init: task %s loaded, new: %s", member.dataset.name, ", ".join(new) or "nothing")
-        else:
-            other = "" if there is None else ": that of the model has other channels or labels"
-            log.info("init: task %s is new%s", member.dataset.name, other)
-
-
-def is_same_task(plan: Plan, other: Plan) -> bool:
-    """Whether one's channel map and heads mean the same in the other."""
-    return (plan.channel_names, plan.labels) == (other.channel_names, other.labels)
 
 
 def as_model(

@@ -129,6 +129,23 @@ def test_transposed_convolution_without_pending_halvings_is_conv_transpose3d_to_
     assert torch.equal(layer(x, level), plain(x))
 
 
+@pytest.mark.parametrize("kernel", [8, 16])
+@pytest.mark.parametrize("da", range(6))
+def test_patch_embedding_is_conv3d_with_the_adapted_kernel_in_values_and_gradients(kernel, da):
+    """Large kernels run as a matrix product: equal but for rounding."""
+    layer = down(kernel, kernel).double()
+    x = torch.randn(2, 2, 2 * max(kernel >> da, 1) - (da < 3), 3 * kernel - 1, kernel, dtype=torch.double)
+    weight, depth_stride = layer.adapted_kernel(da)
+    padded = pad_to_multiple(x, (depth_stride, kernel, kernel))
+    expected = functional.conv3d(padded, weight, layer.bias, (depth_stride, kernel, kernel))
+    output = layer(x, da)
+    assert output.shape == expected.shape == (2, 3, 2, 3, 1)
+    assert torch.allclose(output, expected)
+    direction = torch.randn_like(output)
+    for a, b in zip(*(torch.autograd.grad(y, layer.parameters(), direction) for y in (output, expected)), strict=True):
+        assert torch.allclose(a, b)
+
+
 # --- A2: one slice is a 2D image
 
 

@@ -6,21 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from spadunet.training.curves import CSV_FILE, FIELDS, PNG_FILE, TENSORBOARD_FOLDER, Curves, read_rows
+from spadunet.training import curves as curves_module
+from spadunet.training.curves import CSV_FILE, PNG_FILE, TENSORBOARD_FOLDER, Curves, read_rows
 
 
 def add(curves: Curves, step: int, loss: float = 1.0, task: str = "A") -> None:
     """A row."""
-    curves.add(
-        step=step,
-        minutes=f"{step / 60:.4f}",
-        task=task,
-        da=0,
-        loss=loss,
-        learning_rate=0.1,
-        samples_per_second=2,
-        waiting_share=0,
-    )
+    curves.add(step, step / 60, {"task": task, "da": 0}, {"loss": loss}, {"learning_rate": 0.1, "waiting_share": 0})
 
 
 def steps(folder: Path) -> list[int]:
@@ -33,11 +25,11 @@ def test_a_row_is_on_disk_as_soon_as_it_is_added(tmp_path: Path):
     add(curves, 0)
     assert steps(tmp_path) == [0]
     curves.close()
-    assert (tmp_path / CSV_FILE).read_text().splitlines()[0] == ",".join(FIELDS)
+    assert (tmp_path / CSV_FILE).read_text().splitlines()[0] == "step,minutes,task,da,loss,learning_rate,waiting_share"
 
 
 def test_closing_leaves_a_picture_and_tensorboard_files(tmp_path: Path):
-    curves = Curves(tmp_path, 0)
+    curves = Curves(tmp_path, 0, by="task")
     add(curves, 0, task="A")
     add(curves, 1, task="B")
     curves.close()
@@ -63,3 +55,19 @@ def test_opening_at_a_step_drops_what_a_killed_run_did_beyond_it(tmp_path: Path,
     add(curves, start)
     curves.close()
     assert steps(tmp_path) == [*kept, start]
+
+
+def test_many_measures_share_a_picture_and_columns_that_came_later_are_empty_before(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(curves_module, "MAX_POINTS", 20)
+    first = Curves(tmp_path, 0)
+    add(first, 0)
+    first.close()
+    curves = Curves(tmp_path, 1)
+    pace = {"learning_rate": 0.1}
+    for step in range(1, 100):
+        curves.add(step, step / 60, {"da": step % 6}, {"loss": 1 / step, "entropy": 4.0, "codes_used": 1024}, pace)
+    curves.close()
+    rows = read_rows(tmp_path / CSV_FILE)
+    assert [row["step"] for row in rows] == [str(step) for step in range(100)]
+    assert (rows[0]["loss"], rows[0]["entropy"]) == ("1", "")
+    assert (tmp_path / PNG_FILE).read_bytes().startswith(b"\x89PNG")

@@ -16,11 +16,11 @@ from spadunet.model import read_tensors
 from spadunet.network.build import build_backbone, build_task
 from spadunet.network.heads import SegmentationTask
 from spadunet.network.unet import SpadUNet
-from spadunet.training import loop
+from spadunet.training import loop, steps
 from spadunet.training.curves import read_rows
-from spadunet.training.loop import JointNetwork, share_done, train_network
+from spadunet.training.loop import JointNetwork, train_network
 from spadunet.training.patches import TrainingTask
-from spadunet.training.state import Progress, read_progress
+from spadunet.training.state import Learned, Progress, read_progress
 
 CHECKPOINT = "state/checkpoint.safetensors"
 
@@ -79,14 +79,14 @@ def test_a_run_killed_after_its_checkpoint_goes_on_to_the_same_losses_and_weight
     tasks = [make_task()]
     whole, parts = network(), network()
     train_network(whole, tasks, tmp_path / "whole", make_options(), run={})
-    real_save = loop.save_state
+    real_save = steps.save_state
 
-    def save_until_step_4(path: Path, model, optimiser, progress: Progress) -> None:
+    def save_until_step_4(path: Path, learned: Learned, progress: Progress) -> None:
         if progress.step <= 4:
-            real_save(path, model, optimiser, progress)
+            real_save(path, learned, progress)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(loop, "save_state", save_until_step_4)
+        patch.setattr(steps, "save_state", save_until_step_4)
         fail_at(patch, 6, raising(Killed()))
         train_network(parts, tasks, tmp_path / "parts", make_options(), run={})
     assert read_progress(tmp_path / "parts" / CHECKPOINT).step == 4
@@ -130,7 +130,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(
         return real(*arguments) * (float("nan") if calls == 4 else 1)
 
     monkeypatch.setattr(loop, "deep_loss", explode)
-    with pytest.raises(OutputError, match=r"the loss of Dataset001_A became nan; .*try a lower --learning-rate"):
+    with pytest.raises(
+        OutputError, match=r"loss became nan at step 3 \(task Dataset001_A, .*try a lower --learning-rate"
+    ):
         train_network(small_network(), [make_task()], tmp_path, make_options(), run={})
     progress = read_progress(tmp_path / CHECKPOINT)
     assert (progress.step, progress.is_finished) == (3, False)
@@ -145,9 +147,9 @@ def test_max_minutes_ends_a_run(make_task, make_options, tmp_path: Path):
 
 
 def test_whichever_limit_comes_first_ends_a_run(make_options):
-    assert share_done(4, 0.0, make_options(max_steps=8)) == 0.5
-    assert share_done(4, 30.0, make_options(max_steps=8, max_minutes=0.5)) == 1
-    assert share_done(4, 15.0, make_options(max_steps=None, max_minutes=0.5)) == 0.5
+    assert make_options(max_steps=8).share_done(4, 0.0) == 0.5
+    assert make_options(max_steps=8, max_minutes=0.5).share_done(4, 30.0) == 1
+    assert make_options(max_steps=None, max_minutes=0.5).share_done(4, 15.0) == 0.5
 
 
 def test_training_on_one_patch_again_and_again_learns_it(make_task, make_options, tmp_path: Path, monkeypatch):

@@ -1,0 +1,175 @@
+"""Weights that a run starts from, and the account of what became of every tensor: none is left out silently."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..model import load_model, read_model_record
+from ..network.vit import resize_positions
+from ..plan import Plan
+from ..record import FormatVersion, Record
+from .loop import JointNetwork
+
+INIT_COVERAGE_JSON = "init_coverage.json"
+POSITIONS = "vit.pos_embed"
+
+Fate = Literal["loaded", "resized", "inflated", "new"]
+"""Of a tensor: as in the file, interpolated to another grid, made 3D from 2D weights, or fresh."""
+FATES: tuple[Fate, ...] = ("loaded", "resized", "inflated", "new")
+
+
+class CoverageRow(Record):
+    """The tensors of one part of the network that fared alike."""
+
+    group: str
+    fate: Fate
+    num_tensors: int
+    num_parameters: int
+
+
+class Coverage(Record):
+    """init_coverage.json: what a run took over from the weights that it was given."""
+
+    format_version: FormatVersion = 1
+    source: str
+    is_scratch_twin: bool
+    """The weights were left unread on purpose: the run is for comparison."""
+    rows: tuple[CoverageRow, ...]
+
+    def share(self, fate: Fate) -> float:
+        """Of all parameters."""
+        total = sum(row.num_parameters for row in self.rows)
+        return sum(row.num_parameters for row in self.rows if row.fate == fate) / total
+
+    def lines(self) -> list[str]:
+        """An aligned table, and the shares of all parameters."""
+        cells = [("part", "", "tensors", "parameters")] + [
+            (row.group, row.fate, str(row.num_tensors), f"{row.num_parameters:,}") for row in self.rows
+        ]
+        wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [f"{a:{wide[0]}}  {b:{wide[1]}}  {c:>{wide[2]}}  {d:>{wide[3]}}" for a, b, c, d in cells]
+        shares = ", ".join(f"{100 * self.share(fate):.1f} % {fate}" for fate in FATES if self.share(fate))
+        total = sum(row.num_parameters for row in self.rows)
+        why = " (scratch twin: nothing is loaded)" if self.is_scratch_twin else ""
+        return [*lines, f"of {total:,} parameters: {shares}{why}"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitKind:
+    """Which network some weights are for."""
+
+    backbone: str
+    preset: str
+
+
+def kind_of(source: Path) -> InitKind:
+    """The network of a model folder.
+
+    Raises:
+        InputError: if it is none.
+    """
+    record = read_model_record(source)
+    return InitKind(backbone=record.backbone, preset=record.preset)
+
+
+def start_from(
+    network: JointNetwork,
+    plans: Mapping[str, Plan],
+    source: Path,
+    *,
+    kind: InitKind,
+    scratch_twin: bool = False,
+) -> Coverage:
+    """Take over a model's backbone, and its tasks where the names of dataset, channels and labels agree.
+
+    A pre-trained backbone need not have all tensors; what it has must fit.
+
+    Args:
+        network: fresh, of this kind; changed in place. What is new stays as it is.
+        plans: by the name of the dataset, in the order of the network's tasks.
+        scratch_twin: only tell what the network has; nothing is loaded.
+
+    Raises:
+        InputError: if the weights are for another backbone or preset, or a tensor has no place or another shape.
+    """
+    given = kind_of(source)
+    if given != kind:
+        raise InputError(
+            f"--init {source}: is a {given.backbone} {given.preset}, not a {kind.backbone} {kind.preset}; "
+            f"give --backbone {given.backbone} --preset {given.preset}, or leave both out"
+        )
+    model = load_model(source)
+    fates: dict[str, Fate] = {}
+    parts: list[tuple[str, nn.Module, dict[str, Tensor]]] = [("", network.backbone, model.backbone_state)]
+    for (name, plan), task in zip(plans.items(), network.tasks, strict=True):
+        there = model.tasks.get(name)
+        is_same = there is not None and is_same_task(there.plan, plan)
+        parts.append((f"{name} ", task, there.state if there is not None and is_same else {}))
+    for prefix, module, state in parts:
+        found = load_tensors(module, {} if scratch_twin else state, source)
+        fates |= {f"{prefix}{name}": fate for name, fate in found.items()}
+    own = {f"{prefix}{name}": value for prefix, module, _ in parts for name, value in module.state_dict().items()}
+    return Coverage(source=str(source.resolve()), is_scratch_twin=scratch_twin, rows=tuple(rows_of(own, fates)))
+
+
+def is_same_task(plan: Plan, other: Plan) -> bool:
+    """Whether one's channel map and heads mean the same in the other."""
+    return (plan.channel_names, plan.labels) == (other.channel_names, other.labels)
+
+
+@torch.no_grad()
+def load_tensors(module: nn.Module, state: Mapping[str, Tensor], source: Path) -> dict[str, Fate]:
+    """Copy tensors into a module; the fate of each of the module's tensors by name.
+
+    Raises:
+        InputError: if a tensor has no place in the module, or another shape; then nothing is changed.
+    """
+    own = module.state_dict()
+    fitting: dict[str, Tensor] = {}
+    fates: dict[str, Fate] = dict.fromkeys(own, "new")
+    for name, value in state.items():
+        place = own.get(name)
+        if place is None:
+            raise InputError(f"--init {source}: its tensor {name} has no place in this network; give another model")
+        if value.shape == place.shape:
+            fitting[name], fates[name] = value, "loaded"
+        elif name == POSITIONS and value.ndim == place.ndim and value.shape[:2] == place.shape[:2]:
+            depth, height, width = place.shape[2:]
+            fitting[name], fates[name] = resize_positions(value.float(), (depth, height, width)), "resized"
+        else:
+            shapes = ", not ".join("×".join(map(str, tensor.shape)) for tensor in (value, place))
+            raise InputError(
+                f"--init {source}: its tensor {name} is {shapes}; give a model of this backbone and preset"
+            )
+    module.load_state_dict(fitting, strict=False)
+    return fates
+
+
+def rows_of(tensors: Mapping[str, Tensor], fates: Mapping[str, Fate]) -> Iterable[CoverageRow]:
+    """One row for each part of the network and fate, in the network's order."""
+    members: dict[tuple[str, Fate], list[Tensor]] = {}
+    for name, value in tensors.items():
+        members.setdefault((group_of(name), fates[name]), []).append(value)
+    for (group, fate), values in members.items():
+        yield CoverageRow(
+            group=group,
+            fate=fate,
+            num_tensors=len(values),
+            num_parameters=sum(value.numel() for value in values),
+        )
+
+
+def group_of(name: str) -> str:
+    """`vit.blocks.3.norm1.weight` belongs to vit.blocks.3, `decoder.ups.0.bias` to decoder, a task's to its name."""
+    task, _, name = name.rpartition(" ")
+    words = name.split(".")
+    if task or words[0] not in ("vit", "encoder"):
+        return f"{task} {words[0]}".strip()
+    return ".".join(words[: 3 if words[1] in ("blocks", "stages") else 2])

@@ -1,0 +1,226 @@
+"""The loop of every kind of run: draw a batch, learn from it, note it, save now and then."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import torch
+from torch import nn
+
+from ..errors import InputError, OutputError
+from .journal import Journal
+from .options import LoopOptions
+from .state import Learned, Progress, checkpoint_path, load_state, read_progress, save_state
+
+ENDLESS = 10**9
+"""Steps of a run that ends by the clock."""
+
+
+class ImageBatch(Protocol):
+    """Images of one degree of anisotropy and one size."""
+
+    @property
+    def da(self) -> int:
+        """Degree of anisotropy."""
+
+    @property
+    def image(self) -> torch.Tensor:
+        """(B, C, D, H, W)."""
+
+
+B = TypeVar("B", bound=ImageBatch)
+B_contra = TypeVar("B_contra", bound=ImageBatch, contravariant=True)
+
+
+class Learner(Protocol[B_contra]):
+    """What learns from batches, and all that changes as it does."""
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        """Saved in the checkpoint under these names, which hold no full stop; not wrapped."""
+
+    @property
+    def optimisers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """Each parameter group has "peak", its peak learning rate; without it, that which it has at the start."""
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What else is remembered from step to step; changed in place."""
+
+    def learn(self, batch: B_contra) -> dict[str, float]:
+        """One whole step, optimisers included; always the same measures, all finite in a sound run."""
+
+
+class Company(Protocol):
+    """The processes that run side by side."""
+
+    @property
+    def is_first(self) -> bool:
+        """The one that prints and writes."""
+
+    @property
+    def world_size(self) -> int:
+        """How many there are."""
+
+    def largest(self, values: Sequence[float]) -> list[float]:
+        """The largest of each value over all of them, the same for all."""
+
+
+class Alone:
+    """One process."""
+
+    is_first = True
+    world_size = 1
+
+    def largest(self, values: Sequence[float]) -> list[float]:
+        """Its own."""
+        return list(values)
+
+
+def run_steps(
+    learner: Learner[B],
+    batches: Callable[[int], Iterable[B]],
+    folder: Path,
+    options: LoopOptions,
+    *,
+    run: dict[str, str],
+    schedule: Callable[[float, float], float],
+    facts: Callable[[B], dict[str, object]],
+    by: str = "",
+    title: str,
+    company: Company,
+    show: Callable[[int], None] | None = None,
+    show_minutes: float = math.inf,
+) -> Progress:
+    """Learn until the run ends; start where the checkpoint in `folder` left off, if there is one.
+
+    Whether to stop, to save and to show is agreed by all processes after every step; the clock is that of the first,
+    so that all learn at the same rate.
+
+    Args:
+        batches: gives those from a step on.
+        folder: of the result; curves go there, the checkpoint into its state/.
+        run: what the run was asked for, kept in the checkpoint.
+        schedule: learning rate from the share of the run that is done and a group's peak.
+        facts: columns of the curves that tell of a batch.
+        by: the fact that splits the curves into several lines.
+        title: of the bar.
+        show: draws what was learned in so many steps, in the first process: now and then, and at the end.
+
+    Raises:
+        InputError: if the checkpoint is damaged, of another network, or not seen by every process.
+        OutputError: if a measure is no longer finite; the last checkpoint is kept.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
+    """
+    checkpoint = checkpoint_path(folder)
+    learned = Learned(networks=learner.networks, optimisers=learner.optimisers, numbers=learner.numbers)
+    for network in learner.networks.values():
+        network.train()
+    step, seconds = 0, 0.0
+    if checkpoint.is_file():
+        progress = read_progress(checkpoint)
+        step, seconds = progress.step, progress.seconds
+        load_state(checkpoint, learned)
+    most, least = company.largest([step, -step])
+    if most != -least:
+        raise InputError(f"{checkpoint}: not seen by every process of the run; give a folder that all machines share")
+
+    def save(*, is_finished: bool) -> Progress:
+        progress = Progress(step=step, seconds=seconds, is_finished=is_finished, run=run)
+        if company.is_first:
+            save_state(checkpoint, learned, progress)
+        company.largest([0])  # nobody leaves before it is written
+        return progress
+
+    source = iter(batches(step))
+    with contextlib.ExitStack() as stack:
+        is_stopped = stack.enter_context(stop_signal())
+        journal = Journal(folder, options, step, seconds, by=by, title=title) if company.is_first else None
+        if journal is not None:
+            stack.enter_context(contextlib.closing(journal))
+        start = time.monotonic() - seconds
+        last_save = last_show = now = time.monotonic()
+        is_over = 0.0
+        while options.share_done(step, seconds) < 1 and not is_over:
+            before = now
+            try:
+                batch = next(source)
+            except RuntimeError:
+                if not is_stopped():  # the signal reaches the workers too, whose end is then no news
+                    raise
+                break
+            waited = time.monotonic() - before
+            rate = set_rates(learner.optimisers, schedule, options.share_done(step, seconds))
+            measures = learner.learn(batch)
+            now = time.monotonic()
+            of_first = (now - start, now - last_save, now - last_show) if journal else (0.0, 0.0, 0.0)
+            unsound = [name for name, value in measures.items() if not math.isfinite(value)]
+            is_over, is_broken, seconds, unsaved, unshown = company.largest([is_stopped(), bool(unsound), *of_first])
+            if is_broken:
+                where = ", ".join(f"{name} {value}" for name, value in facts(batch).items())
+                raise OutputError(
+                    f"{' and '.join(unsound) or 'a measure of another process'} became "
+                    f"{measures[unsound[0]] if unsound else 'not finite'} at step {step} ({where}); "
+                    "the last checkpoint is kept: try a lower --learning-rate"
+                )
+            if journal is not None:
+                pace = {
+                    "learning_rate": rate,
+                    "samples_per_second": len(batch.image) * company.world_size / (now - before),
+                    "waiting_share": waited / (now - before),
+                }
+                journal.note(step, seconds, facts(batch), measures, pace)
+            step += 1
+            if unsaved > options.checkpoint_minutes * 60:
+                save(is_finished=False)
+                if journal is not None:
+                    journal.draw()
+                last_save = now
+            if unshown > show_minutes * 60:
+                if show is not None and company.is_first:
+                    show(step)
+                last_show = now
+        (is_over,) = company.largest([is_stopped()])
+        progress = save(is_finished=is_over == 0)
+    if is_over:
+        raise KeyboardInterrupt
+    if show is not None and company.is_first:
+        show(step)
+    return progress
+
+
+def set_rates(
+    optimisers: Mapping[str, torch.optim.Optimizer], schedule: Callable[[float, float], float], share: float
+) -> float:
+    """Set the learning rate of every parameter group; that of the first."""
+    groups = [group for optimiser in optimisers.values() for group in optimiser.param_groups]
+    for group in groups:
+        group["lr"] = schedule(share, group.setdefault("peak", group["lr"]))
+    return float(groups[0]["lr"])
+
+
+@contextlib.contextmanager
+def stop_signal() -> Iterator[Callable[[], bool]]:
+    """Tell whether Ctrl-C or SIGTERM came, so that a run stops between two steps; a second Ctrl-C stops at once."""
+    came: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        came.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    try:
+        previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: the caller handles signals
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

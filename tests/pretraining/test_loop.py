@@ -1,0 +1,92 @@
+"""The loop of both pre-training stages: exact resume, honest ends."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from toy_stage import NUM_STEPS, ToyBatch, ToyStage, signal_at, toy_batches, toy_options
+
+from spadunet.errors import OutputError
+from spadunet.model import read_tensors
+from spadunet.pretraining.loop import pretrain
+from spadunet.pretraining.ranks import Ranks
+from spadunet.training.curves import read_rows
+from spadunet.training.state import Progress, read_progress
+
+CHECKPOINT = "state/checkpoint.safetensors"
+
+
+def run_toy(folder: Path, stage: ToyStage, **changes: object) -> Progress:
+    """A run of the toy stage."""
+    return pretrain(stage, toy_batches(stage.ranks), folder, toy_options(**changes), stage.ranks, run={"seed": "0"})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ToyStage]:
+    """A run that nothing stopped."""
+    folder, stage = tmp_path_factory.mktemp("whole"), ToyStage(Ranks())
+    assert run_toy(folder, stage).is_finished
+    return folder, stage
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_a_signal_stopped_goes_on_to_the_very_same_weights(number, whole, tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        run_toy(tmp_path, ToyStage(Ranks(), before=signal_at(3, number)))
+    progress = read_progress(tmp_path / CHECKPOINT)
+    assert (progress.step, progress.is_finished, progress.run) == (4, False, {"seed": "0"})
+    resumed = ToyStage(Ranks())
+    torch.nn.init.zeros_(resumed.judge.weight)  # what counts comes from the checkpoint
+    assert run_toy(tmp_path, resumed).step == NUM_STEPS
+    folder, stage = whole
+    for name, network in stage.networks.items():
+        for key, value in network.state_dict().items():
+            assert torch.equal(value, resumed.networks[name].state_dict()[key]), key
+    assert resumed.numbers == stage.numbers
+    states = [read_tensors(path / CHECKPOINT) for path in (folder, tmp_path)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    rows = [read_rows(path / "curves.csv") for path in (folder, tmp_path)]
+    told = [
+        [(row["step"], row["da"], row["loss"], row["judge_loss"], row["learning_rate"]) for row in run] for run in rows
+    ]
+    assert told[0] == told[1]
+    assert [row["step"] for row in rows[0]] == [str(step) for step in range(NUM_STEPS)]
+
+
+def test_every_group_of_parameters_follows_the_schedule_from_its_own_peak(whole):
+    _, stage = whole
+    rates = {name: optimiser.param_groups[0]["lr"] for name, optimiser in stage.optimisers.items()}
+    # Five sixths done, (5/6 - 0.2) / 0.8 of the cosine: (1 + cos(142.5 degrees)) / 2 = 0.10332.
+    assert rates["encoder"] == pytest.approx(1e-6 + (1e-2 - 1e-6) * 0.10332, rel=1e-4)
+    assert rates["judge"] == pytest.approx(1e-6 + (1e-3 - 1e-6) * 0.10332, rel=1e-4)
+
+
+def test_pictures_are_made_now_and_then_and_at_the_end(tmp_path: Path):
+    stage = ToyStage(Ranks())
+    run_toy(tmp_path, stage, show_minutes=1e-9)
+    assert stage.shown == [*range(1, NUM_STEPS + 1), NUM_STEPS]
+    other = ToyStage(Ranks())
+    run_toy(tmp_path / "other", other)
+    assert other.shown == [NUM_STEPS]
+
+
+def test_a_measure_that_is_not_finite_ends_the_run_with_the_last_checkpoint_kept(tmp_path: Path):
+    def spoil(batch: ToyBatch) -> None:
+        if batch.step == 4:
+            batch.image[:] = float("inf")
+
+    with pytest.raises(OutputError, match=r"loss and judge_loss became nan at step 4 \(da 1\); the last checkpoint is"):
+        run_toy(tmp_path, ToyStage(Ranks(), before=spoil), checkpoint_minutes=1e-9)
+    progress = read_progress(tmp_path / CHECKPOINT)
+    assert (progress.step, progress.is_finished) == (4, False)
+    assert all(value.isfinite().all() for value in read_tensors(tmp_path / CHECKPOINT).values())
+    assert len(read_rows(tmp_path / "curves.csv")) == 4
+
+
+def test_max_minutes_ends_a_run(tmp_path: Path):
+    progress = run_toy(tmp_path, ToyStage(Ranks()), max_steps=None, max_minutes=1e-6)
+    assert (progress.step, progress.is_finished) == (1, True)

@@ -1,0 +1,178 @@
+"""Weights that a run starts from: what is taken over is that of the file, what is not stays fresh, and all is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spadunet.errors import InputError
+from spadunet.labels import LabelSet
+from spadunet.model import Model, Task, save_model
+from spadunet.network.build import build_backbone, build_task
+from spadunet.network.vit import resize_positions
+from spadunet.plan import Plan
+from spadunet.training.init import Coverage, InitKind, kind_of, start_from
+from spadunet.training.loop import JointNetwork
+
+UNET, VIT = InitKind(backbone="spad_unet", preset="tiny"), InitKind(backbone="spad_vit", preset="tiny")
+NAMES = ("Dataset001_A", "Dataset002_B")
+
+
+@pytest.fixture
+def plans(make_task) -> dict[str, Plan]:
+    """Two datasets with two and three classes."""
+    return {name: make_task(name, num_classes=number).plan for name, number in zip(NAMES, (2, 3), strict=True)}
+
+
+def build(plans: dict[str, Plan], kind: InitKind, seed: int) -> JointNetwork:
+    """A fresh network."""
+    torch.manual_seed(seed)
+    tasks = [build_task(len(p.channel_names), p.labels.num_outputs, kind.backbone, kind.preset) for p in plans.values()]
+    return JointNetwork(build_backbone(kind.backbone, kind.preset), tasks)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write a model folder."""
+
+    def save(
+        kind: InitKind, state: dict[str, Tensor], tasks: dict[str, Task] | None = None, *, name: str = "source"
+    ) -> Path:
+        model = Model(
+            backbone=kind.backbone, preset=kind.preset, backbone_state=state, tasks=tasks or {}, provenance={}
+        )
+        save_model(tmp_path / name, model)
+        return tmp_path / name
+
+    return save
+
+
+def copy_of(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors as they are now."""
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def groups_of(coverage: Coverage, fate: str) -> set[str]:
+    """Parts of the network that fared so."""
+    return {row.group for row in coverage.rows if row.fate == fate}
+
+
+@pytest.mark.parametrize("kind", [UNET, VIT], ids=["unet", "vit"])
+def test_a_model_gives_its_backbone_and_the_tasks_of_the_same_name(plans, write, kind: InitKind):
+    source = build({NAMES[0]: plans[NAMES[0]]}, kind, seed=1)
+    task = Task(plan=plans[NAMES[0]], state=source.tasks[0].state_dict())
+    folder = write(kind, source.backbone.state_dict(), {NAMES[0]: task})
+    network = build(plans, kind, seed=2)
+    fresh = copy_of(network)
+    coverage = start_from(network, plans, folder, kind=kind)
+    for name, value in network.state_dict().items():
+        expected = fresh[name] if name.startswith("tasks.1.") else source.state_dict()[name]
+        assert torch.equal(value, expected), name
+    assert groups_of(coverage, "new") == {f"{NAMES[1]} channel_map", f"{NAMES[1]} heads"}
+    assert {f"{NAMES[0]} channel_map", f"{NAMES[0]} heads", "decoder"} <= groups_of(coverage, "loaded")
+    assert sum(row.num_tensors for row in coverage.rows) == len(fresh)
+    assert sum(row.num_parameters for row in coverage.rows) == sum(value.numel() for value in fresh.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "prefix", "num_groups"),
+    # A stem, six levels of which the finest has no block, and the downs; tokens, positions, patches, norm, six blocks.
+    [(UNET, "encoder.", 1 + 5 + 1), (VIT, "vit.", 4 + 6)],
+    ids=["unet", "vit"],
+)
+def test_a_pretrained_backbone_gives_what_it_has_and_the_rest_stays_fresh(plans, write, kind, prefix, num_groups):
+    source = build_backbone(kind.backbone, kind.preset).state_dict()
+    pretrained = {name: value for name, value in source.items() if name.startswith(prefix)}
+    network = build(plans, kind, seed=2)
+    fresh = copy_of(network)
+    coverage = start_from(network, plans, write(kind, pretrained), kind=kind)
+    for name, value in network.state_dict().items():
+        loaded = pretrained.get(name.removeprefix("backbone."))
+        assert torch.equal(value, fresh[name] if loaded is None else loaded), name
+    loaded_rows = [row for row in coverage.rows if row.fate == "loaded"]
+    assert len(loaded_rows) == num_groups
+    assert all(row.group.startswith(prefix) for row in loaded_rows)
+    assert "decoder" in groups_of(coverage, "new")
+    num_loaded = sum(value.numel() for value in pretrained.values())
+    assert sum(row.num_parameters for row in loaded_rows) == num_loaded
+    assert sum(row.num_tensors for row in loaded_rows) == len(pretrained)
+    total = sum(value.numel() for value in fresh.values())
+    share = 100 * num_loaded / total
+    assert coverage.lines()[-1] == f"of {total:,} parameters: {share:.1f} % loaded, {100 - share:.1f} % new"
+    assert Coverage.from_json(coverage.to_json()) == coverage
+
+
+def test_positions_of_another_grid_are_resized_and_told(plans, write):
+    source = build_backbone("spad_vit", "tiny").state_dict()
+    state = {"vit.pos_embed": torch.randn(1, 192, 2, 12, 8), "vit.cls_token": source["vit.cls_token"]}
+    network = build(plans, VIT, seed=2)
+    coverage = start_from(network, plans, write(VIT, state), kind=VIT)
+    assert torch.equal(network.backbone.vit.pos_embed, resize_positions(state["vit.pos_embed"], (5, 10, 10)))
+    assert groups_of(coverage, "resized") == {"vit.pos_embed"}
+    assert groups_of(coverage, "loaded") == {"vit.cls_token"}
+    assert coverage.share("resized") == 192 * 500 / sum(value.numel() for value in network.state_dict().values())
+
+
+def test_a_scratch_twin_stays_fresh_bit_for_bit_and_its_table_says_so(plans, write):
+    pretrained = {f"vit.{k}": v for k, v in build_backbone("spad_vit", "tiny").vit.state_dict().items()}
+    folder = write(VIT, pretrained)
+    network, twin = build(plans, VIT, seed=3), build(plans, VIT, seed=3)
+    coverage = start_from(network, plans, folder, kind=VIT)
+    fresh = copy_of(twin)
+    twin_coverage = start_from(twin, plans, folder, kind=VIT, scratch_twin=True)
+    ours, theirs = network.state_dict(), twin.state_dict()
+    assert all(torch.equal(value, fresh[name]) for name, value in theirs.items())
+    new = [name for name in ours if name.removeprefix("backbone.") not in pretrained]
+    assert len(new) == sum(row.num_tensors for row in coverage.rows if row.fate == "new") > 0
+    assert all(torch.equal(ours[name], theirs[name]) for name in new)
+    assert not torch.equal(ours["backbone.vit.patch_embed.weight"], theirs["backbone.vit.patch_embed.weight"])
+    assert twin_coverage.is_scratch_twin
+    assert {row.fate for row in twin_coverage.rows} == {"new"}
+    assert twin_coverage.lines()[-1].endswith("100.0 % new (scratch twin: nothing is loaded)")
+
+
+def test_a_task_of_other_channels_or_labels_is_not_taken_over(plans, write):
+    name, plan = NAMES[0], plans[NAMES[0]]
+    other_labels = LabelSet(names=("background", "other"), ids=(0, 1))
+    for change in ({"channel_names": ("T2",)}, {"labels": other_labels}):
+        source = build({name: plan}, UNET, seed=1)
+        task = Task(plan=plan.model_copy(update=change), state=source.tasks[0].state_dict())
+        folder = write(UNET, source.backbone.state_dict(), {name: task}, name=next(iter(change)))
+        network = build({name: plan}, UNET, seed=2)
+        fresh = copy_of(network.tasks)
+        coverage = start_from(network, {name: plan}, folder, kind=UNET)
+        assert groups_of(coverage, "new") == {f"{name} channel_map", f"{name} heads"}
+        assert all(torch.equal(value, fresh[key]) for key, value in network.tasks.state_dict().items())
+
+
+def test_weights_for_another_network_are_refused_and_the_right_options_named(plans, write):
+    folder = write(UNET, build_backbone("spad_unet", "tiny").state_dict())
+    assert kind_of(folder) == UNET
+    for kind in (VIT, replace(UNET, preset="small")):
+        message = (
+            f"is a spad_unet tiny, not a {kind.backbone} {kind.preset}; "
+            "give --backbone spad_unet --preset tiny, or leave both out"
+        )
+        with pytest.raises(InputError, match=message):
+            start_from(build(plans, UNET, seed=0), plans, folder, kind=kind)
+
+
+def test_a_tensor_without_a_place_or_of_another_shape_is_refused_and_nothing_is_changed(plans, write):
+    state = build_backbone("spad_vit", "tiny").state_dict()
+    wrong = {
+        "decoder.ups.9.weight": (torch.ones(1), r"tensor decoder\.ups\.9\.weight has no place"),
+        "vit.norm.weight": (torch.ones(7), r"tensor vit\.norm\.weight is 7, not 192"),
+        "vit.pos_embed": (torch.ones(1, 96, 5, 10, 10), r"tensor vit\.pos_embed is 1×96×5×10×10, not 1×192×5×10×10"),
+        "vit.cls_token": (torch.ones(1, 2, 192), r"tensor vit\.cls_token is 1×2×192, not 1×1×192"),
+    }
+    for number, (name, (value, message)) in enumerate(wrong.items()):
+        network = build(plans, VIT, seed=2)
+        fresh = copy_of(network)
+        with pytest.raises(InputError, match=message):
+            start_from(network, plans, write(VIT, state | {name: value}, name=str(number)), kind=VIT)
+        assert all(torch.equal(value, fresh[key]) for key, value in network.state_dict().items())
