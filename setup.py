@@ -61,6 +61,7 @@ setup(
     },
     package_data={
         "spadunet": ["py.typed"],
+        "spadunet.pretraining": ["paper_datasets.json"],
         "spadunet.demo": [
             "data/**/*.nii.gz",
             "data/**/*.json",
@@ -123,6 +124,7 @@ setup(
             "spadunet_predict = spadunet.cli.predict:main",
             "spadunet_evaluate = spadunet.cli.evaluate:main",
             "spadunet_export_chaos = spadunet.cli.export_chaos:main",
+            "spadunet_index = spadunet.cli.index:main",
             "spadunet_info = spadunet.cli.info:main",
         ],
     },

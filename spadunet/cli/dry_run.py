@@ -34,17 +34,17 @@ def show(title: str, lines: Iterable[str]) -> None:
     print("\n".join([title, *(f"  {line}" for line in lines)]))
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], what: str) -> list[str]:
-    """Aligned columns; after MAX_ROWS rows, a line that says how many more there are.
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], what: str, *, max_rows: int = MAX_ROWS) -> list[str]:
+    """Aligned columns; after `max_rows` rows, a line that says how many more there are.
 
     Args:
         what: the rows are, in the plural.
     """
-    shown = [tuple(header), *map(tuple, rows[:MAX_ROWS])]
+    shown = [tuple(header), *map(tuple, rows[:max_rows])]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
-    if len(rows) > MAX_ROWS:
-        lines.append(f"… and {len(rows) - MAX_ROWS} more {what}, {len(rows)} in all")
+    if len(rows) > max_rows:
+        lines.append(f"… and {len(rows) - max_rows} more {what}, {len(rows)} in all")
     return lines
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 from collections.abc import Sequence
+from pathlib import Path
 
 from .. import __version__
 from .run import LIBRARIES, add_data_option, make_parser, run_command
@@ -18,7 +19,9 @@ EXAMPLES = """\
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, exit."""
-    parser = make_parser("Show versions, device, every path and where it came from, datasets and models.", EXAMPLES)
+    parser = make_parser(
+        "Show versions, device, every path and where it came from, datasets, corpora and models.", EXAMPLES
+    )
     add_data_option(parser)
     options = parser.parse_args(arguments)
     run_command(parser, options, lambda: execute(options))
@@ -43,6 +46,7 @@ def execute(options: argparse.Namespace) -> int:
     for title, folder in (
         ("raw", workspace.raw),
         ("preprocessed", workspace.preprocessed),
+        ("corpora", workspace.corpora),
         ("results", workspace.results),
     ):
         print(f"  {title:13}{folder.resolve()}{'' if folder.is_dir() else ' (not there)'}")
@@ -50,6 +54,7 @@ def execute(options: argparse.Namespace) -> int:
     for folder in sorted(path for path in workspace.raw.glob("*") if path.is_dir()):
         state = "planned" if (workspace.preprocessed / folder.name / PLAN_JSON).is_file() else "not planned"
         print(f"  {folder.name}  ({state})")
+    show_corpora(workspace.corpora)
     print("models")
     for folder in find_models(workspace.results):
         try:
@@ -60,3 +65,21 @@ def execute(options: argparse.Namespace) -> int:
         about = f"{record.backbone} {record.preset}, {record.provenance.get('steps', '?')} steps"
         print(f"  {folder.relative_to(workspace.results)}  ({about})")
     return 0
+
+
+def show_corpora(folder: Path) -> None:
+    """Print the corpora in a folder, if there are any."""
+    from ..errors import InputError
+    from ..pretraining.corpus import CORPUS_JSON, load_corpus
+
+    found = sorted(folder.glob(f"*/{CORPUS_JSON}"))
+    if found:
+        print("corpora")
+    for path in found:
+        try:
+            index = load_corpus(path.parent).index
+        except InputError as error:
+            print(f"  {path.parent.name}  (cannot be used: {error})")
+            continue
+        num_datasets = len({image.dataset for image in index.images})
+        print(f"  {path.parent.name}  ({len(index.images)} images of {num_datasets} datasets)")

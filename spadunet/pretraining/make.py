@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from ..dicom import in_series, read_dicom, read_series, read_slice
+from ..dicom import in_series, read_series, read_slice
 from ..errors import InputError
 from ..files import write_text
 from ..formats import MAX_COLOURS, files_of, is_dicom, may_be_colour
@@ -148,9 +148,9 @@ def parts_of(source: Source) -> Iterator[Part]:
 
 
 def weights_of_channels(source: Source, num_channels: int) -> list[float]:
-    """1 of channels that dataset.json names; else they are frames, of which those of b = 0, where that is known, have 1.
+    """Weights of channels or frames: 1 of a channel that dataset.json names, and of a frame of b = 0 in a .bval file.
 
-    Frames of diffusion in all other directions share the weight of one series.
+    All other frames together have the weight of one series.
     """
     if len(source.channel_names) == num_channels:
         return [1.0] * num_channels
@@ -162,7 +162,7 @@ def weights_of_channels(source: Source, num_channels: int) -> list[float]:
 
 
 def b_values(path: Path, num_frames: int) -> list[float] | None:
-    """Strengths of diffusion weighting in the .bval file beside an image, one a frame; None where there is none such."""
+    """Strengths of diffusion weighting, one a frame, of the .bval file beside an image; None without such a file."""
     beside = bval_beside(path)
     with contextlib.suppress(OSError, ValueError):
         values = [float(word) for word in beside.read_text(encoding="utf-8").split()]

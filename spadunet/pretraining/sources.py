@@ -127,7 +127,7 @@ def walk(folders: Sequence[tuple[str, Path]], filters: Filters, *, are_named: bo
 def parts_of(
     name: str, folder: Path, found: Walk, *, is_named: bool
 ) -> Iterator[tuple[str, Path, Path, tuple[str, ...]]]:
-    """Every folder in which files are to be looked at: dataset, its home, the folder and what its channels are called."""
+    """Every folder whose files are to be looked at: its dataset, that one's home, itself, names of channels."""
     for place, inner, files in os.walk(folder, followlinks=True):
         here = Path(place)
         real = os.path.realpath(here)

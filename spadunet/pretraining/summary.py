@@ -16,7 +16,7 @@ from .manifest import ManifestDataset
 SHEET_PNG = "corpus.png"
 MAX_PICTURES = 80
 """On the sheet; of more groups, the heaviest."""
-COLUMNS = 8
+COLUMNS = 6
 
 Group = tuple[str, str]
 """Dataset and modality."""
@@ -92,9 +92,9 @@ def draw_sheet(corpus: Corpus) -> Path:
         axes.imshow(
             middle_slice(corpus, image), cmap="gray", vmin=0, vmax=1, aspect=image.spacing_mm[1] / image.spacing_mm[2]
         )
-        size = "×".join(map(str, image.shape))
+        size = f"{'×'.join(map(str, image.shape))}, DA {image.da}"
         axes.set_title(
-            f"{dataset}\n{modality}, {len(members)} images\n{size}, DA {image.da}\n{format_spacing(image.spacing_mm)} mm",
+            f"{dataset}\n{modality}, {len(members)} images\n{size}\n{format_spacing(image.spacing_mm)} mm",
             fontsize=6,
         )
         axes.set_axis_off()

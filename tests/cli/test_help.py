@@ -47,6 +47,7 @@ def test_the_commands_that_were_promised_are_there():
         "evaluate",
         "export_chaos",
         "fingerprint",
+        "index",
         "info",
         "plan",
         "plan_and_preprocess",
