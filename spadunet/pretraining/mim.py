@@ -23,14 +23,15 @@ from ..network.tokenizer import SpadTokenizer
 from .mim_sheet import SheetCrop, complete, draw_sheet
 from .probe import ProbeCurve
 from .ranks import Ranks, distribute, mean_over_ranks
-from .sampling import ImageBatch, generator_of
+from .sampling import CropRule, ImageBatch, generator_of
 
 MASK_RATIO = 0.55
 WEIGHT_DECAY = 0.05
 MAX_GRADIENT_NORM = 0.5
 """These three and the learning rate as in Luo et al. 2024, appendix D."""
 
-SHEET_PNG = "mim.png"
+CROP_RULE = CropRule(tokens_in_plane=10, tokens_in_depth=5)
+SHEET_PNG = "guesses.png"
 
 MaskedNetwork = MaskedViT | MaskedUNet
 
@@ -148,6 +149,11 @@ class MaskedImageModelling:
     def autocast(self) -> torch.autocast:
         """bfloat16 where it was asked for."""
         return torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16)
+
+    def finish_probe(self) -> None:
+        """Measure after the last step, where that is not done."""
+        if self.probe is not None and self.numbers["steps"] % self.probe.every_steps:
+            self.measure_probe()
 
     def measure_probe(self) -> None:
         """Measure the representation as it is now; the first rank does, the others wait at their next step."""

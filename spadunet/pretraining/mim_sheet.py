@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import atomic_path
 from ..network.masked import cover, token_grid
 from ..network.tokenizer import SpadTokenizer
 from .corpus import Corpus
 from .sampling import CropRule
+from .tokenizer_pictures import save_figure
 
 MAX_CROPS = 8
 COLUMNS = ("image", "masked", "tokenizer's own", "guessed where masked")
@@ -111,18 +111,10 @@ def middle_slice(volume: Tensor) -> np.ndarray:
 
 def draw_sheet(rows: Sequence[SheetRow], path: Path, title: str) -> None:
     """Write a PNG with a row of pictures for each image."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(
-        len(rows),
-        len(COLUMNS),
-        figsize=(2 * len(COLUMNS) + 1, 2 * len(rows) + 0.6),
-        squeeze=False,
-        layout="constrained",
-    )
+    figure = Figure(figsize=(2 * len(COLUMNS) + 1, 2 * len(rows) + 0.6), layout="constrained")
+    axes = figure.subplots(len(rows), len(COLUMNS), squeeze=False)
     figure.suptitle(title)
     for row, line in zip(rows, axes, strict=True):
         for picture, column, name in zip(row.pictures, line, COLUMNS, strict=True):
@@ -132,6 +124,4 @@ def draw_sheet(rows: Sequence[SheetRow], path: Path, title: str) -> None:
             if row is rows[0]:
                 column.set_title(name, fontsize=9)
         line[0].set_ylabel(row.title, fontsize=8)
-    with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=120, format="png")
-    pyplot.close(figure)
+    save_figure(figure, path)

@@ -22,16 +22,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..dataset import Dataset
-from ..errors import InputError
 from ..evaluation.overlap import dice
-from ..files import atomic_path, write_text
+from ..files import write_text
 from ..labels import LabelSet
 from ..network.masked import patch_depth
 from ..network.vit import PATCH_SIZE
-from ..preprocessing.store import StoredCase
+from ..plan import Plan
+from ..preprocessing.store import StoredCase, open_case
 from ..spacing import Shape
 from ..training.splits import choose_cases
 from .linear import classify, features_at, fit
+from .tokenizer_pictures import save_figure
 
 FeatureMaps = Callable[[Tensor, int], list[Tensor]]
 """(1, 3, D, H, W) and its degree of anisotropy to maps (1, C_i, d_i, h_i, w_i) that all cover the same field."""
@@ -78,11 +79,34 @@ def choose_probe_cases(dataset: Dataset, folder: Path, *, dry_run: bool = False)
     Raises:
         InputError: if the dataset cannot be split.
     """
-    try:
-        train, held_out = choose_cases(dataset, folder, FOLD, dry_run=dry_run)
-    except InputError as error:
-        raise InputError(f"--probe {dataset.name}: fold {FOLD}: {error}") from error
+    train, held_out = choose_cases(dataset, folder, FOLD, dry_run=dry_run)
     return spread(train, NUM_LABELLED), spread(held_out, NUM_HELD_OUT)
+
+
+def load_probe(
+    dataset: Dataset,
+    plan: Plan,
+    folder: Path,
+    cases_folder: Path,
+    size_of: Callable[[int], Shape],
+    *,
+    dry_run: bool = False,
+) -> Probe:
+    """Read the cases of a preprocessed dataset: at most fifteen boxes as large as a pre-training crop.
+
+    Args:
+        folder: where splits_final.json lies, or is put.
+        cases_folder: where the stored cases lie.
+        size_of: degree of anisotropy to the size of a pre-training crop.
+
+    Raises:
+        InputError: if a case is missing or damaged, or the dataset cannot be split.
+    """
+    labelled, held_out = (
+        tuple(read_probe_case(open_case(cases_folder, name), plan.labels, size_of) for name in names)
+        for names in choose_probe_cases(dataset, folder, dry_run=dry_run)
+    )
+    return Probe(name=dataset.name, labels=plan.labels, labelled=labelled, held_out=held_out)
 
 
 def spread(names: Sequence[str], num_wanted: int) -> list[str]:
@@ -209,13 +233,11 @@ def read_rows(path: Path, fields: Sequence[str]) -> list[dict[str, str]]:
 
 def draw_curve(rows: Sequence[dict[str, str]], path: Path, title: str) -> None:
     """Dice of each structure, and their mean, against steps."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     steps = [int(row["step"]) for row in rows]
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
     names = list(rows[0])[1:]
     for name in names if len(names) < 12 else names[:1]:  # more are told apart only in the table
         is_mean = name == "mean"
@@ -231,6 +253,4 @@ def draw_curve(rows: Sequence[dict[str, str]], path: Path, title: str) -> None:
     axes.set_xlabel("steps of pre-training")
     axes.set_ylabel("Dice of held-out cases")
     axes.legend()
-    with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=120, format="png")
-    pyplot.close(figure)
+    save_figure(figure, path)
