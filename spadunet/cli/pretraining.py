@@ -180,7 +180,7 @@ def open_run(
     files = RunFiles(result=result, manifest=f"{command}.json")
     with open_ranks(find_device(arguments.device)) as ranks:
         workspace = find_workspace(arguments.data)
-        recipe = settle(arguments, usual, paper)
+        recipe, lines = settle(arguments, usual, paper)
         ranks.share(arguments.batch_size)
         corpus = load_corpus(choose_corpus(arguments.corpus, workspace.corpora))
         earlier = {} if arguments.restart or arguments.output is None else request_of(arguments.output)
@@ -190,6 +190,8 @@ def open_run(
             require_writable(folder, dry_run=arguments.dry_run)
             if not arguments.dry_run:
                 log_to_file(folder / LOG_FILE)
+        for line in lines:
+            log.info(line)
         earlier = {} if arguments.restart else request_of(folder)
         precision = choose_precision(arguments.precision, ranks.device)
         if arguments.precision == "auto" and "precision" in earlier:  # begun on another machine

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-log = logging.getLogger("spadunet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,46 +17,36 @@ class Recipe:
     """Values of options by name, for those that are not given."""
 
 
-def settle(options: argparse.Namespace, usual: Recipe, paper: Recipe) -> Recipe:
-    """Give every option that was not given the recipe's value, and say where a run differs from the paper's.
+def settle(options: argparse.Namespace, usual: Recipe, paper: Recipe) -> tuple[Recipe, list[str]]:
+    """Give every option that was not given the recipe's value.
 
-    With --max-minutes, which the paper has not, our own recipe sets no number of steps.
+    With --max-minutes our own recipe sets no number of steps.
 
     Returns:
-        The recipe.
+        The recipe, and lines on what a run of the paper's has in common with it and what not.
     """
     if options.recipe is None:
-        if options.max_minutes is not None and options.max_steps is None:
-            usual = Recipe(
-                warm_up_share=usual.warm_up_share,
-                lowest_rate=usual.lowest_rate,
-                options={name: value for name, value in usual.options.items() if name != "max_steps"},
-            )
-        fill(options, usual)
-        return usual
+        ends_by_clock = options.max_minutes is not None and options.max_steps is None
+        fill(options, usual, leave_out="max_steps" if ends_by_clock else "")
+        return usual, []
     fill(options, paper)
-    values = {name: getattr(options, name) for name in paper.options}
+    given = {name: getattr(options, name) for name in paper.options}
     differs = [
         f"{flag(name)} {value}, not {paper.options[name]}"
-        for name, value in values.items()
+        for name, value in given.items()
         if value != paper.options[name]
     ]
     if options.max_minutes is not None:
         differs.append(f"{flag('max_minutes')} {options.max_minutes:g}, not endless")
-    log.info(
-        "recipe: %s's, %s",
-        options.recipe,
-        ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items()),
-    )
-    if differs:
-        log.info("not as published: %s", "; ".join(differs))
-    return paper
+    values = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in given.items())
+    lines = [f"recipe: {options.recipe}: {values}"]
+    return paper, lines + ([f"not as published: {'; '.join(differs)}"] if differs else [])
 
 
-def fill(options: argparse.Namespace, recipe: Recipe) -> None:
+def fill(options: argparse.Namespace, recipe: Recipe, leave_out: str = "") -> None:
     """Set what is None."""
     for name, value in recipe.options.items():
-        if getattr(options, name) is None:
+        if getattr(options, name) is None and name != leave_out:
             setattr(options, name, value)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import signal
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import InputError, OutputError
 from ..spacing import MAX_DA, RATIO_TOLERANCE, Shape
+from ..training.workers import begin_worker
 from .corpus import Corpus, CorpusImage
 from .crops import NEARLY_ISOTROPIC, change_intensities, draw_intensities, place_crop, read_crop
 
@@ -264,7 +264,7 @@ class BatchLoader:
             sampler=itertools.chain.from_iterable(parts),
             num_workers=num_workers,
             prefetch_factor=math.ceil(BATCHES_AHEAD * part_size / num_workers) if num_workers else None,
-            worker_init_fn=begin_worker,
+            worker_init_fn=begin_crop_worker,
         )
 
     def __iter__(self) -> Iterator[ImageBatch]:
@@ -342,8 +342,8 @@ def join(part: Sequence[Crop]) -> ImageBatch:
     )
 
 
-def begin_worker(number: int) -> None:
-    """One thread a worker process, and Ctrl-C is left to the parent."""
+def begin_crop_worker(number: int) -> None:
+    """One thread a worker process, and signals are left to the run."""
     torch.set_num_threads(1)
     blosc2.set_nthreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    begin_worker()

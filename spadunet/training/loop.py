@@ -19,6 +19,7 @@ from .patches import Batch, BatchStream, TrainingTask
 from .schedule import learning_rate
 from .state import Progress
 from .steps import ENDLESS, Alone, run_steps
+from .workers import begin_worker
 
 MAX_GRADIENT_NORM = 1.0
 
@@ -115,6 +116,7 @@ def load_batches(stream: BatchStream, start_step: int, options: RunOptions) -> I
         sampler=steps,
         num_workers=options.num_workers,
         prefetch_factor=4 if options.num_workers else None,
+        worker_init_fn=begin_worker,
     )
 
 

@@ -31,7 +31,7 @@ def torchrun(*arguments: object) -> list[str]:
 
 def run_two(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Two processes, until they end."""
-    return subprocess.run(torchrun(*arguments), capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(torchrun(*arguments), capture_output=True, text=True, timeout=250, check=False)
 
 
 def own_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
