@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--init",
         type=Path,
         metavar="MODEL",
-        help="weights to start from: a folder of a model or a pre-trained backbone",
+        help="weights to start from: a folder of a model or of a pre-trained backbone, or an EVA-02 file",
     )
     parser.add_argument(
         "--scratch-twin",

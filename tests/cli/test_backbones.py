@@ -40,6 +40,7 @@ def pretrained(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_spad_vit_from_training_to_label_maps(planned: Path, tmp_path: Path, run, capsys: pytest.CaptureFixture[str]):
     data = ("--data", tmp_path / "data")
     for part in ("raw", "preprocessed"):
@@ -60,8 +61,8 @@ def test_spad_vit_from_training_to_label_maps(planned: Path, tmp_path: Path, run
 
 
 @pytest.mark.slow
-def test_the_dry_runs_of_spad_vit_try_its_network(planned: Path, pretrained: Path, tmp_path: Path, run, capsys):
-    build.VIT_PRESETS["tiny"] = build.ViTSize(width=192, depth=6, num_heads=3, hidden_width=512)  # the trial's process
+def test_a_dry_run_tries_the_network_of_spad_vit(planned: Path, tmp_path: Path, run, capsys, monkeypatch):
+    monkeypatch.undo()  # the trial is a process of its own
     names = ("-d", 4, "--backbone", "spad_vit", "--preset", "tiny", "--max-steps", 1, "-o", tmp_path / "model")
     assert run(train.main, *names, *QUICK, "--data", planned, "--dry-run") == 0
     out = capsys.readouterr().out
@@ -70,7 +71,7 @@ def test_the_dry_runs_of_spad_vit_try_its_network(planned: Path, pretrained: Pat
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.parametrize("backbone", ["spad_unet", "spad_vit"])
+@pytest.mark.parametrize("backbone", [pytest.param("spad_unet", marks=pytest.mark.slow), "spad_vit"])
 def test_one_checkpoint_of_one_spacing_predicts_at_every_degree_of_anisotropy(
     backbone: str, copy_demo, tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch
 ):
