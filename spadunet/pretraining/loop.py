@@ -46,6 +46,7 @@ def pretrain(
     ranks: Ranks,
     *,
     run: dict[str, str],
+    keep: Callable[[int], None] | None = None,
 ) -> Progress:
     """Pre-train until the run ends; start where the checkpoint in `folder` left off, if there is one.
 
@@ -55,6 +56,7 @@ def pretrain(
         batches: this rank's part of every batch, from a step on.
         folder: of the result, the same for all ranks; the first writes curves there, and the checkpoint into state/.
         run: what the run was asked for, kept in the checkpoint.
+        keep: writes what others use of the result after so many steps, in the first process, with every checkpoint.
 
     Raises:
         InputError: if the checkpoint is damaged, of another network, or not seen by every rank.
@@ -77,4 +79,5 @@ def pretrain(
         company=ranks,
         show=lambda step: stage.show(folder, step),
         show_minutes=options.show_minutes,
+        keep=keep,
     )

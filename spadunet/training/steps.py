@@ -97,6 +97,7 @@ def run_steps(
     company: Company,
     show: Callable[[int], None] | None = None,
     show_minutes: float = math.inf,
+    keep: Callable[[int], None] | None = None,
 ) -> Progress:
     """Learn until the run ends; start where the checkpoint in `folder` left off, if there is one.
 
@@ -112,6 +113,7 @@ def run_steps(
         by: the fact that splits the curves into several lines.
         title: of the bar.
         show: draws what was learned in so many steps, in the first process: now and then, and at the end.
+        keep: writes what others use of the result, in the first process, with every checkpoint.
 
     Raises:
         InputError: if the checkpoint is damaged, of another network, or not seen by every process.
@@ -135,6 +137,8 @@ def run_steps(
         progress = Progress(step=step, seconds=seconds, is_finished=is_finished, run=run)
         if company.is_first:
             save_state(checkpoint, learned, progress)
+            if keep is not None:
+                keep(step)
         company.largest([0])  # nobody leaves before it is written
         return progress
 
