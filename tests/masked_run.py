@@ -21,8 +21,8 @@ from spadunet.pretraining.mim import MaskedImageModelling
 from spadunet.pretraining.ranks import Ranks, open_ranks
 from spadunet.pretraining.sampling import CropRule, ImageBatch, load_batches
 
-RULE = CropRule(tokens_in_plane=3, tokens_in_depth=2)
-GLOBAL_BATCH = 4
+RULE = CropRule(tokens_in_plane=2, tokens_in_depth=1)
+GLOBAL_BATCH = 2
 NUM_STEPS = 3
 
 

@@ -162,7 +162,7 @@ def score(probe: Probe, feature_maps: FeatureMaps) -> dict[str, float]:
     features, numbers = [], []
     for case in probe.labelled:
         voxels = sample_voxels(case.classes, num_classes, NUM_VOXELS // len(probe.labelled), generator)
-        numbers.append(torch.from_numpy(case.classes[tuple(voxels.T)]))
+        numbers.append(torch.from_numpy(case.classes[tuple(voxels.T)]).long())
         features.append(features_at(feature_maps(case.image, case.da), voxels, case.classes.shape))
     weight, bias = fit(torch.cat(features), torch.cat(numbers), counts)
     scores: dict[str, list[float]] = {structure.name: [] for structure in probe.labels.structures}

@@ -129,30 +129,32 @@ def test_weights_decay_but_for_biases_norms_positions_and_tokens():
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_guesses_begin_near_ln_1024_and_get_better_on_one_batch(backbone: str, corpus: Corpus):
     stage, batch = small_stage(backbone), first_batch(corpus)
-    losses = [stage.learn(batch)["loss"] for _ in range(40)]
+    for group in stage.optimisers["masked"].param_groups:
+        group["lr"] = 1e-2
+    losses = [stage.learn(batch)["loss"] for _ in range(15)]
     assert losses[0] == pytest.approx(math.log(1024), abs=0.3)
-    assert losses[-1] < losses[0] - 1
+    assert losses[-1] < losses[0] - 0.5
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ["spad_vit", pytest.param("spad_unet", marks=pytest.mark.slow)])
 def test_a_run_stopped_and_gone_on_with_ends_with_the_very_same_weights(backbone: str, corpus: Corpus, tmp_path: Path):
     class Killed(BaseException):
         pass
 
     def run(name: str, stage, batches) -> None:
-        pretrain(stage, batches, tmp_path / name, toy_options(checkpoint_minutes=1e-9), Ranks(), run={})
+        pretrain(stage, batches, tmp_path / name, toy_options(checkpoint_minutes=1e-9, max_steps=4), Ranks(), run={})
 
-    batches = small_batches(corpus, 6)
+    batches = small_batches(corpus, 4)
     run("whole", small_stage(backbone), batches)
 
-    def until_step_3(start: int):
+    def until_step_2(start: int):
         for number, batch in enumerate(batches(start)):
-            if number == 3:
+            if number == 2:
                 raise Killed
             yield batch
 
     with pytest.raises(Killed):
-        run("parts", small_stage(backbone), until_step_3)
+        run("parts", small_stage(backbone), until_step_2)
     run("parts", small_stage(backbone), batches)
     whole, parts = (read_tensors(tmp_path / name / CHECKPOINT) for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
