@@ -6,7 +6,6 @@ numbers as SPAD-Nets was trained). Letters: B batch, D/H/W depth, height, width,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,9 +120,7 @@ class TokenizerStage:
 
     def autocast(self) -> torch.autocast:
         """The networks' arithmetic; losses are taken in float32."""
-        return torch.autocast(
-            self.ranks.device.type, dtype=torch.bfloat16, enabled=self.precision == torch.bfloat16
-        )
+        return torch.autocast(self.ranks.device.type, dtype=torch.bfloat16, enabled=self.precision == torch.bfloat16)
 
     def perceptual_loss(self, reconstruction: Tensor, image: Tensor, numbers: Sequence[int]) -> Tensor:
         """LPIPS, or what stands in for it, on some slices of each volume."""
@@ -135,9 +132,12 @@ class TokenizerStage:
             distance = self.perceptual(made, real)
         return LPIPS_WEIGHT * distance.float()
 
-    def show(self, folder: Path, step: int) -> None:
-        """Write the tokenizer as it is, and pictures and measures of how it does on held-out images."""
+    def save(self, folder: Path, step: int) -> None:
+        """Write the tokenizer as it is after so many steps."""
         save_tokenizer(folder, self.tokenizer, self.preset, self.provenance | {"steps": str(step)})
+
+    def show(self, folder: Path, step: int) -> None:
+        """Write pictures and measures of how the tokenizer does on held-out images."""
         show_tokenizer(self.tokenizer, self.corpus, CROP_RULE, folder, step, self.ranks.device)
 
 

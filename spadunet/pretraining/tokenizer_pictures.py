@@ -162,7 +162,7 @@ def draw_codebook(mean: np.ndarray, measures: HeldOutMeasures) -> Figure:
 
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     panel = figure.subplots()
-    panel.bar(np.arange(len(mean)), np.sort(mean)[::-1] * 100, width=1.0)
+    panel.stairs(np.sort(mean)[::-1] * 100, baseline=None)
     panel.axhline(100 / len(mean), color="black", linewidth=0.8, label="even use")
     panel.set_yscale("log")
     panel.set_xlim(0, len(mean))
@@ -170,10 +170,11 @@ def draw_codebook(mean: np.ndarray, measures: HeldOutMeasures) -> Figure:
     panel.set_ylabel("mean probability (%)")
     panel.set_title(
         f"step {measures.step}: {100 * measures.share_of_tokens_used:.0f} % of the tokens used, "
-        f"perplexity {measures.perplexity:.0f}, mean divergence from uniform {measures.divergence_from_uniform:.2f} nats",
+        f"perplexity {measures.perplexity:.0f}, mean divergence from uniform "
+        f"{measures.divergence_from_uniform:.2f} nats",
         fontsize=9,
     )
-    panel.legend()
+    panel.legend(loc="lower left")
     return figure
 
 

@@ -1,0 +1,226 @@
+"""Stage one: it learns from real images, its gate acts, a run goes on exactly, two ranks are one."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tokenizer_run
+import torch
+from tokenizer_corpus import GLOBAL_BATCH, SMALL_RULE, make_corpus, small_batches, small_stage
+from toy_stage import toy_options
+
+from spadunet.model import read_tensors
+from spadunet.pretraining.corpus import Corpus
+from spadunet.pretraining.loop import pretrain
+from spadunet.pretraining.ranks import Ranks
+from spadunet.pretraining.sampling import ImageBatch
+from spadunet.pretraining.tokenizer import TokenizerStage, share_of_tokens_used
+from spadunet.pretraining.tokenizer_file import load_tokenizer
+from spadunet.pretraining.tokenizer_pictures import HeldOutMeasures, show_tokenizer
+from spadunet.record import read_record
+
+MEASURES = (
+    "l1",
+    "perceptual",
+    "gan",
+    "discriminator",
+    "entropy",
+    "divergence_from_uniform",
+    "perplexity",
+    "codebook_use",
+    "gate_is_open",
+)
+NUM_STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def batch(corpus: Corpus) -> ImageBatch:
+    """Crops of the demo's images."""
+    return next(iter(small_batches(corpus, 1)(0)))
+
+
+def weights(stage: TokenizerStage, name: str) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in stage.networks[name].state_dict().items()}
+
+
+def is_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, b[key]) for key, value in a.items())
+
+
+@pytest.mark.parametrize("precision", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
+def test_real_images_come_back_better_after_some_steps(corpus, batch, precision):
+    stage = small_stage(corpus, precision=precision)
+    found = [stage.learn(batch) for _ in range(12)]
+    assert tuple(found[0]) == MEASURES
+    assert found[-1]["l1"] < 0.8 * found[0]["l1"]
+    assert found[-1]["perceptual"] < 0.95 * found[0]["perceptual"]
+    assert all(math.isfinite(value) for measures in found for value in measures.values())
+
+
+def test_measures_of_a_step_are_those_of_the_images_before_it(corpus, batch):
+    stage = small_stage(corpus)
+    with torch.no_grad():
+        made, logits = stage.tokenizer(batch.image, batch.da)
+        verdict = stage.discriminator(made, batch.da)
+    found = stage.learn(batch)
+    q = logits.softmax(1)
+    entropy = -(q * q.log()).sum(1).mean()
+    mean = q.mean((0, 2, 3, 4))
+    assert found["l1"] == pytest.approx(float((made - batch.image).abs().mean()), rel=1e-5)
+    assert found["gan"] == pytest.approx(-float(verdict.mean()), rel=1e-3, abs=1e-5)
+    assert found["entropy"] == pytest.approx(float(entropy), rel=1e-5)
+    assert found["divergence_from_uniform"] == pytest.approx(math.log(1024) - float(entropy), abs=1e-5)
+    assert found["perplexity"] == pytest.approx(float(torch.exp(-(mean * mean.log()).sum())), rel=1e-5)
+
+
+def test_the_discriminator_counts_only_behind_an_open_gate_and_never_learns_from_it(corpus, batch):
+    after = {}
+    for running in (0.0, 1.0):
+        stage = small_stage(corpus)
+        stage.numbers |= {"gate_running": running, "gate_last": 0.0}
+        assert stage.learn(batch)["gate_is_open"] == float(running == 0.0)
+        assert all(parameter.requires_grad for parameter in stage.discriminator.parameters())
+        after[running] = {name: weights(stage, name) for name in stage.networks}
+    assert not is_same(after[0.0]["tokenizer"], after[1.0]["tokenizer"])
+    assert is_same(after[0.0]["discriminator"], after[1.0]["discriminator"])
+
+
+def test_the_gate_follows_the_discriminators_loss(corpus, batch):
+    stage = small_stage(corpus)
+    assert (stage.numbers["gate_running"], stage.numbers["gate_last"]) == (0.1, math.inf)
+    found = stage.learn(batch)
+    assert stage.numbers["gate_last"] == found["discriminator"]
+    assert stage.numbers["gate_running"] == pytest.approx(0.9 * 0.1 + 0.1 * found["discriminator"])
+    stage.numbers |= {"gate_running": 0.0, "gate_last": 0.0}
+    open_, shut = stage.learn(batch), stage.learn(batch)  # a discriminator of one step is not that good
+    assert (open_["gate_is_open"], shut["gate_is_open"]) == (1.0, 0.0)
+
+
+def test_decay_is_for_kernels_and_every_group_has_its_peak(corpus):
+    stage = small_stage(corpus)
+    for name, peak in (("tokenizer", 2e-3), ("discriminator", 1e-3)):
+        groups = stage.optimisers[name].param_groups
+        assert [group["weight_decay"] for group in groups] == [0.05, 0.0]
+        assert {group["peak"] for group in groups} == {peak}
+    decayed, kept = ({id(p) for p in group["params"]} for group in stage.optimisers["tokenizer"].param_groups)
+    assert id(stage.tokenizer.codebook.weight) in kept
+    assert id(stage.tokenizer.to_logits.weight) in decayed
+
+
+def test_share_of_tokens_used_by_hand():
+    logits = torch.zeros(1, 8, 1, 1, 4)
+    for position, token in enumerate((2, 2, 5, 7)):
+        logits[0, token, 0, 0, position] = 1
+    assert float(share_of_tokens_used(logits)) == 3 / 8
+
+
+# --- Runs
+
+
+def run(corpus: Corpus, folder: Path, stage: TokenizerStage) -> None:
+    pretrain(
+        stage,
+        small_batches(corpus, NUM_STEPS),
+        folder,
+        toy_options(max_steps=NUM_STEPS, batch_size=GLOBAL_BATCH),
+        Ranks(),
+        run={},
+        keep=lambda step: stage.save(folder, step),
+    )
+
+
+def test_a_stopped_run_leaves_a_tokenizer_and_goes_on_to_the_very_same_weights(corpus, tmp_path):
+    whole = small_stage(corpus)
+    run(corpus, tmp_path / "whole", whole)
+    stopped = small_stage(corpus)
+    learn, calls = stopped.learn, []
+
+    def learn_until_stopped(batch: ImageBatch) -> dict[str, float]:
+        calls.append(batch.numbers)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return learn(batch)
+
+    stopped.learn = learn_until_stopped
+    with pytest.raises(KeyboardInterrupt):
+        run(corpus, tmp_path / "parts", stopped)
+    left = load_tokenizer(tmp_path / "parts")
+    assert left.provenance == {"corpus": "Small", "steps": "2"}
+    assert is_same(left.network.state_dict(), weights(stopped, "tokenizer"))
+    resumed = small_stage(corpus)
+    run(corpus, tmp_path / "parts", resumed)
+    for name in whole.networks:
+        assert is_same(weights(whole, name), weights(resumed, name))
+    assert resumed.numbers == whole.numbers
+    ended = load_tokenizer(tmp_path / "parts")
+    assert ended.provenance["steps"] == str(NUM_STEPS)
+    assert is_same(ended.network.state_dict(), weights(whole, "tokenizer"))
+
+
+@pytest.mark.slow
+def test_two_processes_with_half_a_batch_each_learn_as_one(corpus, tmp_path):
+    command = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--rdzv-backend", "c10d"]
+    command += ["--rdzv-endpoint", "localhost:0"]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", *command, tokenizer_run.__file__, str(corpus.folder), str(tmp_path / "two.safetensors")],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    two, one = read_tensors(tmp_path / "two.safetensors"), tokenizer_run.descend(corpus, Ranks())
+    begun = {
+        f"{name}.{key}": v for name, n in small_stage(corpus).networks.items() for key, v in n.state_dict().items()
+    }
+    assert two.keys() == one.keys()
+    moved = max(float((one[key] - begun[key]).abs().max()) for key in one)
+    apart = max(float((one[key] - two[key]).abs().max()) for key in one)
+    assert moved > 1e-2
+    assert apart < 1e-4 * moved
+
+
+# --- Pictures and numbers
+
+
+def test_held_out_images_are_measured_and_drawn(corpus, tmp_path):
+    stage = small_stage(corpus)
+    stage.show(tmp_path, 7)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["codebook.png", "held_out.json", "reconstructions.png"]
+    found = read_record(tmp_path / "held_out.json", HeldOutMeasures, remedy="")
+    assert (found.step, [image.key for image in found.images]) == (7, ["brain_0"])
+    [image] = corpus.held_out
+    assert all(isinstance(size, int) for size in image.shape)
+    size = tuple(min(a, b) for a, b in zip((64, 128, 128), image.shape, strict=True))
+    assert size == image.shape  # smaller than a crop: measured as a whole, without what would surround it
+    whole = torch.from_numpy(corpus.read_box(image, (0, 0, 0), size)).expand(3, -1, -1, -1)[None]
+    with torch.no_grad():
+        made, logits = stage.tokenizer(whole, image.da)
+    error = made - whole
+    assert found.l1 == found.images[0].l1 == pytest.approx(float(error.abs().mean()), rel=1e-4)
+    assert found.psnr_db == pytest.approx(10 * math.log10(4 / float(error.square().mean())), abs=1e-3)
+    assert found.mean_entropy + found.divergence_from_uniform == pytest.approx(math.log(1024), abs=1e-4)
+    mean = logits.softmax(1).mean((0, 2, 3, 4))
+    assert found.share_of_tokens_used == pytest.approx(float((mean >= 1 / 10240).float().mean()))
+    assert HeldOutMeasures.from_json(found.to_json()) == found
+
+
+def test_training_images_are_shown_where_none_is_held_out(corpus, tmp_path):
+    images = tuple(image.model_copy(update={"is_held_out": False}) for image in corpus.index.images)
+    everything = Corpus(folder=corpus.folder, index=corpus.index.model_copy(update={"images": images}))
+    stage = small_stage(everything)
+    found = show_tokenizer(stage.tokenizer, everything, SMALL_RULE, tmp_path, 0, torch.device("cpu"))
+    assert [image.key for image in found.images] == [image.key for image in images]
+    assert {image.da for image in found.images} == {0, 6}

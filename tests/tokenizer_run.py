@@ -1,0 +1,42 @@
+"""Steps of stage one by gradient descent, as torchrun starts them in each process: `tokenizer_run.py CORPUS RESULT`.
+
+Plain gradient descent, since Adam turns rounding of a gradient near zero into a whole step; the regularisation weighs
+much more than in earnest, so that it shows.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from tokenizer_corpus import small_batches, small_stage
+
+from spadunet.model import write_tensors
+from spadunet.pretraining import losses
+from spadunet.pretraining.corpus import Corpus, load_corpus
+from spadunet.pretraining.ranks import Ranks, open_ranks
+
+NUM_STEPS = 3
+
+
+def descend(corpus: Corpus, ranks: Ranks) -> dict[str, torch.Tensor]:
+    """Weights of both networks after some steps, the adversarial term included."""
+    before, losses.ENTROPY_OF_MEAN_WEIGHT = losses.ENTROPY_OF_MEAN_WEIGHT, 3.0
+    try:
+        stage = small_stage(corpus, ranks)
+        for name, network in stage.networks.items():
+            stage.optimisers[name] = torch.optim.SGD(network.parameters(), lr=0.1)
+        for batch in small_batches(corpus, NUM_STEPS, ranks)(0):
+            stage.numbers |= {"gate_running": 0.0, "gate_last": 0.0}
+            stage.learn(batch)
+    finally:
+        losses.ENTROPY_OF_MEAN_WEIGHT = before
+    return {f"{name}.{key}": value for name, net in stage.networks.items() for key, value in net.state_dict().items()}
+
+
+if __name__ == "__main__":
+    with open_ranks(torch.device("cpu")) as ranks:
+        weights = descend(load_corpus(Path(sys.argv[1])), ranks)
+        if ranks.is_first:
+            write_tensors(Path(sys.argv[2]), weights)
