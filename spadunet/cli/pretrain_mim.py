@@ -165,6 +165,7 @@ def start_from(network: MaskedViT | MaskedUNet, source: Path, backbone: str, pre
         InputError: if the weights cannot be read, or are for another backbone or preset.
     """
     from ..model import load_model
+    from ..network.masked import MaskedViT
     from ..training.eva02 import read_eva02
     from ..training.init import kind_of, load_tensors
 
@@ -175,6 +176,7 @@ def start_from(network: MaskedViT | MaskedUNet, source: Path, backbone: str, pre
             f"give --backbone {given.backbone} --preset {given.preset}"
         )
     if source.is_file():
+        assert isinstance(network, MaskedViT)
         state = {f"vit.{name}": value for name, value in read_eva02(source, network.vit).items()}
     else:
         state = load_model(source).backbone_state

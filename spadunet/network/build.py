@@ -143,7 +143,11 @@ def build_masked(backbone: str, preset: str) -> MaskedViT | MaskedUNet:
     Raises:
         KeyError: if there is no such backbone or preset.
     """
-    return {"spad_unet": build_masked_unet, "spad_vit": build_masked_vit}[backbone](preset)
+    builders: dict[str, Callable[[str], MaskedViT | MaskedUNet]] = {
+        "spad_unet": build_masked_unet,
+        "spad_vit": build_masked_vit,
+    }
+    return builders[backbone](preset)
 
 
 def build_masked_vit(preset: str) -> MaskedViT:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..spacing import Shape
 from .pyramid import block_numbers
+from .spad_conv import SpadConv
 from .unet import INPUT_CHANNELS, Encoder
 from .vit import PATCH_SIZE, SpadViT
 
@@ -76,10 +77,11 @@ class MaskedUNet(nn.Module):
         super().__init__()
         if len(encoder.stages) != NUM_LEVELS:
             raise ValueError(f"the encoder has {len(encoder.stages)} levels; a voxel is a patch after {NUM_LEVELS}")
-        width = encoder.downs[-1].weight.shape[0]
+        deepest = encoder.downs[-1]
+        assert isinstance(deepest, SpadConv)
         self.encoder = encoder
         self.mask_token = make_mask_token(INPUT_CHANNELS)
-        self.head = make_head(width, num_tokens)
+        self.head = make_head(len(deepest.weight), num_tokens)
 
     def forward(self, x: Tensor, da: int, masked: Tensor) -> Tensor:
         """(B, 3, D, H, W) and bool (B, L) to logits (M, K) of the masked patches, samples in order, row-major."""

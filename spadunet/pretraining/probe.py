@@ -158,7 +158,8 @@ def score(probe: Probe, feature_maps: FeatureMaps) -> dict[str, float]:
     """
     generator = np.random.default_rng(0)
     num_classes = probe.labels.num_classes
-    counts = sum(np.bincount(case.classes.ravel(), minlength=num_classes + 1)[:num_classes] for case in probe.labelled)
+    labels = np.concatenate([case.classes.ravel() for case in probe.labelled])
+    counts = np.bincount(labels, minlength=num_classes)[:num_classes]
     features, numbers = [], []
     for case in probe.labelled:
         voxels = sample_voxels(case.classes, num_classes, NUM_VOXELS // len(probe.labelled), generator)
