@@ -21,8 +21,8 @@ from ..errors import InputError, OutputError
 
 TIMEOUT = datetime.timedelta(minutes=30)
 """The longest that ranks wait for one: pictures and a probe are made by the first alone."""
-GRACE_SECONDS = 5.0
-"""For another rank to say why it ends; torchrun kills after 30 seconds."""
+GRACE_SECONDS = 20.0
+"""For the first rank to say why it ends, which may draw a picture before; torchrun kills after 30."""
 
 log = logging.getLogger("spadunet")
 
@@ -139,14 +139,20 @@ def end_together(error: BaseException, ranks: Ranks, store: Store) -> BaseExcept
                 "the same command goes on from there"
             )
         return error
-    with contextlib.suppress(KeyboardInterrupt):  # torchrun's signal: the first has left
-        if is_lost_connection(error):
-            return SystemExit(code)
-        with contextlib.suppress(RuntimeError):  # it did not end
-            store.wait(["end of the first"], datetime.timedelta(seconds=GRACE_SECONDS))
-            if store.get("end of the first").decode() == said:
-                time.sleep(GRACE_SECONDS)  # who ends first has the others killed
-                return SystemExit(code)
+    if is_lost_connection(error):
+        return SystemExit(code)
+    deadline = time.monotonic() + GRACE_SECONDS
+    try:
+        while not store.check(["end of the first"]):
+            if time.monotonic() > deadline:
+                return error
+            time.sleep(0.2)
+        if store.get("end of the first").decode() != said:
+            return error
+        time.sleep(GRACE_SECONDS)  # who ends first has the others killed
+    except KeyboardInterrupt:  # torchrun's signal: the first has left
+        pass
+    except RuntimeError:  # the store is gone
         return error
     return SystemExit(code)
 
@@ -177,9 +183,7 @@ def distribute(module: nn.Module, ranks: Ranks, *, has_unused: bool = False) -> 
     module.to(ranks.device)
     if ranks.world_size == 1:
         return module
-    return nn.parallel.DistributedDataParallel(
-        module, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=has_unused
-    )
+    return nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True, find_unused_parameters=has_unused)
 
 
 def mean_over_ranks(tensor: Tensor) -> Tensor:

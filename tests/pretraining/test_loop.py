@@ -87,6 +87,18 @@ def test_a_measure_that_is_not_finite_ends_the_run_with_the_last_checkpoint_kept
     assert len(read_rows(tmp_path / "curves.csv")) == 4
 
 
+def test_what_others_use_of_a_result_is_written_with_every_checkpoint(tmp_path: Path):
+    kept: list[tuple[int, int]] = []
+
+    def keep(step: int) -> None:
+        kept.append((step, read_progress(tmp_path / CHECKPOINT).step))
+
+    stage = ToyStage(Ranks())
+    options = toy_options(max_steps=2, checkpoint_minutes=1e-9)
+    pretrain(stage, toy_batches(Ranks()), tmp_path, options, Ranks(), run={}, keep=keep)
+    assert kept == [(1, 1), (2, 2), (2, 2)]
+
+
 def test_max_minutes_ends_a_run(tmp_path: Path):
     progress = run_toy(tmp_path, ToyStage(Ranks()), max_steps=None, max_minutes=1e-6)
     assert (progress.step, progress.is_finished) == (1, True)

@@ -105,7 +105,7 @@ def test_a_signal_to_torchrun_saves_the_run(number: int, tmp_path: Path):
         (("fail", 2, 0), ["toy_run.py: error: image 7 is gone"]),
         (
             ("fail", 2, 1),
-            ["toy_run.py: error: another process of the run ended", "toy_run.py (rank 1): error: image 7"],
+            ["toy_run.py (rank 1): error: image 7", "toy_run.py: error: another process of the run ended"],
         ),
     ],
 )

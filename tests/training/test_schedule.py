@@ -27,3 +27,11 @@ def test_never_is_zero_or_negative_before_the_end():
     peak = rates.index(max(rates))
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+def test_a_stage_names_its_own_warm_up_and_lowest_rate():
+    """Half way down the cosine, the rate lies in the middle between peak and lowest."""
+    assert learning_rate(0.6, 1e-4, warm_up=0.2, lowest=2e-6) == pytest.approx(5.1e-5)
+    assert learning_rate(1.0, 1e-4, warm_up=0.2, lowest=2e-6) == pytest.approx(2e-6)
+    assert learning_rate(0.1, 1e-4, warm_up=0.2, lowest=2e-6) == pytest.approx(5e-5, rel=0.01)
+    assert learning_rate(0.5, 1e-7, warm_up=0.0, lowest=1e-6) == 1e-7
