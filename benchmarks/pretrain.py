@@ -3,8 +3,8 @@
     python benchmarks/pretrain.py CORPUS [--preset tiny] [--backbone spad_vit] [--workers 0 1 2] [--steps 20]
 
 CORPUS is a folder that spadunet_index made. Each line is a run of --steps steps in a process of its own, on a GPU where
-there is one; the first steps, in which libraries load and workers begin, are left out. A batch has --batch-size images of
-one degree of anisotropy.
+there is one; the first steps, in which libraries load and workers begin, are left out. A batch has --batch-size images
+of one degree of anisotropy.
 """
 
 from __future__ import annotations

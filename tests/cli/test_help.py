@@ -54,6 +54,7 @@ def test_the_commands_that_were_promised_are_there():
         "predict",
         "pretrain_mim",
         "preprocess",
+        "pretrain_tokenizer",
         "train",
     ]
     assert sorted(COMMANDS) == [f"spadunet_{verb}" for verb in promised]
