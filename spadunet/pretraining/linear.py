@@ -54,7 +54,7 @@ def fit(features: Tensor, numbers: Tensor, counts: np.ndarray) -> tuple[Tensor, 
         return value
 
     with torch.enable_grad():
-        optimiser.step(loss)  # type: ignore[no-untyped-call]
+        optimiser.step(loss)
     with torch.no_grad():
         prior = torch.from_numpy(np.log(np.maximum(counts, 1) / counts.sum())).float().to(x.device)
         logits = x @ weight.T + bias
