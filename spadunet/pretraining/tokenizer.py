@@ -26,19 +26,24 @@ from .tokenizer_pictures import show_tokenizer
 
 CROP_RULE = CropRule(tokens_in_plane=8, tokens_in_depth=4)
 LPIPS_WEIGHT = 2.0
+"""As SPAD-Nets was trained."""
+WEIGHT_DECAY = 0.05
 MAX_GRADIENT_NORM = 1.0
 LAYOUT = torch.channels_last_3d
-"""In bfloat16 on a CPU a step takes half the time of channels first (measured)."""
+"""Of images: in bfloat16 on a CPU a step takes half the time of channels first (measured)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerRecipe:
-    """Numbers of stage one; the defaults are the paper's, or those that SPAD-Nets was trained with."""
+    """Peak learning rates, and what the terms of the loss weigh beside L1 and the perceptual term."""
 
-    learning_rate: float = 1e-4
-    discriminator_learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    gan_weight: float = 3e-3
+    learning_rate: float
+    discriminator_learning_rate: float
+    gan: float
+    evenness: float
+    """λ1 of the prior regularisation."""
+    certainty: float
+    """λ2 of the prior regularisation."""
 
 
 class TokenizerStage:
@@ -48,8 +53,8 @@ class TokenizerStage:
         self,
         corpus: Corpus,
         preset: str,
-        recipe: TokenizerRecipe,
         *,
+        recipe: TokenizerRecipe,
         seed: int,
         ranks: Ranks,
         precision: torch.dtype,
@@ -59,17 +64,15 @@ class TokenizerStage:
         torch.manual_seed(seed)
         self.corpus, self.preset, self.recipe, self.seed, self.ranks = corpus, preset, recipe, seed, ranks
         self.precision, self.provenance = precision, provenance
-        self.tokenizer = build_tokenizer(preset).to(memory_format=LAYOUT)
-        self.discriminator = build_discriminator(preset).to(memory_format=LAYOUT)
+        self.tokenizer = build_tokenizer(preset)
+        self.discriminator = build_discriminator(preset)
         self.learning_tokenizer = distribute(self.tokenizer, ranks)
         self.learning_discriminator = distribute(self.discriminator, ranks)
         self.perceptual = None if perceptual is None else perceptual.to(ranks.device)
         self.networks: dict[str, nn.Module] = {"tokenizer": self.tokenizer, "discriminator": self.discriminator}
         self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "tokenizer": make_optimiser(self.tokenizer, recipe.learning_rate, recipe.weight_decay),
-            "discriminator": make_optimiser(
-                self.discriminator, recipe.discriminator_learning_rate, recipe.weight_decay
-            ),
+            "tokenizer": make_optimiser(self.tokenizer, recipe.learning_rate),
+            "discriminator": make_optimiser(self.discriminator, recipe.discriminator_learning_rate),
         }
         gate = GanGate()
         self.numbers = {"gate_running": gate.running, "gate_last": gate.last}
@@ -87,12 +90,12 @@ class TokenizerStage:
         l1 = functional.l1_loss(reconstruction, image)
         perceptual = self.perceptual_loss(reconstruction, image, batch.numbers)
         tokens = token_statistics(logits, mean_over_ranks)
-        loss = l1 + perceptual + tokens.prior_regularisation()
+        loss = l1 + perceptual + tokens.prior_regularisation(self.recipe.evenness, self.recipe.certainty)
         if gate.is_open():
             self.discriminator.requires_grad_(False)
             with self.autocast():
                 verdict = self.discriminator(reconstruction, batch.da)
-            loss = loss + self.recipe.gan_weight * generator_loss(verdict.float())
+            loss = loss + self.recipe.gan * generator_loss(verdict.float())
             self.discriminator.requires_grad_(True)
         take_step(loss, self.tokenizer, self.optimisers["tokenizer"])
 
@@ -141,9 +144,9 @@ class TokenizerStage:
         show_tokenizer(self.tokenizer, self.corpus, CROP_RULE, folder, step, self.ranks.device)
 
 
-def make_optimiser(network: nn.Module, peak: float, weight_decay: float) -> torch.optim.AdamW:
+def make_optimiser(network: nn.Module, peak: float) -> torch.optim.AdamW:
     """AdamW, without decay for biases, norms and embeddings."""
-    groups = [group | {"peak": peak} for group in parameter_groups(network, weight_decay)]
+    groups = [group | {"peak": peak} for group in parameter_groups(network, WEIGHT_DECAY)]
     return torch.optim.AdamW(groups, lr=peak, fused=True)
 
 

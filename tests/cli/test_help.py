@@ -52,7 +52,9 @@ def test_the_commands_that_were_promised_are_there():
         "plan",
         "plan_and_preprocess",
         "predict",
+        "pretrain_mim",
         "preprocess",
+        "pretrain_tokenizer",
         "train",
     ]
     assert sorted(COMMANDS) == [f"spadunet_{verb}" for verb in promised]
