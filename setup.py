@@ -124,6 +124,7 @@ setup(
             "spadunet_predict = spadunet.cli.predict:main",
             "spadunet_evaluate = spadunet.cli.evaluate:main",
             "spadunet_export_chaos = spadunet.cli.export_chaos:main",
+            "spadunet_pretrain_tokenizer = spadunet.cli.pretrain_tokenizer:main",
             "spadunet_index = spadunet.cli.index:main",
             "spadunet_info = spadunet.cli.info:main",
         ],

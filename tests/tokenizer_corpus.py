@@ -10,13 +10,13 @@ import torch
 
 import spadunet
 from spadunet.image import read_image
-from spadunet.network import build
 from spadunet.pretraining.corpus import CORPUS_JSON, Corpus, CorpusImage, CorpusIndex, load_corpus, store_image
 from spadunet.pretraining.ranks import Ranks
 from spadunet.pretraining.sampling import CropRule, ImageBatch, load_batches
 from spadunet.pretraining.tokenizer import TokenizerRecipe, TokenizerStage
 from spadunet.record import write_record
 
+TOY = (16, 16, 16)
 DEMO = Path(spadunet.__file__).parent / "demo/data"
 SMALL_RULE = CropRule(tokens_in_plane=2, tokens_in_depth=1)
 GLOBAL_BATCH = 4
@@ -57,11 +57,15 @@ def make_corpus(folder: Path) -> Corpus:
     return load_corpus(folder)
 
 
+SMALL_RECIPE = TokenizerRecipe(
+    learning_rate=5e-3, discriminator_learning_rate=1e-3, gan=3e-3, evenness=0.03, certainty=0.03
+)
+
+
 def small_stage(corpus: Corpus, ranks: Ranks | None = None, **changes: object) -> TokenizerStage:
-    """Sixteen channels everywhere; the preset is known as `toy` to this process alone."""
-    build.TOKENIZER_WIDTHS["toy"] = (16, 16, 16)
+    """The preset `toy`, of sixteen channels everywhere: put TOY among the presets before."""
     arguments = {"seed": 0, "ranks": ranks or Ranks(), "precision": torch.float32, "provenance": {"corpus": "Small"}}
-    return TokenizerStage(corpus, "toy", TokenizerRecipe(learning_rate=2e-3), **{**arguments, **changes})
+    return TokenizerStage(corpus, "toy", **{"recipe": SMALL_RECIPE, **arguments, **changes})
 
 
 def small_batches(corpus: Corpus, num_steps: int, ranks: Ranks | None = None) -> Callable[[int], Iterable[ImageBatch]]:

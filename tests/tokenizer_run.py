@@ -7,13 +7,14 @@ much more than in earnest, so that it shows.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from tokenizer_corpus import small_batches, small_stage
+from tokenizer_corpus import SMALL_RECIPE, TOY, small_batches, small_stage
 
 from spadunet.model import write_tensors
-from spadunet.pretraining import losses
+from spadunet.network import build
 from spadunet.pretraining.corpus import Corpus, load_corpus
 from spadunet.pretraining.ranks import Ranks, open_ranks
 
@@ -22,20 +23,17 @@ NUM_STEPS = 3
 
 def descend(corpus: Corpus, ranks: Ranks) -> dict[str, torch.Tensor]:
     """Weights of both networks after some steps, the adversarial term included."""
-    before, losses.ENTROPY_OF_MEAN_WEIGHT = losses.ENTROPY_OF_MEAN_WEIGHT, 3.0
-    try:
-        stage = small_stage(corpus, ranks)
-        for name, network in stage.networks.items():
-            stage.optimisers[name] = torch.optim.SGD(network.parameters(), lr=0.1)
-        for batch in small_batches(corpus, NUM_STEPS, ranks)(0):
-            stage.numbers |= {"gate_running": 0.0, "gate_last": 0.0}
-            stage.learn(batch)
-    finally:
-        losses.ENTROPY_OF_MEAN_WEIGHT = before
+    stage = small_stage(corpus, ranks, recipe=replace(SMALL_RECIPE, evenness=3.0))
+    for name, network in stage.networks.items():
+        stage.optimisers[name] = torch.optim.SGD(network.parameters(), lr=0.1)
+    for batch in small_batches(corpus, NUM_STEPS, ranks)(0):
+        stage.numbers |= {"running": 0.0, "last": 0.0}
+        stage.learn(batch)
     return {f"{name}.{key}": value for name, net in stage.networks.items() for key, value in net.state_dict().items()}
 
 
 if __name__ == "__main__":
+    build.TOKENIZER_WIDTHS["toy"] = TOY
     with open_ranks(torch.device("cpu")) as ranks:
         weights = descend(load_corpus(Path(sys.argv[1])), ranks)
         if ranks.is_first:

@@ -13,10 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-ENTROPY_OF_MEAN_WEIGHT = 0.03
-MEAN_ENTROPY_WEIGHT = 1.0
-"""λ1 and λ2 of the prior regularisation, as SPAD-Nets was trained; the paper states none."""
-
 GATE_THRESHOLD = 0.025
 GATE_MOMENTUM = 0.9
 GATE_START = 0.1
@@ -39,9 +35,14 @@ class TokenStatistics:
     mean_entropy: Tensor
     """Zero where each position is certain of its token."""
 
-    def prior_regularisation(self) -> Tensor:
-        """Dual prior regularisation (Luo et al. 2024, section 4.2): an even codebook, and certain positions."""
-        return MEAN_ENTROPY_WEIGHT * self.mean_entropy - ENTROPY_OF_MEAN_WEIGHT * self.entropy_of_mean
+    def prior_regularisation(self, evenness: float, certainty: float) -> Tensor:
+        """Dual prior regularisation: an even codebook, and certain positions (Luo et al. 2024, equation 2).
+
+        Args:
+            evenness: λ1, weight of the entropy of the mean distribution.
+            certainty: λ2, weight of the mean entropy of the positions.
+        """
+        return certainty * self.mean_entropy - evenness * self.entropy_of_mean
 
     def divergence_from_uniform(self) -> Tensor:
         """Mean Kullback–Leibler divergence of the positions' distributions from the uniform one, in nats."""

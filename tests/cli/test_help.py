@@ -53,6 +53,7 @@ def test_the_commands_that_were_promised_are_there():
         "plan_and_preprocess",
         "predict",
         "preprocess",
+        "pretrain_tokenizer",
         "train",
     ]
     assert sorted(COMMANDS) == [f"spadunet_{verb}" for verb in promised]

@@ -40,8 +40,8 @@ def test_certain_and_distinct_tokens_have_no_entropy_and_a_mean_of_as_many_nats_
     assert float(found.entropy_of_mean) == pytest.approx(math.log(num_used), abs=1e-5)
     assert float(found.perplexity()) == pytest.approx(num_used, rel=1e-4)
     assert float(found.divergence_from_uniform()) == pytest.approx(6.931472, abs=1e-6)
-    assert float(found.prior_regularisation()) == pytest.approx(-0.03 * math.log(num_used), abs=1e-6)
-    token_statistics(logits.requires_grad_(), alone).prior_regularisation().backward()
+    assert float(found.prior_regularisation(0.03, 1.0)) == pytest.approx(-0.03 * math.log(num_used), abs=1e-6)
+    token_statistics(logits.requires_grad_(), alone).prior_regularisation(0.03, 1.0).backward()
     assert logits.grad.isfinite().all()
 
 
@@ -50,7 +50,7 @@ def test_uniform_tokens_have_the_greatest_entropy_of_both_kinds():
     assert float(found.mean_entropy) == pytest.approx(6.931472, abs=1e-5)
     assert float(found.entropy_of_mean) == pytest.approx(6.931472, abs=1e-5)
     assert float(found.divergence_from_uniform()) == pytest.approx(0, abs=1e-5)
-    assert float(found.prior_regularisation()) == pytest.approx(0.97 * 6.931472, abs=1e-5)
+    assert float(found.prior_regularisation(0.03, 1.0)) == pytest.approx(0.97 * 6.931472, abs=1e-5)
 
 
 def test_mean_is_over_all_positions_and_images_and_ranks():
