@@ -120,6 +120,7 @@ setup(
             "spadunet_plan = spadunet.cli.plan:main",
             "spadunet_preprocess = spadunet.cli.preprocess:main",
             "spadunet_plan_and_preprocess = spadunet.cli.plan_and_preprocess:main",
+            "spadunet_pretrain_mim = spadunet.cli.pretrain_mim:main",
             "spadunet_train = spadunet.cli.train:main",
             "spadunet_predict = spadunet.cli.predict:main",
             "spadunet_evaluate = spadunet.cli.evaluate:main",

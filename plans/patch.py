@@ -5,7 +5,9 @@ from __future__ import annotations
 from ..spacing import MAX_DA, Shape
 
 VOXELS_PER_GB = 128**3 / 8
-"""nnU-Net trains 128³ voxels (two a batch) with 8 GB of a GPU; ours needs the same order for its `base` preset."""
+"""nnU-Net trains 128³ voxels (two a batch) with 8 GB of a GPU; ours needs the same order for its `base` preset.
+
+The SPAD-ViT of that preset keeps as much per voxel at DA 0, and half as much again from DA 4 on (docs/method.md)."""
 IN_PLANE_MULTIPLE = 4
 """Whole multiples waste no padding down to the second halving; coarser ones would waste more around small images."""
 ROUNDING = 1e-9

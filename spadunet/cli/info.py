@@ -63,6 +63,7 @@ def execute(options: argparse.Namespace) -> int:
             print(f"  {folder.relative_to(workspace.results)}  (cannot be used: {error})")
             continue
         about = f"{record.backbone} {record.preset}, {record.provenance.get('steps', '?')} steps"
+        about += "" if record.tasks else ", pre-trained: for spadunet_train --init"
         print(f"  {folder.relative_to(workspace.results)}  ({about})")
     return 0
 

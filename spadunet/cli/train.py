@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..training.recipes import RECIPES
+from ..training.recipes import PRESETS, RECIPES
 from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of
 from .options import (
     add_device_options,
@@ -36,8 +36,6 @@ EXAMPLES = """\
 """
 DEFAULT_STEPS = 50_000
 MAX_NAME_BYTES = 255
-PRESETS = ("tiny", "small", "base", "large")
-
 log = logging.getLogger("spadunet")
 
 
@@ -67,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--init",
         type=Path,
         metavar="MODEL",
-        help="weights to start from: a folder of a model or a pre-trained backbone",
+        help="weights to start from: a folder of a model or of a pre-trained backbone, or an EVA-02 file",
     )
     parser.add_argument(
         "--scratch-twin",
@@ -77,10 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-steps", type=positive_int, help=f"(default: {DEFAULT_STEPS} unless --max-minutes)")
     parser.add_argument("--max-minutes", type=positive_float, help="end after this time of training")
     parser.add_argument("--batch-size", type=positive_int, help="patches a step (default: 2, up to 4 if small)")
-    parser.add_argument("--learning-rate", type=positive_float, help=f"peak (default: {by_backbone('learning_rate')})")
-    parser.add_argument(
-        "--weight-decay", type=non_negative_float, help=f"of AdamW (default: {by_backbone('weight_decay')})"
-    )
+    parser.add_argument("--learning-rate", type=positive_float, help=f"peak (default: {rates_text()})")
+    parser.add_argument("--weight-decay", type=non_negative_float, help=f"of AdamW (default: {decay_text()})")
     parser.add_argument(
         "--seed", type=non_negative_int, default=0, help="of weights, batches and augmentation (default: 0)"
     )
@@ -140,7 +136,7 @@ def execute(options: argparse.Namespace) -> int:
     run_options = RunOptions(
         max_steps=options.max_steps or (None if options.max_minutes else DEFAULT_STEPS),
         max_minutes=options.max_minutes,
-        learning_rate=recipe.learning_rate if options.learning_rate is None else options.learning_rate,
+        learning_rate=recipe.learning_rate(preset) if options.learning_rate is None else options.learning_rate,
         weight_decay=recipe.weight_decay if options.weight_decay is None else options.weight_decay,
         seed=options.seed,
         device=device,
@@ -181,9 +177,19 @@ def execute(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def by_backbone(name: str) -> str:
-    """A number of each backbone's recipe, for `--help`."""
-    return ", ".join(f"{getattr(recipe, name):g} for {backbone}" for backbone, recipe in RECIPES.items())
+def rates_text() -> str:
+    """Each backbone's learning rate, by preset where they differ, for `--help`."""
+    texts = []
+    for backbone, recipe in RECIPES.items():
+        rates = [f"{recipe.learning_rate(preset):g}" for preset in PRESETS]
+        by_preset = ", ".join(f"{rate} {preset}" for rate, preset in zip(rates, PRESETS, strict=True))
+        texts.append(f"{backbone} {rates[0] if len(set(rates)) == 1 else by_preset}")
+    return "; ".join(texts)
+
+
+def decay_text() -> str:
+    """Each backbone's weight decay, for `--help`."""
+    return "; ".join(f"{backbone} {recipe.weight_decay:g}" for backbone, recipe in RECIPES.items())
 
 
 def choose_network(options: argparse.Namespace, earlier: dict[str, str], device_type: str) -> tuple[str, str]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from .discriminator import SpadDiscriminator
 from .heads import SegmentationTask
+from .masked import NUM_LEVELS, MaskedUNet, MaskedViT
 from .pyramid import SpadViTUNet
-from .tokenizer import SpadTokenizer
-from .unet import SpadUNet
+from .tokenizer import NUM_TOKENS, SpadTokenizer
+from .unet import Encoder, SpadUNet
 from .vit import SpadViT
 
 
@@ -132,3 +133,29 @@ def build_discriminator(preset: str) -> SpadDiscriminator:
         KeyError: if there is no such preset.
     """
     return SpadDiscriminator(TOKENIZER_WIDTHS[preset])
+
+
+def build_masked(backbone: str, preset: str) -> MaskedViT | MaskedUNet:
+    """What of a backbone is pre-trained, with a head that guesses the tokens of masked patches.
+
+    Its tensors `vit.*` or `encoder.*` have the names and shapes that they have in `build_backbone`.
+
+    Raises:
+        KeyError: if there is no such backbone or preset.
+    """
+    builders: dict[str, Callable[[str], MaskedViT | MaskedUNet]] = {
+        "spad_unet": build_masked_unet,
+        "spad_vit": build_masked_vit,
+    }
+    return builders[backbone](preset)
+
+
+def build_masked_vit(preset: str) -> MaskedViT:
+    """All of the SPAD-ViT."""
+    return MaskedViT(build_vit(preset), NUM_TOKENS)
+
+
+def build_masked_unet(preset: str) -> MaskedUNet:
+    """The encoder down to the level where a voxel is a patch."""
+    size = UNET_PRESETS[preset]
+    return MaskedUNet(Encoder(size.widths[:NUM_LEVELS], size.num_blocks[:NUM_LEVELS]), NUM_TOKENS)

@@ -11,10 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..model import load_model, read_model_record
+from ..model import Task, load_model, read_model_record
+from ..network.build import VIT_PRESETS
+from ..network.eva02 import INFLATED
+from ..network.pyramid import SpadViTUNet
 from ..network.vit import resize_positions
 from ..plan import Plan
 from ..record import FormatVersion, Record
+from ..weights import read_weights
+from .eva02 import read_eva02
 from .loop import JointNetwork
 
 INIT_COVERAGE_JSON = "init_coverage.json"
@@ -70,11 +75,21 @@ class InitKind:
 
 
 def kind_of(source: Path) -> InitKind:
-    """The network of a model folder.
+    """The network of a model folder, or of an EVA-02 file by its width.
 
     Raises:
-        InputError: if it is none.
+        InputError: if it is neither.
     """
+    if source.is_file():
+        token = read_weights(source).get("cls_token")
+        width = 0 if token is None else token.shape[-1]
+        preset = next((name for name, size in VIT_PRESETS.items() if size.width == width), None)
+        if preset is None:
+            raise InputError(
+                f"--init {source}: no EVA-02 as wide as a SPAD-ViT; give the file of an EVA-02 Base or Large as "
+                "pre-trained, or a model folder"
+            )
+        return InitKind(backbone="spad_vit", preset=preset)
     record = read_model_record(source)
     return InitKind(backbone=record.backbone, preset=record.preset)
 
@@ -89,7 +104,7 @@ def start_from(
 ) -> Coverage:
     """Take over a model's backbone, and its tasks where the names of dataset, channels and labels agree.
 
-    A pre-trained backbone need not have all tensors; what it has must fit.
+    A pre-trained backbone need not have all tensors; what it has must fit. An EVA-02 file gives a SPAD-ViT.
 
     Args:
         network: fresh, of this kind; changed in place. What is new stays as it is.
@@ -105,18 +120,33 @@ def start_from(
             f"--init {source}: is a {given.backbone} {given.preset}, not a {kind.backbone} {kind.preset}; "
             f"give --backbone {given.backbone} --preset {given.preset}, or leave both out"
         )
-    model = load_model(source)
+    state, tasks = read_source(source, network.backbone)
     fates: dict[str, Fate] = {}
-    parts: list[tuple[str, nn.Module, dict[str, Tensor]]] = [("", network.backbone, model.backbone_state)]
+    parts: list[tuple[str, nn.Module, dict[str, Tensor]]] = [("", network.backbone, state)]
     for (name, plan), task in zip(plans.items(), network.tasks, strict=True):
-        there = model.tasks.get(name)
+        there = tasks.get(name)
         is_same = there is not None and is_same_task(there.plan, plan)
         parts.append((f"{name} ", task, there.state if there is not None and is_same else {}))
     for prefix, module, state in parts:
         found = load_tensors(module, {} if scratch_twin else state, source)
         fates |= {f"{prefix}{name}": fate for name, fate in found.items()}
+    if source.is_file() and not scratch_twin:
+        fates |= {f"vit.{name}": "inflated" for name in INFLATED}
     own = {f"{prefix}{name}": value for prefix, module, _ in parts for name, value in module.state_dict().items()}
     return Coverage(source=str(source.resolve()), is_scratch_twin=scratch_twin, rows=tuple(rows_of(own, fates)))
+
+
+def read_source(source: Path, backbone: nn.Module) -> tuple[dict[str, Tensor], dict[str, Task]]:
+    """Tensors by their names in the backbone, and tasks, of a model folder or an EVA-02 file.
+
+    Raises:
+        InputError: if it cannot be read, or an EVA-02 does not fit.
+    """
+    if source.is_file():
+        assert isinstance(backbone, SpadViTUNet)
+        return {f"vit.{name}": value for name, value in read_eva02(source, backbone.vit).items()}, {}
+    model = load_model(source)
+    return model.backbone_state, model.tasks
 
 
 def is_same_task(plan: Plan, other: Plan) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,9 @@ from spadunet.cli import info, plan_and_preprocess, predict, train
 from spadunet.inference import predict as prediction
 from spadunet.model import Model, load_model, read_model_record, save_model
 from spadunet.network import build
+from spadunet.training import loop
 from spadunet.training import train as training
+from spadunet.training.loop import RunOptions
 from spadunet.training.patches import BatchStream
 
 HIPPOCAMPUS = "Dataset004_Hippocampus"
@@ -40,6 +44,7 @@ def pretrained(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_spad_vit_from_training_to_label_maps(planned: Path, tmp_path: Path, run, capsys: pytest.CaptureFixture[str]):
     data = ("--data", tmp_path / "data")
     for part in ("raw", "preprocessed"):
@@ -60,8 +65,8 @@ def test_spad_vit_from_training_to_label_maps(planned: Path, tmp_path: Path, run
 
 
 @pytest.mark.slow
-def test_the_dry_runs_of_spad_vit_try_its_network(planned: Path, pretrained: Path, tmp_path: Path, run, capsys):
-    build.VIT_PRESETS["tiny"] = build.ViTSize(width=192, depth=6, num_heads=3, hidden_width=512)  # the trial's process
+def test_a_dry_run_tries_the_network_of_spad_vit(planned: Path, tmp_path: Path, run, capsys, monkeypatch):
+    monkeypatch.undo()  # the trial is a process of its own
     names = ("-d", 4, "--backbone", "spad_vit", "--preset", "tiny", "--max-steps", 1, "-o", tmp_path / "model")
     assert run(train.main, *names, *QUICK, "--data", planned, "--dry-run") == 0
     out = capsys.readouterr().out
@@ -70,7 +75,7 @@ def test_the_dry_runs_of_spad_vit_try_its_network(planned: Path, pretrained: Pat
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.parametrize("backbone", ["spad_unet", "spad_vit"])
+@pytest.mark.parametrize("backbone", [pytest.param("spad_unet", marks=pytest.mark.slow), "spad_vit"])
 def test_one_checkpoint_of_one_spacing_predicts_at_every_degree_of_anisotropy(
     backbone: str, copy_demo, tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch
 ):
@@ -108,9 +113,9 @@ def write(image: sitk.Image, path: Path) -> None:
     sitk.WriteImage(image, str(path))
 
 
-def start_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[dict[str, Tensor], list[Tensor], object]]:
+def start_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[dict[str, Tensor], list[Tensor], RunOptions]]:
     """Catch what a run's loop is given: weights, the first two batches, options."""
-    caught: list[tuple[dict[str, Tensor], list[Tensor], object]] = []
+    caught: list[tuple[dict[str, Tensor], list[Tensor], RunOptions]] = []
     original = training.train_network
 
     def train_network(network, tasks, folder, options, *, run):
@@ -141,6 +146,7 @@ def test_a_run_from_a_pretrained_backbone_and_its_scratch_twin_differ_in_the_loa
     twin = folder.parents[1] / "spad_vit_tiny_twin/fold_all"
 
     assert options == twin_options
+    assert (options.learning_rate, options.weight_decay, options.spares_vectors) == (3e-3, 0.05, True)
     assert all(torch.equal(a, b) for a, b in zip(batches, twin_batches, strict=True))
     loaded = load_model(pretrained).backbone_state
     assert state.keys() == twin_state.keys()
@@ -182,6 +188,35 @@ def test_weights_that_do_not_fit_or_nothing_to_be_the_twin_of_end_before_any_wor
     assert f"fine-tune it with spadunet_train -d DATASET --init {pretrained}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_an_interrupted_run_of_spad_vit_goes_on_as_if_nothing_had_been(
+    planned: Path, tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch
+):
+    names = ("-d", 4, "--backbone", "spad_vit", "--preset", "tiny", "--max-steps", 3, "--data", planned, *QUICK)
+    assert run(train.main, *names, "-o", tmp_path / "whole") == 0
+    original = loop.train_step
+
+    def stop_after(*arguments) -> float:
+        loss = original(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return loss
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "train_step", stop_after)
+            assert run(train.main, *names, "-o", tmp_path / "parts") == 130
+    assert run(train.main, *names, "-o", tmp_path / "parts") == 0
+    whole, parts = (load_model(tmp_path / name).backbone_state for name in ("whole", "parts"))
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_info_tells_a_pretrained_backbone_from_a_model(pretrained: Path, tmp_path: Path, run, capsys):
+    pretrained.rename(tmp_path / "results")
+    assert run(info.main, "--data", tmp_path) == 0
+    assert "(spad_vit tiny, ? steps, pre-trained: for spadunet_train --init)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_an_init_run_that_starts_anew_without_weights_leaves_no_account_of_the_earlier(
     planned: Path, pretrained: Path, tmp_path: Path, run
 ):

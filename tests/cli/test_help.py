@@ -52,6 +52,7 @@ def test_the_commands_that_were_promised_are_there():
         "plan",
         "plan_and_preprocess",
         "predict",
+        "pretrain_mim",
         "preprocess",
         "pretrain_tokenizer",
         "train",

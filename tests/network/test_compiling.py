@@ -16,6 +16,7 @@ from torch._dynamo.utils import counters
 from spadunet.network.compiling import MAX_NUM_GRAPHS, compile_network
 from spadunet.network.spad_conv import SpadConv, SpadConvTranspose
 from spadunet.network.unet import SpadUNet
+from spadunet.network.vit import SpadViT
 
 ALL_DA = range(7)
 
@@ -89,6 +90,7 @@ def assert_equal_outputs_and_gradients(network: nn.Module, compiled: Callable, d
     results = []
     for forward in (network, compiled):
         outputs = forward(x, da)
+        outputs = [outputs] if isinstance(outputs, Tensor) else outputs
         gradients = torch.autograd.grad(sum(y.square().mean() for y in outputs), inputs)
         results.append([*outputs, *gradients])
     for a, b in zip(*results, strict=True):
@@ -151,3 +153,33 @@ def test_compiled_network_trains_at_every_da(backend, num_levels):
     for da in ALL_DA:
         assert_equal_outputs_and_gradients(network, compiled, da)
     assert_graphs_and_no_break(len(ALL_DA))
+
+
+def make_vit() -> SpadViT:
+    """In double precision, with positions on another grid than the image's."""
+    return SpadViT(width=16, depth=1, num_heads=2, hidden_width=24, position_grid=(2, 3, 2)).double()
+
+
+@torch.no_grad()
+def test_a_vit_is_one_graph_for_each_da_and_one_more_with_masks():
+    vit = make_vit()
+    compiled = compile_network(vit, backend="eager")
+    x, token = torch.randn(2, 3, 9, 20, 40).double(), torch.randn(16).double()
+    for da in (1, 4, 1):
+        assert torch.allclose(compiled(x, da), vit(x, da))
+    assert_graphs_and_no_break(2)
+    masked = torch.rand(2, 12) < 0.5  # 9 slices are two patches at DA 1: 2×2×3 tokens
+    assert torch.allclose(compiled(x, 1, masked, token), vit(x, 1, masked, token))
+    assert_graphs_and_no_break(3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # from within inductor
+@pytest.mark.parametrize(("backend", "degrees"), [("aot_eager", ALL_DA), ("inductor", (2,))])
+def test_compiled_vit_trains(backend, degrees):
+    vit = make_vit()
+    compiled = compile_network(vit, backend=backend)
+    for da in degrees:
+        assert_equal_outputs_and_gradients(vit, compiled, da)
+    assert_graphs_and_no_break(len(degrees))

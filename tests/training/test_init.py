@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from spadunet.errors import InputError
 from spadunet.labels import LabelSet
 from spadunet.model import Model, Task, save_model
-from spadunet.network.build import build_backbone, build_task
+from spadunet.network.build import VIT_PRESETS, ViTSize, build_backbone, build_task, build_vit
+from spadunet.network.eva02 import eva02_shapes
 from spadunet.network.vit import resize_positions
 from spadunet.plan import Plan
+from spadunet.training.eva02 import read_eva02
 from spadunet.training.init import Coverage, InitKind, kind_of, start_from
 from spadunet.training.loop import JointNetwork
 
@@ -176,3 +178,41 @@ def test_a_tensor_without_a_place_or_of_another_shape_is_refused_and_nothing_is_
         with pytest.raises(InputError, match=message):
             start_from(network, plans, write(VIT, state | {name: value}, name=str(number)), kind=VIT)
         assert all(torch.equal(value, fresh[key]) for key, value in network.state_dict().items())
+
+
+@pytest.fixture
+def eva02_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Random numbers in the layout of the published files, for a transformer made for tests in the place of `tiny`."""
+    monkeypatch.setitem(VIT_PRESETS, "tiny", ViTSize(width=24, depth=4, num_heads=2, hidden_width=32))
+    torch.manual_seed(5)
+    file = {name: torch.randn(shape) for name, shape in eva02_shapes(build_vit("tiny")).items()}
+    torch.save({"module": file | {"lm_head.weight": torch.zeros(4, 24)}}, tmp_path / "eva02.pt")
+    return tmp_path / "eva02.pt"
+
+
+def test_an_eva02_file_fills_the_transformer_and_is_told_as_inflated_and_loaded(plans, eva02_file: Path):
+    assert kind_of(eva02_file) == VIT
+    network = build(plans, VIT, seed=2)
+    fresh = copy_of(network)
+    coverage = start_from(network, plans, eva02_file, kind=VIT)
+    expected = {f"backbone.vit.{name}": value for name, value in read_eva02(eva02_file, build_vit("tiny")).items()}
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, expected.get(name, fresh[name])), name
+    assert groups_of(coverage, "inflated") == {"vit.patch_embed", "vit.pos_embed"}
+    blocks = {f"vit.blocks.{number}" for number in range(4)}
+    assert groups_of(coverage, "loaded") == {"vit.cls_token", "vit.norm", *blocks}
+    assert {"pyramid", "full_resolution", "decoder"} <= groups_of(coverage, "new")
+    twin = start_from(build(plans, VIT, seed=2), plans, eva02_file, kind=VIT, scratch_twin=True)
+    assert {row.fate for row in twin.rows} == {"new"}
+
+
+def test_a_file_that_is_no_eva02_or_of_another_size_is_refused(plans, eva02_file: Path, tmp_path: Path):
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "resnet.pth")
+    with pytest.raises(InputError, match=r"--init .*resnet\.pth: no EVA-02 as wide as a SPAD-ViT; give the file of an"):
+        kind_of(tmp_path / "resnet.pth")
+    with pytest.raises(InputError, match="is a spad_vit tiny, not a spad_unet tiny; give --backbone spad_vit"):
+        start_from(build(plans, UNET, seed=0), plans, eva02_file, kind=UNET)
+    content = torch.load(eva02_file, weights_only=True)["module"]
+    torch.save({name: value for name, value in content.items() if name != "norm.bias"}, tmp_path / "part.pt")
+    with pytest.raises(InputError, match=r"part\.pt: lacks norm\.bias"):
+        start_from(build(plans, VIT, seed=0), plans, tmp_path / "part.pt", kind=VIT)

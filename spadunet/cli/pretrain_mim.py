@@ -1,0 +1,224 @@
+"""spadunet_pretrain_mim: stage two, a backbone learns to guess the tokens of masked patches."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from .options import positive_int
+from .pretraining import PretrainingRun, add_pretraining_options, open_run, stop_advice
+from .recipes import Recipe
+from .run import make_parser, run_command
+
+if TYPE_CHECKING:
+    from ..network.masked import MaskedUNet, MaskedViT
+    from ..pretraining.probe import ProbeCurve
+    from ..pretraining.tokenizer_file import LoadedTokenizer
+
+EXAMPLES = """\
+  spadunet_pretrain_mim -c mine --max-minutes 60
+  spadunet_pretrain_mim -c mine --backbone spad_unet --probe Hippocampus
+  spadunet_pretrain_mim --recipe paper --init eva02_B_pt_in21k_p14.pt
+  torchrun --nproc-per-node 6 -m spadunet.cli.pretrain_mim --recipe paper
+"""
+COMMAND = "spadunet_pretrain_mim"
+BACKBONES = ("spad_vit", "spad_unet")
+PRESETS = ("tiny", "small", "base", "large")
+USUAL = Recipe(
+    warm_up_share=0.03, lowest_rate=1e-6, options={"max_steps": 20_000, "batch_size": 8, "learning_rate": 1e-3}
+)
+"""For `tiny` and minutes on a processor; docs/pretraining.md has what was measured."""
+PAPER = Recipe(
+    warm_up_share=10_000 / 300_000,
+    lowest_rate=1e-6,
+    options={"max_steps": 300_000, "batch_size": 84, "learning_rate": 2e-5, "preset": "base"},
+)
+"""Luo et al. 2024, appendix D."""
+
+log = logging.getLogger("spadunet")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse, run, exit."""
+    parser = make_parser(
+        "Pre-train a backbone on a corpus: it guesses the visual tokens of masked patches.\n"
+        "The result is a model folder without a task, for spadunet_train --init.",
+        EXAMPLES,
+    )
+    parser.add_argument("--backbone", choices=BACKBONES, default="spad_vit", help="(default: spad_vit)")
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="FOLDER", help="as spadunet_pretrain_tokenizer writes it (default: the last)"
+    )
+    parser.add_argument(
+        "--init", type=Path, metavar="WEIGHTS", help="an EVA-02 file or a model folder that the backbone starts from"
+    )
+    parser.add_argument(
+        "--probe",
+        metavar="DATASET",
+        help="a preprocessed dataset: now and then a linear classifier of the frozen features learns from five of its "
+        "labelled cases and is scored on others",
+    )
+    parser.add_argument("--probe-every", type=positive_int, default=500, metavar="STEPS", help="(default: 500)")
+    add_pretraining_options(parser, USUAL, presets=PRESETS)
+    options = parser.parse_args(arguments)
+    run_command(parser, options, lambda: execute(options), if_stopped=stop_advice(options))
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Find tokenizer, weights and probe, train, write the backbone."""
+    from ..files import sha256_of_file
+    from ..model import MODEL_JSON
+    from ..pretraining.tokenizer_file import TOKENIZER_FILE, load_tokenizer
+    from ..workspace import find_workspace
+
+    folder = options.tokenizer or tokenizer_made_last(find_workspace(options.data).results)
+    tokenizer = load_tokenizer(folder)
+    with open_run(
+        options,
+        command=COMMAND,
+        kind=options.backbone,
+        result=MODEL_JSON,
+        usual=USUAL,
+        paper=PAPER,
+        request={
+            "tokenizer": str(folder.resolve()),
+            "tokenizer_digest": sha256_of_file(folder / TOKENIZER_FILE),
+            "init": str(options.init and options.init.resolve()),
+        },
+    ) as run:
+        return pretrain_backbone(run, tokenizer, options)
+
+
+def pretrain_backbone(run: PretrainingRun, tokenizer: LoadedTokenizer, options: argparse.Namespace) -> int:
+    """The run, when everything but the probe's dataset and the first weights was found sound."""
+    import torch
+
+    from .. import __version__
+    from ..network.build import build_masked
+    from ..pretraining.loop import pretrain
+    from ..pretraining.mim import CROP_RULE, MaskedImageModelling, save_backbone
+    from ..pretraining.mim_sheet import choose_crops
+    from .dry_pretrain import show_pretraining
+
+    torch.manual_seed(run.options.seed)
+    network = build_masked(options.backbone, run.preset)
+    if options.init is not None and run.done is None:
+        start_from(network, options.init, options.backbone, run.preset)
+    probe = find_probe(options, run.folder) if options.probe is not None and run.ranks.is_first else None
+
+    def make_stage(probe: ProbeCurve | None) -> MaskedImageModelling:
+        return MaskedImageModelling(
+            network,
+            tokenizer.network,
+            run.ranks,
+            learning_rate=options.learning_rate,
+            seed=run.options.seed,
+            precision=run.options.precision,
+            crops=choose_crops(run.corpus, CROP_RULE) if run.ranks.is_first else (),
+            probe=probe,
+        )
+
+    if options.dry_run:
+        return show_pretraining(
+            run, CROP_RULE, lambda: make_stage(None), reads=[f"tokenizer {run.request['tokenizer']}"]
+        )
+    stage = make_stage(probe)
+
+    def keep(step: int) -> None:
+        provenance = run.request | {"steps": str(step), "spadunet": __version__}
+        save_backbone(run.folder, network, options.backbone, run.preset, provenance)
+
+    run.begin()
+    progress = pretrain(stage, run.batches(CROP_RULE), run.folder, run.options, run.ranks, run=run.request, keep=keep)
+    stage.finish_probe()
+    run.finish()
+    if run.ranks.is_first:
+        log.info("%s after %d steps: %s", options.backbone, progress.step, run.folder)
+    return 0
+
+
+def tokenizer_made_last(results: Path) -> Path:
+    """The folder of the newest tokenizer; told to the user.
+
+    Raises:
+        InputError: if there is none.
+    """
+    from ..pretraining.tokenizer_file import TOKENIZER_JSON
+
+    found = sorted(results.rglob(TOKENIZER_JSON), key=lambda path: path.stat().st_mtime) if results.is_dir() else []
+    if not found:
+        raise InputError(
+            f"{results}: no tokenizer; make one with spadunet_pretrain_tokenizer, or give its folder with --tokenizer"
+        )
+    log.info("tokenizer: %s, %s", found[-1].parent, "the only one" if len(found) == 1 else "made last")
+    return found[-1].parent
+
+
+def start_from(network: MaskedViT | MaskedUNet, source: Path, backbone: str, preset: str) -> None:
+    """Take over a model's backbone, as far as it is pre-trained, or an EVA-02.
+
+    Raises:
+        InputError: if the weights cannot be read, or are for another backbone or preset.
+    """
+    from ..model import load_model
+    from ..network.masked import MaskedViT
+    from ..training.eva02 import read_eva02
+    from ..training.init import kind_of, load_tensors
+
+    given = kind_of(source)
+    if (given.backbone, given.preset) != (backbone, preset):
+        raise InputError(
+            f"--init {source}: is a {given.backbone} {given.preset}, not a {backbone} {preset}; "
+            f"give --backbone {given.backbone} --preset {given.preset}"
+        )
+    if source.is_file():
+        assert isinstance(network, MaskedViT)
+        state = {f"vit.{name}": value for name, value in read_eva02(source, network.vit).items()}
+    else:
+        state = load_model(source).backbone_state
+    own = network.state_dict()
+    fates = load_tensors(network, {name: value for name, value in state.items() if name in own}, source)
+    fresh = sorted({name.split(".")[0] for name, fate in fates.items() if fate == "new"})
+    log.info(
+        "--init %s: %d tensors taken over; new: %s",
+        source,
+        len(own) - list(fates.values()).count("new"),
+        ", ".join(fresh),
+    )
+
+
+def find_probe(options: argparse.Namespace, folder: Path) -> ProbeCurve:
+    """The dataset of --probe, its cases read into memory.
+
+    Args:
+        folder: of the result, where the probe's table goes.
+
+    Raises:
+        InputError: if the dataset is not there, or not preprocessed.
+    """
+    from ..dataset import load_dataset
+    from ..pretraining.mim import CROP_RULE
+    from ..pretraining.probe import ProbeCurve, load_probe
+    from ..workspace import find_workspace
+    from .stages import CASES_FOLDER, read_plan
+    from .train import find_planned
+
+    workspace = find_workspace(options.data)
+    try:
+        dataset = load_dataset(find_planned(options.probe, workspace), dry_run=options.dry_run)
+        preprocessed = workspace.preprocessed / dataset.name
+        plan = read_plan(preprocessed, dataset)
+        probe = load_probe(
+            dataset, plan, preprocessed, preprocessed / CASES_FOLDER, CROP_RULE.size_of, dry_run=options.dry_run
+        )
+    except InputError as error:
+        raise InputError(f"--probe {options.probe}: {error}") from error
+    return ProbeCurve(probe=probe, every_steps=options.probe_every, folder=folder)
+
+
+if __name__ == "__main__":
+    main()

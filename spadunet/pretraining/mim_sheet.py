@@ -1,0 +1,127 @@
+"""What a backbone guesses, as pictures: held-out images, masked, and completed by the tokenizer's decoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..network.masked import cover, token_grid
+from ..network.tokenizer import SpadTokenizer
+from .corpus import Corpus
+from .sampling import CropRule
+from .tokenizer_pictures import save_figure
+
+MAX_CROPS = 8
+COLUMNS = ("image", "masked", "tokenizer's own", "guessed where masked")
+GREY = 0.0
+"""In the place of masked patches, in pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetCrop:
+    """The middle of a held-out image."""
+
+    key: str
+    modality: str
+    da: int
+    image: Tensor
+    """(1, 3, D, H, W) float32 in [-1, 1]."""
+
+    @property
+    def num_patches(self) -> int:
+        """Patches that it is cut into."""
+        depth, height, width = self.image.shape[2:]
+        return math.prod(token_grid((depth, height, width), self.da))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetRow:
+    """Middle slices of one crop by column of the sheet: (H, W, 3) in [0, 1]."""
+
+    title: str
+    pictures: tuple[np.ndarray, ...]
+
+
+def choose_crops(corpus: Corpus, rule: CropRule) -> tuple[SheetCrop, ...]:
+    """At most MAX_CROPS held-out images, spread over degrees of anisotropy and modalities; none if none is held out.
+
+    Raises:
+        InputError: if a stored image is gone or damaged.
+    """
+    images = sorted(corpus.held_out, key=lambda image: (image.da, image.modality, image.key))
+    count = min(len(images), MAX_CROPS)
+    crops = []
+    for image in (images[index * len(images) // count] for index in range(count)):
+        depth, height, width = rule.size_of(image.da)
+        size = (min(depth, image.shape[0]), height, width)  # slices that are not there would be half of a thin one
+        first = [(n - s) // 2 for n, s in zip(image.shape, size, strict=True)]
+        box = torch.from_numpy(corpus.read_box(image, first, size))
+        crops.append(
+            SheetCrop(key=image.key, modality=image.modality, da=image.da, image=box.expand(3, -1, -1, -1)[None])
+        )
+    return tuple(crops)
+
+
+@torch.no_grad()
+def complete(
+    crop: SheetCrop,
+    masked: Tensor,
+    guess: Callable[[Tensor, int, Tensor], Tensor],
+    tokenizer: SpadTokenizer,
+) -> SheetRow:
+    """Let a network guess what is masked, and let the tokenizer draw it among the tokens that are seen.
+
+    Args:
+        masked: (1, L) bool, on the networks' device.
+        guess: image (1, 3, D, H, W), degree of anisotropy and mask to logits (M, K).
+    """
+    image, da = crop.image.to(masked.device), crop.da
+    depth, height, width = image.shape[2:]
+    size = (depth, height, width)
+    own = tokenizer.encode(image, da).float().softmax(1)  # (1, K, d, h, w)
+    guessed = guess(image, da, masked).float().softmax(1)
+    tokens = own.flatten(2).transpose(1, 2).clone()  # (1, L, K)
+    agreement = (guessed.argmax(1) == tokens[masked].argmax(1)).float().mean()
+    tokens[masked] = guessed
+    completed = tokens.transpose(1, 2).view_as(own)
+    grey = torch.full((3,), GREY, device=image.device)
+    volumes = (
+        image,
+        cover(image, da, masked, grey),
+        tokenizer.decode(own, da, size),
+        tokenizer.decode(completed, da, size),
+    )
+    return SheetRow(
+        title=f"{crop.modality}, DA {da}\n{100 * agreement:.0f} % agree",
+        pictures=tuple(middle_slice(volume) for volume in volumes),
+    )
+
+
+def middle_slice(volume: Tensor) -> np.ndarray:
+    """(1, 3, D, H, W) in [-1, 1] to (H, W, 3) in [0, 1]."""
+    slice_ = volume[0, :, volume.shape[2] // 2].float()
+    return (slice_.movedim(0, -1).cpu().numpy() / 2 + 0.5).clip(0, 1)
+
+
+def draw_sheet(rows: Sequence[SheetRow], path: Path, title: str) -> None:
+    """Write a PNG with a row of pictures for each image."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2 * len(COLUMNS) + 1, 2 * len(rows) + 0.6), layout="constrained")
+    axes = figure.subplots(len(rows), len(COLUMNS), squeeze=False)
+    figure.suptitle(title)
+    for row, line in zip(rows, axes, strict=True):
+        for picture, column, name in zip(row.pictures, line, COLUMNS, strict=True):
+            column.imshow(picture)
+            column.set_xticks([])
+            column.set_yticks([])
+            if row is rows[0]:
+                column.set_title(name, fontsize=9)
+        line[0].set_ylabel(row.title, fontsize=8)
+    save_figure(figure, path)
