@@ -9,7 +9,7 @@ LINGER_SECONDS = 30
 
 
 def begin_worker(number: int = 0) -> None:
-    """Outlive Ctrl-C and SIGTERM for a while, which torchrun, terminals and batch systems send to all processes of a run.
+    """Outlive Ctrl-C and SIGTERM for a while: terminals, torchrun and batch systems send them to all of a run.
 
     A worker that died of one would take away the batches of the step that the run wants to finish before it saves. It
     ends when the run does, or LINGER_SECONDS after SIGTERM: nobody waits for it for ever.
