@@ -23,7 +23,7 @@ EXAMPLES = """\
   spadunet_pretrain_mim -c mine --max-minutes 60
   spadunet_pretrain_mim -c mine --backbone spad_unet --probe Hippocampus
   spadunet_pretrain_mim --recipe paper --init eva02_B_pt_in21k_p14.pt
-  torchrun --nproc-per-node 6 -m spadunet.cli.pretrain_mim --recipe paper
+  torchrun --nproc-per-node 6 $(which spadunet_pretrain_mim) --recipe paper
 """
 COMMAND = "spadunet_pretrain_mim"
 BACKBONES = ("spad_vit", "spad_unet")
