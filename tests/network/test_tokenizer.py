@@ -19,10 +19,9 @@ def fixed_seed() -> None:
 
 
 def small_tokenizer() -> SpadTokenizer:
-    """Norms, codebook and last taps are random, so that none of them can be left out unseen."""
+    """Norms and codebook are random, so that none of them can be left out unseen."""
     network = SpadTokenizer([16, 24, 32])
     nn.init.normal_(network.codebook.weight)
-    nn.init.normal_(network.decoder[-1].weight, std=0.2)
     randomise_norms(network)
     return network
 
@@ -126,21 +125,6 @@ def test_upsampling_keeps_the_mean_at_every_da():
     means = [step(x, da).mean((0, 2, 3, 4)) for da in range(7)]
     for mean in means[1:]:
         assert torch.allclose(mean, means[0], atol=1e-6, rtol=0)
-
-
-@torch.no_grad()
-def test_a_fresh_tokenizer_makes_grey_blocks():
-    network = SpadTokenizer([16, 24, 32])
-    made, _ = network(torch.randn(1, 3, 16, 32, 32), 0)
-    assert torch.equal(
-        made,
-        made[:, :1, ::4, ::4, ::4]
-        .repeat_interleave(4, 2)
-        .repeat_interleave(4, 3)
-        .repeat_interleave(4, 4)
-        .expand_as(made),
-    )
-    assert made.std() > 0
 
 
 # --- One slice is the 2D network, as a whole
