@@ -120,8 +120,8 @@ def test_every_parameter_gets_a_finite_gradient_at_every_da_also_in_bfloat16(da)
 @torch.no_grad()
 def test_upsampling_keeps_the_mean_at_every_da():
     """A decoder step of kernel = stride on a constant image: its mean is the same however much depth is pending."""
-    step = SpadTokenizer([8, 8, 8]).decoder[-1]
-    x = torch.randn(1, 8, 1, 1, 1).expand(1, 8, 4, 4, 4)
+    step = small_tokenizer().decoder[-1]
+    x = torch.randn(1, 16, 1, 1, 1).expand(1, 16, 4, 4, 4)
     means = [step(x, da).mean((0, 2, 3, 4)) for da in range(7)]
     for mean in means[1:]:
         assert torch.allclose(mean, means[0], atol=1e-6, rtol=0)
