@@ -65,7 +65,7 @@ SMALL_RECIPE = TokenizerRecipe(
 def small_stage(corpus: Corpus, ranks: Ranks | None = None, **changes: object) -> TokenizerStage:
     """The preset `toy`, of sixteen channels everywhere: put TOY among the presets before."""
     arguments = {"seed": 0, "ranks": ranks or Ranks(), "precision": torch.float32, "provenance": {"corpus": "Small"}}
-    return TokenizerStage(corpus, "toy", **{"recipe": SMALL_RECIPE, **arguments, **changes})
+    return TokenizerStage(corpus, "toy", **{"recipe": SMALL_RECIPE, "rule": SMALL_RULE, **arguments, **changes})
 
 
 def small_batches(corpus: Corpus, num_steps: int, ranks: Ranks | None = None) -> Callable[[int], Iterable[ImageBatch]]:

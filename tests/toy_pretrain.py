@@ -16,14 +16,17 @@ from spadunet.cli.run import make_parser, run_command
 from spadunet.files import write_text
 from spadunet.pretraining.loop import pretrain
 from spadunet.pretraining.ranks import Ranks, distribute, mean_over_ranks
-from spadunet.pretraining.sampling import CropRule, ImageBatch
+from spadunet.pretraining.sampling import ImageBatch
 
-RULE = CropRule(tokens_in_plane=1, tokens_in_depth=1)
-USUAL = Recipe(warm_up_share=0.1, lowest_rate=1e-6, options={"max_steps": 5, "batch_size": 4, "learning_rate": 1e-2})
+USUAL = Recipe(
+    warm_up_share=0.1,
+    lowest_rate=1e-6,
+    options={"max_steps": 5, "batch_size": 4, "crop_tokens": [1, 1], "learning_rate": 1e-2},
+)
 PAPER = Recipe(
     warm_up_share=0.2,
     lowest_rate=1e-6,
-    options={"max_steps": 9, "batch_size": 6, "learning_rate": 1e-3, "preset": "base"},
+    options={"max_steps": 9, "batch_size": 6, "crop_tokens": [1, 1], "learning_rate": 1e-3, "preset": "base"},
 )
 RESULT = "toy.json"
 
@@ -61,10 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options, command="toy_pretrain", kind="toy", result=RESULT, usual=USUAL, paper=PAPER, request={"extra": "1"}
         ) as run:
             if options.dry_run:
-                return show_pretraining(run, RULE, lambda: ImageStage(run.ranks), reads=["a toy"])
+                return show_pretraining(run, lambda: ImageStage(run.ranks), reads=["a toy"])
             stage = ImageStage(run.ranks)
             run.begin()
-            progress = pretrain(stage, run.batches(RULE), run.folder, run.options, run.ranks, run=run.request)
+            progress = pretrain(stage, run.batches, run.folder, run.options, run.ranks, run=run.request)
             if run.ranks.is_first:
                 write_text(run.folder / RESULT, str(progress.step))
             run.finish()

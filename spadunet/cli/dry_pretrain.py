@@ -22,7 +22,7 @@ STORED_BYTES_PER_PARAMETER = 4 + 2 * 12
 
 
 def show_pretraining(
-    run: PretrainingRun, rule: CropRule, make_stage: Callable[[], Stage[ImageBatch]], *, reads: Sequence[str] = ()
+    run: PretrainingRun, make_stage: Callable[[], Stage[ImageBatch]], *, reads: Sequence[str] = ()
 ) -> int:
     """Print what a run would learn from, what it would write, and what it needs, by a trial step of one image.
 
@@ -32,7 +32,7 @@ def show_pretraining(
     """
     from ..training.state import checkpoint_path
 
-    needs = estimate(run, rule, make_stage())
+    needs = estimate(run, make_stage())
     if not run.ranks.is_first:
         return 0
     begin(run.command)
@@ -51,7 +51,7 @@ def show_pretraining(
         f"{run.request['kind']} {run.preset}, {' or '.join(filter(None, end))}, batches of {options.batch_size} crops "
         f"over {run.ranks.world_size} × {options.device}, {options.precision}"
     )
-    show("images to learn from, and their share of the draws", corpus_table(corpus, rule))
+    show("images to learn from, and their share of the draws", corpus_table(corpus, run.rule))
     show_needs(needs, folder)
     return 0
 
@@ -69,7 +69,7 @@ def corpus_table(corpus: Corpus, rule: CropRule) -> list[str]:
     return table(["dataset", *(f"DA {da}" for da in degrees), "drawn"], [crops, *rows], "datasets")
 
 
-def estimate(run: PretrainingRun, rule: CropRule, stage: Stage[ImageBatch]) -> Needs:
+def estimate(run: PretrainingRun, stage: Stage[ImageBatch]) -> Needs:
     """Time, memory and disk, from a step of one image on each process."""
     import torch
 
@@ -81,7 +81,7 @@ def estimate(run: PretrainingRun, rule: CropRule, stage: Stage[ImageBatch]) -> N
         iter(
             load_batches(
                 run.corpus,
-                rule,
+                run.rule,
                 batch_size=ranks.world_size,
                 seed=options.seed,
                 num_steps=1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..network.masked import MaskedUNet, MaskedViT
     from ..pretraining.probe import ProbeCurve
     from ..pretraining.tokenizer_file import LoadedTokenizer
+    from ..spacing import Shape
 
 EXAMPLES = """\
   spadunet_pretrain_mim -c mine --max-minutes 60
@@ -29,13 +30,15 @@ COMMAND = "spadunet_pretrain_mim"
 BACKBONES = ("spad_vit", "spad_unet")
 PRESETS = ("tiny", "small", "base", "large")
 USUAL = Recipe(
-    warm_up_share=0.03, lowest_rate=1e-6, options={"max_steps": 20_000, "batch_size": 8, "learning_rate": 1e-3}
+    warm_up_share=0.03,
+    lowest_rate=1e-6,
+    options={"max_steps": 20_000, "batch_size": 8, "crop_tokens": [6, 3], "learning_rate": 1e-3},
 )
 """For `tiny` and minutes on a processor; docs/pretraining.md has what was measured."""
 PAPER = Recipe(
     warm_up_share=10_000 / 300_000,
     lowest_rate=1e-6,
-    options={"max_steps": 300_000, "batch_size": 84, "learning_rate": 2e-5, "preset": "base"},
+    options={"max_steps": 300_000, "batch_size": 84, "crop_tokens": [10, 5], "learning_rate": 2e-5, "preset": "base"},
 )
 """Luo et al. 2024, appendix D."""
 
@@ -100,7 +103,7 @@ def pretrain_backbone(run: PretrainingRun, tokenizer: LoadedTokenizer, options: 
     from .. import __version__
     from ..network.build import build_masked
     from ..pretraining.loop import pretrain
-    from ..pretraining.mim import CROP_RULE, MaskedImageModelling, save_backbone
+    from ..pretraining.mim import MaskedImageModelling, save_backbone
     from ..pretraining.mim_sheet import choose_crops
     from .dry_pretrain import show_pretraining
 
@@ -108,7 +111,9 @@ def pretrain_backbone(run: PretrainingRun, tokenizer: LoadedTokenizer, options: 
     network = build_masked(options.backbone, run.preset)
     if options.init is not None and run.done is None:
         start_from(network, options.init, options.backbone, run.preset)
-    probe = find_probe(options, run.folder) if options.probe is not None and run.ranks.is_first else None
+    probe = (
+        find_probe(options, run.folder, run.rule.size_of) if options.probe is not None and run.ranks.is_first else None
+    )
 
     def make_stage(probe: ProbeCurve | None) -> MaskedImageModelling:
         return MaskedImageModelling(
@@ -118,14 +123,12 @@ def pretrain_backbone(run: PretrainingRun, tokenizer: LoadedTokenizer, options: 
             learning_rate=options.learning_rate,
             seed=run.options.seed,
             precision=run.options.precision,
-            crops=choose_crops(run.corpus, CROP_RULE) if run.ranks.is_first else (),
+            crops=choose_crops(run.corpus, run.rule) if run.ranks.is_first else (),
             probe=probe,
         )
 
     if options.dry_run:
-        return show_pretraining(
-            run, CROP_RULE, lambda: make_stage(None), reads=[f"tokenizer {run.request['tokenizer']}"]
-        )
+        return show_pretraining(run, lambda: make_stage(None), reads=[f"tokenizer {run.request['tokenizer']}"])
     stage = make_stage(probe)
 
     def keep(step: int) -> None:
@@ -133,7 +136,7 @@ def pretrain_backbone(run: PretrainingRun, tokenizer: LoadedTokenizer, options: 
         save_backbone(run.folder, network, options.backbone, run.preset, provenance)
 
     run.begin()
-    progress = pretrain(stage, run.batches(CROP_RULE), run.folder, run.options, run.ranks, run=run.request, keep=keep)
+    progress = pretrain(stage, run.batches, run.folder, run.options, run.ranks, run=run.request, keep=keep)
     stage.finish_probe()
     run.finish()
     if run.ranks.is_first:
@@ -191,17 +194,17 @@ def start_from(network: MaskedViT | MaskedUNet, source: Path, backbone: str, pre
     )
 
 
-def find_probe(options: argparse.Namespace, folder: Path) -> ProbeCurve:
+def find_probe(options: argparse.Namespace, folder: Path, size_of: Callable[[int], Shape]) -> ProbeCurve:
     """The dataset of --probe, its cases read into memory.
 
     Args:
         folder: of the result, where the probe's table goes.
+        size_of: degree of anisotropy to the size of a crop, which no case exceeds.
 
     Raises:
         InputError: if the dataset is not there, or not preprocessed.
     """
     from ..dataset import load_dataset
-    from ..pretraining.mim import CROP_RULE
     from ..pretraining.probe import ProbeCurve, load_probe
     from ..workspace import find_workspace
     from .stages import CASES_FOLDER, read_plan
@@ -212,9 +215,7 @@ def find_probe(options: argparse.Namespace, folder: Path) -> ProbeCurve:
         dataset = load_dataset(find_planned(options.probe, workspace), dry_run=options.dry_run)
         preprocessed = workspace.preprocessed / dataset.name
         plan = read_plan(preprocessed, dataset)
-        probe = load_probe(
-            dataset, plan, preprocessed, preprocessed / CASES_FOLDER, CROP_RULE.size_of, dry_run=options.dry_run
-        )
+        probe = load_probe(dataset, plan, preprocessed, preprocessed / CASES_FOLDER, size_of, dry_run=options.dry_run)
     except InputError as error:
         raise InputError(f"--probe {options.probe}: {error}") from error
     return ProbeCurve(probe=probe, every_steps=options.probe_every, folder=folder)

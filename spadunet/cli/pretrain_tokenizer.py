@@ -38,6 +38,7 @@ USUAL = Recipe(
     options={
         "max_steps": 20_000,
         "batch_size": 16,
+        "crop_tokens": [4, 2],
         "learning_rate": 1e-3,
         "discriminator_learning_rate": 1e-3,
         "gan_weight": 3e-3,
@@ -52,6 +53,7 @@ PAPER = Recipe(
         "preset": "base",
         "max_steps": 600_000,
         "batch_size": 48,
+        "crop_tokens": [8, 4],
         "learning_rate": 1e-4,
         "discriminator_learning_rate": 1e-3,
         "gan_weight": 3e-3,
@@ -110,7 +112,6 @@ def execute(options: argparse.Namespace) -> int:
     from ..files import sha256_of_file
     from ..pretraining.loop import pretrain
     from ..pretraining.perceptual import load_lpips
-    from ..pretraining.tokenizer import CROP_RULE
     from ..pretraining.tokenizer_file import TOKENIZER_JSON
 
     paths = options.perceptual_weights or []
@@ -133,6 +134,7 @@ def execute(options: argparse.Namespace) -> int:
             return TokenizerStage(
                 run.corpus,
                 run.preset,
+                rule=run.rule,
                 recipe=TokenizerRecipe(
                     learning_rate=options.learning_rate,
                     discriminator_learning_rate=options.discriminator_learning_rate,
@@ -150,14 +152,14 @@ def execute(options: argparse.Namespace) -> int:
         if options.dry_run:
             from .dry_pretrain import show_pretraining
 
-            return show_pretraining(run, CROP_RULE, make_stage, reads=[str(path) for path in paths])
+            return show_pretraining(run, make_stage, reads=[str(path) for path in paths])
         stage = make_stage()
         run.begin()
         if perceptual is None:
             log.info("perceptual term: structural similarity, since no --perceptual-weights are given")
         pretrain(
             stage,
-            run.batches(CROP_RULE),
+            run.batches,
             run.folder,
             run.options,
             run.ranks,

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ..training.state import Progress
 
 LOG_FILE = "training.log"
+CROPS_PNG = "crops.png"
+"""What the networks see: crops of each degree of anisotropy."""
 
 log = logging.getLogger("spadunet")
 
@@ -53,6 +55,14 @@ def add_pretraining_options(parser: argparse.ArgumentParser, usual: Recipe, *, p
     parser.add_argument("--max-minutes", type=positive_float, help="end after this time of training")
     parser.add_argument(
         "--batch-size", type=positive_int, help=f"images a step, of all processes together {default('batch_size')}"
+    )
+    plane, depth = usual.options["crop_tokens"]
+    parser.add_argument(
+        "--crop-tokens",
+        nargs=2,
+        type=positive_int,
+        metavar=("PLANE", "DEPTH"),
+        help=f"size of crops in tokens of 16 voxels, in plane and along depth (default: {plane} {depth})",
     )
     parser.add_argument("--learning-rate", type=positive_float, help=f"peak {default('learning_rate')}")
     parser.add_argument(
@@ -97,7 +107,16 @@ class PretrainingRun:
     """How far the run has come that this one goes on with."""
     started: float
 
-    def batches(self, rule: CropRule) -> Callable[[int], Iterable[ImageBatch]]:
+    @property
+    def rule(self) -> CropRule:
+        """How large crops are."""
+        from ..pretraining.sampling import CropRule
+
+        plane, depth = self.arguments.crop_tokens
+        return CropRule(tokens_in_plane=plane, tokens_in_depth=depth)
+
+    @property
+    def batches(self) -> Callable[[int], Iterable[ImageBatch]]:
         """This rank's part of every batch, from a step on, as `pretrain` takes them."""
         from ..pretraining.sampling import load_batches
 
@@ -105,7 +124,7 @@ class PretrainingRun:
             max_steps = self.options.max_steps
             return load_batches(
                 self.corpus,
-                rule,
+                self.rule,
                 batch_size=self.options.batch_size,
                 seed=self.options.seed,
                 start_step=start_step,
@@ -119,6 +138,8 @@ class PretrainingRun:
 
     def begin(self) -> None:
         """Throw away what an earlier run left, where this one starts anew; call it when all else was found sound."""
+        from ..pretraining.crop_sheet import save_crop_sheet
+
         self.ranks.wait()  # all have read it
         if self.ranks.is_first:
             clear_earlier_run(self.folder, self.files, self.done, restart=self.arguments.restart)
@@ -131,6 +152,8 @@ class PretrainingRun:
             self.options.precision,
             self.folder,
         )
+        if self.ranks.is_first and self.done is None:
+            save_crop_sheet(self.corpus, self.rule, self.options.seed, self.folder / CROPS_PNG)
 
     def finish(self) -> None:
         """Write the manifest, when the result is written."""

@@ -23,14 +23,13 @@ from ..network.tokenizer import SpadTokenizer
 from .mim_sheet import SheetCrop, complete, draw_sheet
 from .probe import ProbeCurve
 from .ranks import Ranks, distribute, mean_over_ranks
-from .sampling import CropRule, ImageBatch, generator_of
+from .sampling import ImageBatch, generator_of
 
 MASK_RATIO = 0.55
 WEIGHT_DECAY = 0.05
 MAX_GRADIENT_NORM = 0.5
 """These three and the learning rate as in Luo et al. 2024, appendix D."""
 
-CROP_RULE = CropRule(tokens_in_plane=10, tokens_in_depth=5)
 SHEET_PNG = "guesses.png"
 
 MaskedNetwork = MaskedViT | MaskedUNet

@@ -24,7 +24,6 @@ from .sampling import CropRule, ImageBatch
 from .tokenizer_file import save_tokenizer
 from .tokenizer_pictures import show_tokenizer
 
-CROP_RULE = CropRule(tokens_in_plane=8, tokens_in_depth=4)
 LPIPS_WEIGHT = 2.0
 """As SPAD-Nets was trained."""
 WEIGHT_DECAY = 0.05
@@ -55,6 +54,7 @@ class TokenizerStage:
         corpus: Corpus,
         preset: str,
         *,
+        rule: CropRule,
         recipe: TokenizerRecipe,
         seed: int,
         ranks: Ranks,
@@ -63,7 +63,8 @@ class TokenizerStage:
         provenance: dict[str, str],
     ):
         torch.manual_seed(seed)
-        self.corpus, self.preset, self.recipe, self.seed, self.ranks = corpus, preset, recipe, seed, ranks
+        self.corpus, self.preset, self.rule, self.recipe = corpus, preset, rule, recipe
+        self.seed, self.ranks = seed, ranks
         self.precision, self.provenance = precision, provenance
         self.tokenizer = build_tokenizer(preset)
         self.learning_tokenizer = distribute(self.tokenizer, ranks)
@@ -155,7 +156,7 @@ class TokenizerStage:
 
     def show(self, folder: Path, step: int) -> None:
         """Write pictures and measures of how the tokenizer does on held-out images."""
-        show_tokenizer(self.tokenizer, self.corpus, CROP_RULE, folder, step, self.ranks.device)
+        show_tokenizer(self.tokenizer, self.corpus, self.rule, folder, step, self.ranks.device)
 
 
 def make_optimiser(network: nn.Module, peak: float) -> torch.optim.AdamW:

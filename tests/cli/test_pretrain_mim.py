@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from masked_run import RULE, small_network
+from masked_run import small_network
 from small_corpus import make_corpus, noise
 
 from spadunet.cli.plan_and_preprocess import main as plan_and_preprocess
@@ -26,7 +26,21 @@ from spadunet.pretraining.tokenizer_file import save_tokenizer
 from spadunet.training.curves import read_rows
 from spadunet.training.state import read_progress
 
-COMMON = ("-device", "cpu", "--precision", "float32", "--num-workers", 0, "--batch-size", 2, "--max-steps", 2)
+COMMON = [
+    "-device",
+    "cpu",
+    "--precision",
+    "float32",
+    "--num-workers",
+    "0",
+    "--batch-size",
+    "2",
+    "--max-steps",
+    "2",
+    "--crop-tokens",
+    "2",
+    "1",
+]
 TOKENIZER = "results/pretraining/tokenizer_tiny"
 
 
@@ -45,7 +59,6 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def call(workspace: Path, run, monkeypatch: pytest.MonkeyPatch):
     """The command on the workspace with small crops and networks; its exit code."""
-    monkeypatch.setattr(mim, "CROP_RULE", RULE)
     monkeypatch.setattr(build, "build_masked", lambda backbone, preset: small_network(backbone))
 
     def call(*arguments: object) -> int:
@@ -144,7 +157,7 @@ def test_the_papers_recipe_has_the_published_numbers(call, tmp_path: Path, monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "pretrain", note)
-    paper = ("--recipe", "paper", "--batch-size", 84, "--max-steps", 300_000)
+    paper = ("--recipe", "paper", "--batch-size", 84, "--max-steps", 300_000, "--crop-tokens", 10, 5)
     assert call(*paper, "-o", tmp_path) == 130
     [(stage, options)] = seen
     assert "not as published" not in (tmp_path / "training.log").read_text()

@@ -13,6 +13,8 @@ from spadunet.network.build import TOKENIZER_WIDTHS
 from spadunet.pretraining.tokenizer_file import load_tokenizer
 from spadunet.training.curves import read_rows
 
+COMMON = ["-device", "cpu", "--num-workers", "0", "--batch-size", "2", "--crop-tokens", "2", "1"]
+
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -27,7 +29,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def call(workspace: Path, run):
     def call(*arguments: object) -> int:
-        return run(main, "-device", "cpu", "--num-workers", 0, "--batch-size", 2, "--data", workspace, *arguments)
+        return run(main, *COMMON, "--data", workspace, *arguments)
 
     return call
 
@@ -79,6 +81,7 @@ def test_the_papers_recipe():
         "preset": "base",
         "max_steps": 600_000,
         "batch_size": 48,
+        "crop_tokens": [8, 4],
         "learning_rate": 1e-4,
         "discriminator_learning_rate": 1e-3,
         "gan_weight": 3e-3,

@@ -19,14 +19,15 @@ from spadunet.network.build import BACKBONES, build_backbone, build_masked
 from spadunet.network.masked import token_grid
 from spadunet.pretraining.corpus import CORPUS_JSON, Corpus, load_corpus
 from spadunet.pretraining.loop import pretrain
-from spadunet.pretraining.mim import CROP_RULE, draw_masks, judge, save_backbone, soft_tokens
+from spadunet.pretraining.mim import draw_masks, judge, save_backbone, soft_tokens
 from spadunet.pretraining.mim_sheet import choose_crops, complete
 from spadunet.pretraining.ranks import Ranks
-from spadunet.pretraining.sampling import ImageBatch
+from spadunet.pretraining.sampling import CropRule, ImageBatch
 from spadunet.record import write_record
 from spadunet.training.curves import read_rows
 
 MASKED_RUN = str(Path(__file__).parent.parent / "masked_run.py")
+PAPER_RULE = CropRule(tokens_in_plane=10, tokens_in_depth=5)
 CHECKPOINT = "state/checkpoint.safetensors"
 
 
@@ -59,7 +60,7 @@ def test_as_many_patches_are_masked_as_in_the_paper_in_every_sample():
         masks = draw_masks(range(4), num_patches, 0)
         assert masks.shape == (4, num_patches)
         assert masks.sum(1).tolist() == [num_masked] * 4
-    assert [math.prod(token_grid(CROP_RULE.size_of(da), da)) for da in (0, 4, 6)] == [500, 500, 100]
+    assert [math.prod(token_grid(PAPER_RULE.size_of(da), da)) for da in (0, 4, 6)] == [500, 500, 100]
 
 
 def test_a_mask_follows_from_the_number_of_its_draw_and_from_the_seed_alone():

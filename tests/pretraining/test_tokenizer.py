@@ -21,7 +21,7 @@ from spadunet.network import build
 from spadunet.pretraining.corpus import Corpus
 from spadunet.pretraining.loop import pretrain
 from spadunet.pretraining.ranks import Ranks
-from spadunet.pretraining.sampling import ImageBatch
+from spadunet.pretraining.sampling import CropRule, ImageBatch
 from spadunet.pretraining.tokenizer import TokenizerStage, share_of_tokens_used
 from spadunet.pretraining.tokenizer_file import load_tokenizer
 from spadunet.pretraining.tokenizer_pictures import HeldOutMeasures, show_tokenizer
@@ -210,7 +210,7 @@ def test_two_processes_with_half_a_batch_each_learn_as_one(corpus, tmp_path):
 
 
 def test_held_out_images_are_measured_and_drawn(corpus, tmp_path):
-    stage = small_stage(corpus)
+    stage = small_stage(corpus, rule=CropRule(tokens_in_plane=8, tokens_in_depth=4))
     stage.show(tmp_path, 7)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["codebook.png", "held_out.json", "reconstructions.png"]
     found = read_record(tmp_path / "held_out.json", HeldOutMeasures, remedy="")
