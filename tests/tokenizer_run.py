@@ -27,7 +27,7 @@ def descend(corpus: Corpus, ranks: Ranks) -> dict[str, torch.Tensor]:
     for name, network in stage.networks.items():
         stage.optimisers[name] = torch.optim.SGD(network.parameters(), lr=0.1)
     for batch in small_batches(corpus, NUM_STEPS, ranks)(0):
-        stage.numbers |= {"gate_running": 0.0, "gate_last": 0.0}
+        stage.numbers |= {"running": 0.0, "last": 0.0}
         stage.learn(batch)
     return {f"{name}.{key}": value for name, net in stage.networks.items() for key, value in net.state_dict().items()}
 

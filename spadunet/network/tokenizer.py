@@ -89,9 +89,14 @@ class SpadTokenizer(nn.Module):
                 ConvStage(width, level=TOKEN_LEVEL),
                 ConvStage(second, level=3, up=SpadConvTranspose(width, second, kernel=2, stride=2, level=3)),
                 ConvStage(first, level=2, up=SpadConvTranspose(second, first, kernel=2, stride=2, level=2)),
-                SpadConvTranspose(first, INPUT_CHANNELS, kernel=4, stride=4, level=0),
+                (last := SpadConvTranspose(first, INPUT_CHANNELS, kernel=4, stride=4, level=0)),
             ]
         )
+        # Grey blocks at first, not a coloured pattern in each that has to be unlearned: after 150 small steps L1 is 0.18
+        # rather than 0.21 (measured); in the long run it is the same.
+        with torch.no_grad():
+            last.weight.copy_(last.weight[:, :1, :1, :1, :1].clone().expand_as(last.weight))
+            last.bias.zero_()
 
     def encode(self, x: Tensor, da: int) -> Tensor:
         """(B, 3, D, H, W) in [-1, 1] to the tokens' logits (B, K, d, h, w), float32 also under autocast."""

@@ -40,6 +40,9 @@ class Lpips(nn.Module):
     The convolutions are numbered as in torchvision's `vgg16().features`.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.Sequential()

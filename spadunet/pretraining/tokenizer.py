@@ -6,8 +6,8 @@ numbers as SPAD-Nets was trained). Letters: B batch, D/H/W depth, height, width,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -40,6 +40,7 @@ class TokenizerRecipe:
     learning_rate: float
     discriminator_learning_rate: float
     gan: float
+    """Of the adversarial term; 0 leaves the discriminator out."""
     evenness: float
     """λ1 of the prior regularisation."""
     certainty: float
@@ -47,7 +48,7 @@ class TokenizerRecipe:
 
 
 class TokenizerStage:
-    """The tokenizer and its discriminator, and how they learn from a batch (a `Stage` of `loop`)."""
+    """The tokenizer and its discriminator, and how they learn from a batch: a `Stage` of `loop`."""
 
     def __init__(
         self,
@@ -65,17 +66,19 @@ class TokenizerStage:
         self.corpus, self.preset, self.recipe, self.seed, self.ranks = corpus, preset, recipe, seed, ranks
         self.precision, self.provenance = precision, provenance
         self.tokenizer = build_tokenizer(preset)
-        self.discriminator = build_discriminator(preset)
         self.learning_tokenizer = distribute(self.tokenizer, ranks)
-        self.learning_discriminator = distribute(self.discriminator, ranks)
         self.perceptual = None if perceptual is None else perceptual.to(ranks.device)
-        self.networks: dict[str, nn.Module] = {"tokenizer": self.tokenizer, "discriminator": self.discriminator}
+        self.networks: dict[str, nn.Module] = {"tokenizer": self.tokenizer}
         self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "tokenizer": make_optimiser(self.tokenizer, recipe.learning_rate),
-            "discriminator": make_optimiser(self.discriminator, recipe.discriminator_learning_rate),
+            "tokenizer": make_optimiser(self.tokenizer, recipe.learning_rate)
         }
-        gate = GanGate()
-        self.numbers = {"gate_running": gate.running, "gate_last": gate.last}
+        self.numbers: dict[str, float] = {}
+        if recipe.gan > 0:
+            self.discriminator = build_discriminator(preset)
+            self.learning_discriminator = distribute(self.discriminator, ranks)
+            self.networks["discriminator"] = self.discriminator
+            self.optimisers["discriminator"] = make_optimiser(self.discriminator, recipe.discriminator_learning_rate)
+            self.remember(GanGate())
 
     def learn(self, batch: ImageBatch) -> dict[str, float]:
         """One step of the tokenizer against a discriminator at rest, then one of the discriminator on the same images.
@@ -83,43 +86,54 @@ class TokenizerStage:
         Measures are means over all ranks.
         """
         image = batch.image.to(self.ranks.device).contiguous(memory_format=LAYOUT)
-        gate = GanGate(self.numbers["gate_running"], self.numbers["gate_last"])
         with self.autocast():
             reconstruction, logits = self.learning_tokenizer(image, batch.da)
         reconstruction = reconstruction.float()
+        tokens = token_statistics(logits, mean_over_ranks)
         l1 = functional.l1_loss(reconstruction, image)
         perceptual = self.perceptual_loss(reconstruction, image, batch.numbers)
-        tokens = token_statistics(logits, mean_over_ranks)
         loss = l1 + perceptual + tokens.prior_regularisation(self.recipe.evenness, self.recipe.certainty)
-        if gate.is_open():
-            self.discriminator.requires_grad_(False)
-            with self.autocast():
-                verdict = self.discriminator(reconstruction, batch.da)
-            loss = loss + self.recipe.gan * generator_loss(verdict.float())
-            self.discriminator.requires_grad_(True)
+        if self.gate().is_open():
+            loss = loss + self.recipe.gan * self.adversarial_loss(reconstruction, batch.da)
         take_step(loss, self.tokenizer, self.optimisers["tokenizer"])
-
-        with self.autocast():
-            verdicts = self.learning_discriminator(torch.cat([image, reconstruction.detach()]), batch.da)
-        real, made = verdicts.float().chunk(2)
-        judged = discriminator_loss(real, made)
-        take_step(judged, self.discriminator, self.optimisers["discriminator"])
-
         measures = {
             "l1": l1,
             "perceptual": perceptual,
-            "gan": generator_loss(made),
-            "discriminator": judged,
             "entropy": tokens.mean_entropy,
             "divergence_from_uniform": tokens.divergence_from_uniform(),
             "perplexity": tokens.perplexity(),
             "codebook_use": share_of_tokens_used(logits),
         }
-        means = mean_over_ranks(torch.stack([value.detach().float() for value in measures.values()])).tolist()
-        found = dict(zip(measures, means, strict=True))
-        gate_after = gate.after(found["discriminator"])
-        self.numbers["gate_running"], self.numbers["gate_last"] = gate_after.running, gate_after.last
+        found = means_over_ranks(measures)
+        return found | self.learn_to_judge(image, reconstruction.detach(), batch.da) if self.recipe.gan > 0 else found
+
+    def adversarial_loss(self, reconstruction: Tensor, da: int) -> Tensor:
+        """How unreal the discriminator finds it; none of its own parameters gets a gradient."""
+        self.discriminator.requires_grad_(False)
+        with self.autocast():
+            verdict = self.discriminator(reconstruction, da)
+        self.discriminator.requires_grad_(True)
+        return generator_loss(verdict.float())
+
+    def learn_to_judge(self, image: Tensor, made: Tensor, da: int) -> dict[str, float]:
+        """One step of the discriminator; its gate follows its loss."""
+        with self.autocast():
+            verdicts = self.learning_discriminator(torch.cat([image, made]), da)
+        of_image, of_made = verdicts.float().chunk(2)
+        loss = discriminator_loss(of_image, of_made)
+        take_step(loss, self.discriminator, self.optimisers["discriminator"])
+        found = means_over_ranks({"gan": generator_loss(of_made), "discriminator": loss})
+        gate = self.gate()
+        self.remember(gate.after(found["discriminator"]))
         return found | {"gate_is_open": float(gate.is_open())}
+
+    def gate(self) -> GanGate:
+        """The gate as it is; always shut without a discriminator."""
+        return GanGate(**self.numbers)
+
+    def remember(self, gate: GanGate) -> None:
+        """Keep a gate among the numbers of the checkpoint."""
+        self.numbers.update(asdict(gate))
 
     def autocast(self) -> torch.autocast:
         """The networks' arithmetic; losses are taken in float32."""
@@ -156,6 +170,12 @@ def take_step(loss: Tensor, network: nn.Module, optimiser: torch.optim.Optimizer
     loss.backward()
     nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM)
     optimiser.step()
+
+
+def means_over_ranks(measures: Mapping[str, Tensor]) -> dict[str, float]:
+    """The measures of all ranks together, in one exchange."""
+    means = mean_over_ranks(torch.stack([value.detach().float() for value in measures.values()]))
+    return dict(zip(measures, means.tolist(), strict=True))
 
 
 def share_of_tokens_used(logits: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..files import atomic_path
 from ..network.tokenizer import NUM_TOKENS, SpadTokenizer
 from ..record import FormatVersion, Record, write_record
 from .corpus import Corpus, CorpusImage
-from .losses import token_statistics
+from .losses import entropy, token_statistics
 from .sampling import CropRule
 
 if TYPE_CHECKING:
@@ -89,15 +90,16 @@ def show_tokenizer(
     found = [reconstruct_middle(network, corpus, image, rule, device) for image in images]
     positions = torch.tensor([float(one.num_positions) for one in found])
     mean = (torch.stack([one.mean_probabilities for one in found]) * positions[:, None]).sum(0) / positions.sum()
+    own = [one.measures for one in found]
     measures = HeldOutMeasures(
         step=step,
-        **{
-            name: float(np.mean([getattr(one.measures, name) for one in found]))
-            for name in ("l1", "psnr_db", "mean_entropy", "divergence_from_uniform")
-        },
-        perplexity=float(torch.special.entr(mean).sum().exp()),
+        l1=fmean(one.l1 for one in own),
+        psnr_db=fmean(one.psnr_db for one in own),
+        mean_entropy=fmean(one.mean_entropy for one in own),
+        divergence_from_uniform=fmean(one.divergence_from_uniform for one in own),
+        perplexity=float(entropy(mean, 0).exp()),
         share_of_tokens_used=float((mean >= FEWEST_USES / NUM_TOKENS).float().mean()),
-        images=tuple(one.measures for one in found),
+        images=tuple(own),
     )
     write_record(folder / MEASURES_JSON, measures)
     save_figure(draw_sheet(found[:MAX_PAIRS]), folder / SHEET_PNG)

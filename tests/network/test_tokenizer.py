@@ -19,9 +19,10 @@ def fixed_seed() -> None:
 
 
 def small_tokenizer() -> SpadTokenizer:
-    """Norms and codebook are random, so that none of them can be left out unseen."""
+    """Norms, codebook and last taps are random, so that none of them can be left out unseen."""
     network = SpadTokenizer([16, 24, 32])
     nn.init.normal_(network.codebook.weight)
+    nn.init.normal_(network.decoder[-1].weight, std=0.2)
     randomise_norms(network)
     return network
 
@@ -120,11 +121,26 @@ def test_every_parameter_gets_a_finite_gradient_at_every_da_also_in_bfloat16(da)
 @torch.no_grad()
 def test_upsampling_keeps_the_mean_at_every_da():
     """A decoder step of kernel = stride on a constant image: its mean is the same however much depth is pending."""
-    step = SpadTokenizer([8, 8, 8]).decoder[-1]
-    x = torch.randn(1, 8, 1, 1, 1).expand(1, 8, 4, 4, 4)
+    step = small_tokenizer().decoder[-1]
+    x = torch.randn(1, 16, 1, 1, 1).expand(1, 16, 4, 4, 4)
     means = [step(x, da).mean((0, 2, 3, 4)) for da in range(7)]
     for mean in means[1:]:
         assert torch.allclose(mean, means[0], atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_a_fresh_tokenizer_makes_grey_blocks():
+    network = SpadTokenizer([16, 24, 32])
+    made, _ = network(torch.randn(1, 3, 16, 32, 32), 0)
+    assert torch.equal(
+        made,
+        made[:, :1, ::4, ::4, ::4]
+        .repeat_interleave(4, 2)
+        .repeat_interleave(4, 3)
+        .repeat_interleave(4, 4)
+        .expand_as(made),
+    )
+    assert made.std() > 0
 
 
 # --- One slice is the 2D network, as a whole

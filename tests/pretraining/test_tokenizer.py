@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tokenizer_run
 import torch
-from tokenizer_corpus import GLOBAL_BATCH, SMALL_RULE, TOY, make_corpus, small_batches, small_stage
+from tokenizer_corpus import GLOBAL_BATCH, SMALL_RECIPE, SMALL_RULE, TOY, make_corpus, small_batches, small_stage
 from toy_stage import toy_options
 
 from spadunet.model import read_tensors
@@ -29,12 +30,12 @@ from spadunet.record import read_record
 MEASURES = (
     "l1",
     "perceptual",
-    "gan",
-    "discriminator",
     "entropy",
     "divergence_from_uniform",
     "perplexity",
     "codebook_use",
+    "gan",
+    "discriminator",
     "gate_is_open",
 )
 NUM_STEPS = 4
@@ -94,7 +95,7 @@ def test_the_discriminator_counts_only_behind_an_open_gate_and_never_learns_from
     after = {}
     for running in (0.0, 1.0):
         stage = small_stage(corpus)
-        stage.numbers |= {"gate_running": running, "gate_last": 0.0}
+        stage.numbers |= {"running": running, "last": 0.0}
         assert stage.learn(batch)["gate_is_open"] == float(running == 0.0)
         assert all(parameter.requires_grad for parameter in stage.discriminator.parameters())
         after[running] = {name: weights(stage, name) for name in stage.networks}
@@ -104,13 +105,19 @@ def test_the_discriminator_counts_only_behind_an_open_gate_and_never_learns_from
 
 def test_the_gate_follows_the_discriminators_loss(corpus, batch):
     stage = small_stage(corpus)
-    assert (stage.numbers["gate_running"], stage.numbers["gate_last"]) == (0.1, math.inf)
+    assert (stage.numbers["running"], stage.numbers["last"]) == (0.1, math.inf)
     found = stage.learn(batch)
-    assert stage.numbers["gate_last"] == found["discriminator"]
-    assert stage.numbers["gate_running"] == pytest.approx(0.9 * 0.1 + 0.1 * found["discriminator"])
-    stage.numbers |= {"gate_running": 0.0, "gate_last": 0.0}
+    assert stage.numbers["last"] == found["discriminator"]
+    assert stage.numbers["running"] == pytest.approx(0.9 * 0.1 + 0.1 * found["discriminator"])
+    stage.numbers |= {"running": 0.0, "last": 0.0}
     open_, shut = stage.learn(batch), stage.learn(batch)  # a discriminator of one step is not that good
     assert (open_["gate_is_open"], shut["gate_is_open"]) == (1.0, 0.0)
+
+
+def test_without_an_adversarial_term_there_is_no_discriminator(corpus, batch):
+    stage = small_stage(corpus, recipe=replace(SMALL_RECIPE, gan=0.0))
+    assert tuple(stage.learn(batch)) == MEASURES[:6]
+    assert (tuple(stage.networks), tuple(stage.optimisers), stage.numbers) == (("tokenizer",), ("tokenizer",), {})
 
 
 def test_decay_is_for_kernels_and_every_group_has_its_peak(corpus):
@@ -146,6 +153,7 @@ def run(corpus: Corpus, folder: Path, stage: TokenizerStage) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_stopped_run_leaves_a_tokenizer_and_goes_on_to_the_very_same_weights(corpus, tmp_path):
     whole = small_stage(corpus)
     run(corpus, tmp_path / "whole", whole)
