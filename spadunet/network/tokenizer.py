@@ -92,8 +92,8 @@ class SpadTokenizer(nn.Module):
                 (last := SpadConvTranspose(first, INPUT_CHANNELS, kernel=4, stride=4, level=0)),
             ]
         )
-        # Grey blocks at first, not a coloured pattern in each that has to be unlearned: after 150 small steps L1 is 0.18
-        # rather than 0.21 (measured); in the long run it is the same.
+        # Grey blocks at first, not a coloured pattern in each that has to be unlearned: after 150 small steps L1 is
+        # 0.18 rather than 0.21 (measured); in the long run it is the same.
         with torch.no_grad():
             last.weight.copy_(last.weight[:, :1, :1, :1, :1].clone().expand_as(last.weight))
             last.bias.zero_()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,10 +107,10 @@ def train_network(
     )
 
 
-def load_batches(stream: BatchStream, start_step: int, options: RunOptions) -> Iterable[Batch]:
-    """Batches from a step on, made ahead by worker processes."""
+def load_batches(stream: BatchStream, start_step: int, options: RunOptions) -> Iterator[Batch]:
+    """Batches from a step on, made ahead by worker processes, which end when this is closed."""
     steps = range(start_step, options.max_steps if options.max_steps is not None else ENDLESS)
-    return DataLoader(
+    yield from DataLoader(
         stream,
         batch_size=None,
         sampler=steps,

@@ -105,7 +105,7 @@ def run_steps(
     so that all learn at the same rate.
 
     Args:
-        batches: gives those from a step on.
+        batches: gives those from a step on; a generator is closed at the end, and its worker processes with it.
         folder: of the result; curves go there, the checkpoint into its state/.
         run: what the run was asked for, kept in the checkpoint.
         schedule: learning rate from the share of the run that is done and a group's peak.
@@ -144,6 +144,7 @@ def run_steps(
 
     source = iter(batches(step))
     with contextlib.ExitStack() as stack:
+        stack.callback(getattr(source, "close", lambda: None))  # a generator's workers end with it
         is_stopped = stack.enter_context(stop_signal())
         journal = Journal(folder, options, step, seconds, by=by, title=title) if company.is_first else None
         if journal is not None:

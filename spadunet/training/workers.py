@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import signal
 
+LINGER_SECONDS = 30
+"""As long as torchrun leaves a run to save itself."""
+
 
 def begin_worker(number: int = 0) -> None:
-    """Leave Ctrl-C and SIGTERM to the run: torchrun and terminals send them to all its processes.
+    """Outlive Ctrl-C and SIGTERM for a while: terminals, torchrun and batch systems send them to all of a run.
 
-    A worker that died of one would end the step that the run wants to finish before it saves.
+    A worker that died of one would take away the batches of the step that the run wants to finish before it saves. It
+    ends when the run does, or LINGER_SECONDS after SIGTERM: nobody waits for it for ever.
     """
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(LINGER_SECONDS))

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,19 @@ def test_two_processes_with_workers_stop_together_and_give_the_weights_of_one(wo
     assert wrong.returncode != 0
     told = [line for line in wrong.stderr.splitlines() if line.startswith("toy_pretrain.py")]
     assert told == ["toy_pretrain.py: error: --batch-size 3: 2 processes cannot share it evenly; give a multiple of 2"]
+
+
+@pytest.mark.slow
+def test_sigterm_to_all_processes_and_their_workers_saves_the_run(workspace: Path, tmp_path: Path):
+    """As torchrun and batch systems send it."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    options = ("-device", "cpu", "--precision", "float32", "--num-workers", 1, "--data", workspace)
+    command = [*launcher, toy_pretrain.__file__, *map(str, (*options, "-o", tmp_path, "--max-steps", 10**6))]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while len(read_rows(tmp_path / "curves.csv")) < 3 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=90)
+    assert "toy_pretrain.py: stopped; the same command goes on from here" in errors
+    assert read_progress(tmp_path / CHECKPOINT).step >= 3

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,22 @@ def test_what_others_use_of_a_result_is_written_with_every_checkpoint(tmp_path: 
     options = toy_options(max_steps=2, checkpoint_minutes=1e-9)
     pretrain(stage, toy_batches(Ranks()), tmp_path, options, Ranks(), run={}, keep=keep)
     assert kept == [(1, 1), (2, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_batches_are_closed_at_the_end_with_the_processes_that_make_them(is_stopped: bool, tmp_path: Path):
+    closed = []
+
+    def batches(start: int) -> Iterator[ToyBatch]:
+        try:
+            yield from toy_batches(Ranks(), num_steps=100)(start)
+        finally:
+            closed.append(start)
+
+    stage = ToyStage(Ranks(), before=signal_at(1)) if is_stopped else ToyStage(Ranks())
+    with pytest.raises(KeyboardInterrupt) if is_stopped else contextlib.nullcontext():
+        pretrain(stage, batches, tmp_path, toy_options(max_steps=3), Ranks(), run={})
+    assert closed == [0]
 
 
 def test_max_minutes_ends_a_run(tmp_path: Path):
