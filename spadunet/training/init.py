@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from ..record import FormatVersion, Record
 from ..weights import read_weights
 from .eva02 import read_eva02
 from .loop import JointNetwork
+
+log = logging.getLogger("spadunet")
 
 INIT_COVERAGE_JSON = "init_coverage.json"
 POSITIONS = "vit.pos_embed"
@@ -60,10 +63,17 @@ class Coverage(Record):
         ]
         wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [f"{a:{wide[0]}}  {b:{wide[1]}}  {c:>{wide[2]}}  {d:>{wide[3]}}" for a, b, c, d in cells]
-        shares = ", ".join(f"{100 * self.share(fate):.1f} % {fate}" for fate in FATES if self.share(fate))
+        shares = ", ".join(f"{percent(self.share(fate))} {fate}" for fate in FATES if self.share(fate))
         total = sum(row.num_parameters for row in self.rows)
         why = " (scratch twin: nothing is loaded)" if self.is_scratch_twin else ""
         return [*lines, f"of {total:,} parameters: {shares}{why}"]
+
+
+def percent(share: float) -> str:
+    """A share above zero, never as 0.0 %, nor one below one as 100.0 %."""
+    if share < 0.0005:
+        return "under 0.1 %"
+    return "over 99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.1f} %"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +136,8 @@ def start_from(
     for (name, plan), task in zip(plans.items(), network.tasks, strict=True):
         there = tasks.get(name)
         is_same = there is not None and is_same_task(there.plan, plan)
+        if there is not None and not is_same:
+            log.warning("--init: the model's task %s has other channels or labels and is not taken over", name)
         parts.append((f"{name} ", task, there.state if there is not None and is_same else {}))
     for prefix, module, state in parts:
         found = load_tensors(module, {} if scratch_twin else state, source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -295,8 +296,10 @@ def test_a_run_starts_from_a_models_weights(
 ):
     options = ("--init", joint_model, "--max-steps", 1, "--learning-rate", "1e-30", "-f", "all", "-o", tmp_path)
     assert run(train.main, "-d", 101, 202, *options, *quick, "--data", planned) == 0
-    assert f"init: task {HEART} loaded, new: nothing" in caplog.text
-    assert f"init: task {SLICES} is new" in caplog.text
+    for name, fate in ((HEART, "loaded"), (SLICES, "new")):
+        assert re.search(rf"^{name} channel_map +{fate} +2 +6$", caplog.text, re.MULTILINE)
+        assert re.search(rf"^{name} heads +{fate} +2 +34$", caplog.text, re.MULTILINE)
+    assert "of 5,710,832 parameters: over 99.9 % loaded, under 0.1 % new" in caplog.text
     before, after = load_model(joint_model), load_model(tmp_path)
     assert all(np.allclose(value, after.backbone_state[name]) for name, value in before.backbone_state.items())
 

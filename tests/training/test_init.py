@@ -138,7 +138,7 @@ def test_a_scratch_twin_stays_fresh_bit_for_bit_and_its_table_says_so(plans, wri
     assert twin_coverage.lines()[-1].endswith("100.0 % new (scratch twin: nothing is loaded)")
 
 
-def test_a_task_of_other_channels_or_labels_is_not_taken_over(plans, write):
+def test_a_task_of_other_channels_or_labels_is_not_taken_over(plans, write, caplog):
     name, plan = NAMES[0], plans[NAMES[0]]
     other_labels = LabelSet(names=("background", "other"), ids=(0, 1))
     for change in ({"channel_names": ("T2",)}, {"labels": other_labels}):
@@ -147,7 +147,9 @@ def test_a_task_of_other_channels_or_labels_is_not_taken_over(plans, write):
         folder = write(UNET, source.backbone.state_dict(), {name: task}, name=next(iter(change)))
         network = build({name: plan}, UNET, seed=2)
         fresh = copy_of(network.tasks)
+        caplog.clear()
         coverage = start_from(network, {name: plan}, folder, kind=UNET)
+        assert f"the model's task {name} has other channels or labels and is not taken over" in caplog.text
         assert groups_of(coverage, "new") == {f"{name} channel_map", f"{name} heads"}
         assert all(torch.equal(value, fresh[key]) for key, value in network.tasks.state_dict().items())
 
