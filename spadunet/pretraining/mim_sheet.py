@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..network.masked import cover, token_grid
 from ..network.tokenizer import SpadTokenizer
@@ -85,9 +86,11 @@ def complete(
     depth, height, width = image.shape[2:]
     size = (depth, height, width)
     own = tokenizer.encode(image, da).float().softmax(1)  # (1, K, d, h, w)
-    guessed = guess(image, da, masked).float().softmax(1)
+    logits = guess(image, da, masked).float()
+    guessed = logits.softmax(1)
     tokens = own.flatten(2).transpose(1, 2).clone()  # (1, L, K)
     agreement = (guessed.argmax(1) == tokens[masked].argmax(1)).float().mean()
+    kl = functional.kl_div(logits.log_softmax(1), tokens[masked], reduction="batchmean")
     tokens[masked] = guessed
     completed = tokens.transpose(1, 2).view_as(own)
     grey = torch.full((3,), GREY, device=image.device)
@@ -98,7 +101,7 @@ def complete(
         tokenizer.decode(completed, da, size),
     )
     return SheetRow(
-        title=f"{crop.modality}, DA {da}\n{100 * agreement:.0f} % agree",
+        title=f"{crop.modality}, DA {da}\nKL {kl:.2f}, {100 * agreement:.0f} % agree",
         pictures=tuple(middle_slice(volume) for volume in volumes),
     )
 

@@ -223,7 +223,7 @@ def test_a_perfect_guess_is_drawn_as_the_tokenizer_itself_would(corpus: Corpus):
         masked = draw_masks([0], crop.num_patches, 0)
         row = complete(crop, masked, knows, tokenizer)
         image, covered, own, guessed = (torch.from_numpy(picture) for picture in row.pictures)
-        assert "100 % agree" in row.title
+        assert row.title.endswith("KL 0.00, 100 % agree")
         torch.testing.assert_close(own, guessed, atol=1e-4, rtol=0)
         assert (covered != image).any()
         assert (covered == image).any()
