@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import InputError
+from ..weights import read_weights
 from .sampling import generator_of
 
 MAX_SLICES = 24
@@ -88,7 +88,11 @@ def load_lpips(paths: Sequence[Path]) -> Lpips:
     network = Lpips()
     state: dict[str, Tensor] = {}
     for path in paths:
-        for name, value in read_weights(path).items():
+        try:
+            tensors = read_weights(path)
+        except InputError as error:
+            raise InputError(f"--perceptual-weights {error}") from error
+        for name, value in tensors.items():
             if (ours := our_name(name)) is not None:
                 state[ours] = value.flatten() if ours.startswith("linear.") else value
     files = " and ".join(str(path) for path in paths)
@@ -107,30 +111,6 @@ def load_lpips(paths: Sequence[Path]) -> Lpips:
             )
     network.load_state_dict(state, strict=False)
     return network.eval().requires_grad_(False)
-
-
-def read_weights(path: Path) -> dict[str, Any]:
-    """Tensors by name from a PyTorch or safetensors file; no code in it is run.
-
-    Raises:
-        InputError: if it cannot be read as such.
-    """
-    from ..model import read_tensors
-
-    if not path.is_file():
-        raise InputError(f"--perceptual-weights {path}: file not found")
-    if path.suffix == ".safetensors":
-        return read_tensors(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
-        return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
-    except Exception as error:  # of many kinds, by what is wrong with the file
-        reason = str(error).strip().splitlines()[0:1] or [type(error).__name__]
-        raise InputError(
-            f"--perceptual-weights {path}: cannot be read as weights ({reason[0][:100]}); "
-            "save the network's state_dict() with torch.save"
-        ) from error
 
 
 def our_name(name: str) -> str | None:

@@ -71,7 +71,7 @@ def test_weights_that_are_not_there_are_told_before_anything_is_made(call, tmp_p
     assert call("--perceptual-weights", tmp_path / "none.pth", "-o", tmp_path / "new") == 2
     error = capsys.readouterr().err
     assert len(error.strip().splitlines()) == 1
-    assert f"--perceptual-weights {tmp_path}/none.pth: file not found" in error
+    assert f"--perceptual-weights {tmp_path}/none.pth: weights not found" in error
     assert not (tmp_path / "new").exists()
 
 
