@@ -98,7 +98,7 @@ def assert_equal_outputs_and_gradients(network: nn.Module, compiled: Callable, d
 
 
 def test_every_da_becomes_one_graph_and_none_runs_in_eager_mode():
-    network = SpadUNet([16, 16, 24], [1, 1, 1])
+    network = SpadUNet([16, 24], [1, 1])
     compiled = compile_network(network, backend="aot_eager")
     for da in ALL_DA:
         assert_equal_outputs(network, compiled, da)

@@ -72,7 +72,7 @@ def raising(error: BaseException) -> Callable[[], object]:
     return act
 
 
-@pytest.mark.parametrize("network", [tiny_network, small_network])
+@pytest.mark.parametrize("network", [pytest.param(tiny_network, marks=pytest.mark.slow), small_network])
 def test_a_run_killed_after_its_checkpoint_goes_on_to_the_same_losses_and_weights(
     network, make_task, make_options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
