@@ -57,6 +57,8 @@ class Guess:
     """Soft cross entropy, -Σ q log p; never below the entropy of q."""
     kl: Tensor
     """Of the target from the guess: the loss without that entropy; 0 for a perfect guess."""
+    information: Tensor
+    """How much targets tell apart: the divergence that the best guess has which is the same for every patch."""
     agreement: Tensor
     """Share of patches whose likeliest token is the target's."""
 
@@ -70,7 +72,8 @@ def judge(logits: Tensor, target: Tensor) -> Guess:
     loss = -(target * log_guess).sum(1).mean()
     entropy = -torch.special.xlogy(target, target).sum(1).mean()
     agreement = (logits.argmax(1) == target.argmax(1)).float().mean()
-    return Guess(loss=loss, kl=loss.detach() - entropy, agreement=agreement)
+    information = torch.special.entr(target.mean(0)).sum() - entropy
+    return Guess(loss=loss, kl=loss.detach() - entropy, information=information, agreement=agreement)
 
 
 def soft_tokens(tokenizer: SpadTokenizer, image: Tensor, da: int) -> Tensor:
@@ -111,7 +114,7 @@ class MaskedImageModelling:
         self.numbers = {"steps": 0.0}
 
     def learn(self, batch: ImageBatch) -> dict[str, float]:
-        """One step; loss, divergence and agreement of the global batch.
+        """One step; means of loss, divergences and agreement over ranks.
 
         Every rank holds as many masked patches as the others, so that the mean of their means is that of all.
         """
@@ -133,8 +136,8 @@ class MaskedImageModelling:
         self.numbers["steps"] += 1
         if self.probe is not None and self.numbers["steps"] % self.probe.every_steps == 0:
             self.measure_probe()
-        values = mean_over_ranks(torch.stack([guess.loss.detach(), guess.kl, guess.agreement]))
-        return dict(zip(("loss", "kl", "agreement"), values.tolist(), strict=True))
+        values = mean_over_ranks(torch.stack([guess.loss.detach(), guess.kl, guess.information, guess.agreement]))
+        return dict(zip(("loss", "kl", "information", "agreement"), values.tolist(), strict=True))
 
     def show(self, folder: Path, step: int) -> None:
         """Draw held-out images, masked and completed; their masks are always the same."""

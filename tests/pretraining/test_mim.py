@@ -79,6 +79,10 @@ def test_the_loss_is_the_soft_cross_entropy_and_its_excess_over_the_entropy_the_
     guess = judge(torch.zeros(2, 4), target)
     assert float(guess.loss) == pytest.approx(math.log(4))
     assert float(guess.kl) == pytest.approx(math.log(4) - math.log(2) / 2)
+    mean = torch.tensor([[0.75, 0.25, 0.0, 0.0]])
+    best_constant = judge(torch.log(mean + 1e-12).expand(2, 4), target)
+    assert float(best_constant.kl) == pytest.approx(float(best_constant.information), abs=1e-6)
+    assert float(judge(torch.zeros(2, 4), target[:1].expand(2, 4)).information) == pytest.approx(0, abs=1e-6)
     perfect = judge(torch.log(target + 1e-12), target)
     assert float(perfect.loss) == pytest.approx(math.log(2) / 2, abs=1e-6)
     assert float(perfect.kl) == pytest.approx(0, abs=1e-6)
@@ -93,7 +97,7 @@ def test_a_step_changes_the_masked_network_and_never_the_tokenizer(backbone: str
     frozen = {name: value.clone() for name, value in stage.tokenizer.state_dict().items()}
     stage.optimisers["masked"].param_groups[0]["lr"] = stage.optimisers["masked"].param_groups[1]["lr"] = 1e-2
     measures = stage.learn(first_batch(corpus))
-    assert set(measures) == {"loss", "kl", "agreement"}
+    assert set(measures) == {"loss", "kl", "information", "agreement"}
     assert 0 <= measures["kl"] < measures["loss"]
     unchanged = [name for name, value in stage.network.state_dict().items() if torch.equal(value, before[name])]
     assert unchanged == []
