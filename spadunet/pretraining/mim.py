@@ -57,8 +57,6 @@ class Guess:
     """Soft cross entropy, -Σ q log p; never below the entropy of q."""
     kl: Tensor
     """Of the target from the guess: the loss without that entropy; 0 for a perfect guess."""
-    information: Tensor
-    """How much targets tell apart: the divergence that the best guess has which is the same for every patch."""
     agreement: Tensor
     """Share of patches whose likeliest token is the target's."""
 
@@ -72,8 +70,18 @@ def judge(logits: Tensor, target: Tensor) -> Guess:
     loss = -(target * log_guess).sum(1).mean()
     entropy = -torch.special.xlogy(target, target).sum(1).mean()
     agreement = (logits.argmax(1) == target.argmax(1)).float().mean()
-    information = torch.special.entr(target.mean(0)).sum() - entropy
-    return Guess(loss=loss, kl=loss.detach() - entropy, information=information, agreement=agreement)
+    return Guess(loss=loss, kl=loss.detach() - entropy, agreement=agreement)
+
+
+def information(tokens: Tensor) -> Tensor:
+    """How much tokens (B, L, K) at the same place tell the images of a batch apart, in nats; 0 for a single image.
+
+    It is the divergence that the best guess has which knows only the place: the Jensen-Shannon divergence of the images'
+    tokens, mean over places. A tokenizer that has learned little tells where a patch lies, from the zeros that
+    convolutions see around an image, and nothing of what it shows.
+    """
+    entropy = torch.special.entr
+    return entropy(tokens.mean(0)).sum(1).mean() - entropy(tokens).sum(2).mean()
 
 
 def soft_tokens(tokenizer: SpadTokenizer, image: Tensor, da: int) -> Tensor:
@@ -125,9 +133,9 @@ class MaskedImageModelling:
         num_patches = math.prod(token_grid((depth, height, width), batch.da))
         masked = draw_masks(batch.numbers, num_patches, self.seed).to(self.ranks.device)
         with self.autocast():
-            target = soft_tokens(self.tokenizer, image, batch.da)[masked]  # (M, K)
+            tokens = soft_tokens(self.tokenizer, image, batch.da)  # (B, L, K)
             logits = self.parallel(image, batch.da, masked)
-        guess = judge(logits, target)
+        guess = judge(logits, tokens[masked])
         [optimiser] = self.optimisers.values()
         optimiser.zero_grad(set_to_none=True)
         guess.loss.backward()
@@ -136,7 +144,7 @@ class MaskedImageModelling:
         self.numbers["steps"] += 1
         if self.probe is not None and self.numbers["steps"] % self.probe.every_steps == 0:
             self.measure_probe()
-        values = mean_over_ranks(torch.stack([guess.loss.detach(), guess.kl, guess.information, guess.agreement]))
+        values = mean_over_ranks(torch.stack([guess.loss.detach(), guess.kl, information(tokens), guess.agreement]))
         return dict(zip(("loss", "kl", "information", "agreement"), values.tolist(), strict=True))
 
     def show(self, folder: Path, step: int) -> None:

@@ -19,7 +19,7 @@ from spadunet.network.build import BACKBONES, build_backbone, build_masked
 from spadunet.network.masked import token_grid
 from spadunet.pretraining.corpus import CORPUS_JSON, Corpus, load_corpus
 from spadunet.pretraining.loop import pretrain
-from spadunet.pretraining.mim import CROP_RULE, draw_masks, judge, save_backbone, soft_tokens
+from spadunet.pretraining.mim import CROP_RULE, draw_masks, information, judge, save_backbone, soft_tokens
 from spadunet.pretraining.mim_sheet import choose_crops, complete
 from spadunet.pretraining.ranks import Ranks
 from spadunet.pretraining.sampling import ImageBatch
@@ -79,15 +79,22 @@ def test_the_loss_is_the_soft_cross_entropy_and_its_excess_over_the_entropy_the_
     guess = judge(torch.zeros(2, 4), target)
     assert float(guess.loss) == pytest.approx(math.log(4))
     assert float(guess.kl) == pytest.approx(math.log(4) - math.log(2) / 2)
-    mean = torch.tensor([[0.75, 0.25, 0.0, 0.0]])
-    best_constant = judge(torch.log(mean + 1e-12).expand(2, 4), target)
-    assert float(best_constant.kl) == pytest.approx(float(best_constant.information), abs=1e-6)
-    assert float(judge(torch.zeros(2, 4), target[:1].expand(2, 4)).information) == pytest.approx(0, abs=1e-6)
     perfect = judge(torch.log(target + 1e-12), target)
     assert float(perfect.loss) == pytest.approx(math.log(2) / 2, abs=1e-6)
     assert float(perfect.kl) == pytest.approx(0, abs=1e-6)
     half = judge(torch.tensor([[0.0, 0.0, 0.0, 9.0], [9.0, 0.0, 0.0, 0.0]]), target)
     assert float(half.agreement) == 0.5
+
+
+def test_tokens_that_tell_only_the_place_hold_no_information_and_those_that_tell_images_apart_do():
+    place = torch.eye(4)[None].expand(2, -1, -1)  # a token of its own for each of four places, in both images
+    assert float(information(place)) == pytest.approx(0, abs=1e-6)
+    image = torch.eye(4)[:2, None].expand(-1, 4, -1)  # a token of its own for each of two images
+    assert float(information(image)) == pytest.approx(math.log(2))
+    tokens = torch.rand(3, 5, 4).softmax(2)
+    knows_place = tokens.mean(0, keepdim=True).expand(3, -1, -1)
+    guess = judge(knows_place.flatten(0, 1).log(), tokens.flatten(0, 1))
+    assert float(guess.kl) == pytest.approx(float(information(tokens)), abs=1e-6)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
