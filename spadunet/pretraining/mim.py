@@ -76,7 +76,7 @@ def judge(logits: Tensor, target: Tensor) -> Guess:
 def information(tokens: Tensor) -> Tensor:
     """How much tokens (B, L, K) at the same place tell the images of a batch apart, in nats; 0 for a single image.
 
-    It is the divergence that the best guess has which knows only the place: the Jensen-Shannon divergence of the images'
+    It is the divergence of the best guess that knows only the place: the Jensen-Shannon divergence of the images'
     tokens, mean over places. A tokenizer that has learned little tells where a patch lies, from the zeros that
     convolutions see around an image, and nothing of what it shows.
     """
