@@ -72,6 +72,17 @@ def judge(logits: Tensor, target: Tensor) -> Guess:
     return Guess(loss=loss, kl=loss.detach() - entropy, agreement=agreement)
 
 
+def information(tokens: Tensor) -> Tensor:
+    """How much tokens (B, L, K) at the same place tell the images of a batch apart, in nats; 0 for a single image.
+
+    It is the divergence of the best guess that knows only the place: the Jensen-Shannon divergence of the images'
+    tokens, mean over places. A tokenizer that has learned little tells where a patch lies, from the zeros that
+    convolutions see around an image, and nothing of what it shows.
+    """
+    entropy = torch.special.entr
+    return entropy(tokens.mean(0)).sum(1).mean() - entropy(tokens).sum(2).mean()
+
+
 def soft_tokens(tokenizer: SpadTokenizer, image: Tensor, da: int) -> Tensor:
     """The tokenizer's distributions (B, L, K) for an image (B, 3, D, H, W), without a gradient."""
     with torch.no_grad():
@@ -110,7 +121,7 @@ class MaskedImageModelling:
         self.numbers = {"steps": 0.0}
 
     def learn(self, batch: ImageBatch) -> dict[str, float]:
-        """One step; loss, divergence and agreement of the global batch.
+        """One step; means of loss, divergences and agreement over ranks.
 
         Every rank holds as many masked patches as the others, so that the mean of their means is that of all.
         """
@@ -121,9 +132,9 @@ class MaskedImageModelling:
         num_patches = math.prod(token_grid((depth, height, width), batch.da))
         masked = draw_masks(batch.numbers, num_patches, self.seed).to(self.ranks.device)
         with self.autocast():
-            target = soft_tokens(self.tokenizer, image, batch.da)[masked]  # (M, K)
+            tokens = soft_tokens(self.tokenizer, image, batch.da)  # (B, L, K)
             logits = self.parallel(image, batch.da, masked)
-        guess = judge(logits, target)
+        guess = judge(logits, tokens[masked])
         [optimiser] = self.optimisers.values()
         optimiser.zero_grad(set_to_none=True)
         guess.loss.backward()
@@ -132,8 +143,8 @@ class MaskedImageModelling:
         self.numbers["steps"] += 1
         if self.probe is not None and self.numbers["steps"] % self.probe.every_steps == 0:
             self.measure_probe()
-        values = mean_over_ranks(torch.stack([guess.loss.detach(), guess.kl, guess.agreement]))
-        return dict(zip(("loss", "kl", "agreement"), values.tolist(), strict=True))
+        values = mean_over_ranks(torch.stack([guess.loss.detach(), guess.kl, information(tokens), guess.agreement]))
+        return dict(zip(("loss", "kl", "information", "agreement"), values.tolist(), strict=True))
 
     def show(self, folder: Path, step: int) -> None:
         """Draw held-out images, masked and completed; their masks are always the same."""

@@ -19,7 +19,7 @@ from spadunet.network.build import BACKBONES, build_backbone, build_masked
 from spadunet.network.masked import token_grid
 from spadunet.pretraining.corpus import CORPUS_JSON, Corpus, load_corpus
 from spadunet.pretraining.loop import pretrain
-from spadunet.pretraining.mim import draw_masks, judge, save_backbone, soft_tokens
+from spadunet.pretraining.mim import draw_masks, information, judge, save_backbone, soft_tokens
 from spadunet.pretraining.mim_sheet import choose_crops, complete
 from spadunet.pretraining.ranks import Ranks
 from spadunet.pretraining.sampling import CropRule, ImageBatch
@@ -87,6 +87,17 @@ def test_the_loss_is_the_soft_cross_entropy_and_its_excess_over_the_entropy_the_
     assert float(half.agreement) == 0.5
 
 
+def test_tokens_that_tell_only_the_place_hold_no_information_and_those_that_tell_images_apart_do():
+    place = torch.eye(4)[None].expand(2, -1, -1)  # a token of its own for each of four places, in both images
+    assert float(information(place)) == pytest.approx(0, abs=1e-6)
+    image = torch.eye(4)[:2, None].expand(-1, 4, -1)  # a token of its own for each of two images
+    assert float(information(image)) == pytest.approx(math.log(2))
+    tokens = torch.rand(3, 5, 4).softmax(2)
+    knows_place = tokens.mean(0, keepdim=True).expand(3, -1, -1)
+    guess = judge(knows_place.flatten(0, 1).log(), tokens.flatten(0, 1))
+    assert float(guess.kl) == pytest.approx(float(information(tokens)), abs=1e-6)
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_step_changes_the_masked_network_and_never_the_tokenizer(backbone: str, corpus: Corpus):
     stage = small_stage(backbone)
@@ -94,7 +105,7 @@ def test_a_step_changes_the_masked_network_and_never_the_tokenizer(backbone: str
     frozen = {name: value.clone() for name, value in stage.tokenizer.state_dict().items()}
     stage.optimisers["masked"].param_groups[0]["lr"] = stage.optimisers["masked"].param_groups[1]["lr"] = 1e-2
     measures = stage.learn(first_batch(corpus))
-    assert set(measures) == {"loss", "kl", "agreement"}
+    assert set(measures) == {"loss", "kl", "information", "agreement"}
     assert 0 <= measures["kl"] < measures["loss"]
     unchanged = [name for name, value in stage.network.state_dict().items() if torch.equal(value, before[name])]
     assert unchanged == []
