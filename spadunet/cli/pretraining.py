@@ -42,7 +42,9 @@ def add_pretraining_options(parser: argparse.ArgumentParser, usual: Recipe, *, p
     """The shared options; `usual` is only for their help."""
 
     def default(name: str) -> str:
-        return f"(default: {usual.options[name]:g})"
+        value = usual.options[name]
+        values = value if isinstance(value, list) else [value]
+        return f"(default: {' '.join(format(each, 'g') for each in values)})"
 
     parser.add_argument("-c", "--corpus", metavar="CORPUS", help="its name or path (default: the one made last)")
     parser.add_argument(
@@ -56,13 +58,12 @@ def add_pretraining_options(parser: argparse.ArgumentParser, usual: Recipe, *, p
     parser.add_argument(
         "--batch-size", type=positive_int, help=f"images a step, of all processes together {default('batch_size')}"
     )
-    plane, depth = usual.options["crop_tokens"]
     parser.add_argument(
         "--crop-tokens",
         nargs=2,
         type=positive_int,
         metavar=("PLANE", "DEPTH"),
-        help=f"size of crops in tokens of 16 voxels, in plane and along depth (default: {plane} {depth})",
+        help=f"size of crops in tokens of 16 voxels, in plane and along depth {default('crop_tokens')}",
     )
     parser.add_argument("--learning-rate", type=positive_float, help=f"peak {default('learning_rate')}")
     parser.add_argument(
