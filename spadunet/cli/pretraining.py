@@ -21,7 +21,7 @@ from .options import (
     positive_float,
     positive_int,
 )
-from .recipes import Recipe, settle
+from .recipes import Recipe, default_text, settle
 from .run import add_data_option, add_dry_run_option, log_to_file, write_manifest
 
 if TYPE_CHECKING:
@@ -41,11 +41,6 @@ log = logging.getLogger("spadunet")
 def add_pretraining_options(parser: argparse.ArgumentParser, usual: Recipe, *, presets: Iterable[str]) -> None:
     """The shared options; `usual` is only for their help."""
 
-    def default(name: str) -> str:
-        value = usual.options[name]
-        values = value if isinstance(value, list) else [value]
-        return f"(default: {' '.join(format(each, 'g') for each in values)})"
-
     parser.add_argument("-c", "--corpus", metavar="CORPUS", help="its name or path (default: the one made last)")
     parser.add_argument(
         "--preset", choices=tuple(presets), help="size of the network (default: base on a GPU, tiny without)"
@@ -56,16 +51,18 @@ def add_pretraining_options(parser: argparse.ArgumentParser, usual: Recipe, *, p
     )
     parser.add_argument("--max-minutes", type=positive_float, help="end after this time of training")
     parser.add_argument(
-        "--batch-size", type=positive_int, help=f"images a step, of all processes together {default('batch_size')}"
+        "--batch-size",
+        type=positive_int,
+        help=f"images a step, of all processes together {default_text(usual, 'batch_size')}",
     )
     parser.add_argument(
         "--crop-tokens",
         nargs=2,
         type=positive_int,
         metavar=("PLANE", "DEPTH"),
-        help=f"size of crops in tokens of 16 voxels, in plane and along depth {default('crop_tokens')}",
+        help=f"size of crops in tokens of 16 voxels, in plane and along depth {default_text(usual, 'crop_tokens')}",
     )
-    parser.add_argument("--learning-rate", type=positive_float, help=f"peak {default('learning_rate')}")
+    parser.add_argument("--learning-rate", type=positive_float, help=f"peak {default_text(usual, 'learning_rate')}")
     parser.add_argument(
         "--seed", type=non_negative_int, default=0, help="of weights, batches and augmentation (default: 0)"
     )

@@ -17,6 +17,13 @@ class Recipe:
     """Values of options by name, for those that are not given."""
 
 
+def default_text(recipe: Recipe, name: str) -> str:
+    """What an option's help says of its default."""
+    value = recipe.options[name]
+    values = value if isinstance(value, list) else [value]
+    return f"(default: {' '.join(format(each, 'g') for each in values)})"
+
+
 def settle(options: argparse.Namespace, usual: Recipe, paper: Recipe) -> tuple[Recipe, list[str]]:
     """Give every option that was not given the recipe's value.
 

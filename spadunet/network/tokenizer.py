@@ -82,7 +82,9 @@ class SpadTokenizer(nn.Module):
         )
         self.to_logits = PointwiseConv(width, NUM_TOKENS)
         self.codebook = nn.Embedding(NUM_TOKENS, width)
-        nn.init.uniform_(self.codebook.weight, -1 / NUM_TOKENS, 1 / NUM_TOKENS)
+        # Codes of unit variance, nn.Embedding's own, not van den Oord's 1 / K: a mean of a thousand codes is small, and
+        # GroupNorm's epsilon would drown what tells images apart. The decoder then learns of the place only, from the
+        # zeros around the grid (measured: R² on unseen crops after 120 steps -0.15 against -0.74).
         self.decoder = nn.ModuleList(
             [
                 ConvStage(width, level=TOKEN_LEVEL),

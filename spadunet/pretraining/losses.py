@@ -71,6 +71,17 @@ def token_statistics(logits: Tensor, mean_over_ranks: Callable[[Tensor], Tensor]
     )
 
 
+def information(tokens: Tensor) -> Tensor:
+    """How much tokens (B, L, K) at the same place tell the images of a batch apart, in nats; 0 for a single image.
+
+    It is the divergence of the best guess that knows only the place: the Jensen-Shannon divergence of the images'
+    tokens, mean over places. A tokenizer that has learned little tells where a patch lies, from the zeros that
+    convolutions see around an image, and nothing of what it shows.
+    """
+    entropy = torch.special.entr
+    return entropy(tokens.mean(0)).sum(1).mean() - entropy(tokens).sum(2).mean()
+
+
 def discriminator_loss(real: Tensor, made: Tensor) -> Tensor:
     """Hinge loss of a discriminator from its logits: zero where real is above 1 and made below -1 (Lim and Ye 2017)."""
     return 0.5 * (functional.relu(1 - real).mean() + functional.relu(1 + made).mean())

@@ -20,6 +20,7 @@ from ..model import Model, save_model
 from ..network.decay import parameter_groups
 from ..network.masked import MaskedUNet, MaskedViT, token_grid
 from ..network.tokenizer import SpadTokenizer
+from .losses import information
 from .mim_sheet import SheetCrop, complete, draw_sheet
 from .probe import ProbeCurve
 from .ranks import Ranks, distribute, mean_over_ranks
@@ -70,17 +71,6 @@ def judge(logits: Tensor, target: Tensor) -> Guess:
     entropy = -torch.special.xlogy(target, target).sum(1).mean()
     agreement = (logits.argmax(1) == target.argmax(1)).float().mean()
     return Guess(loss=loss, kl=loss.detach() - entropy, agreement=agreement)
-
-
-def information(tokens: Tensor) -> Tensor:
-    """How much tokens (B, L, K) at the same place tell the images of a batch apart, in nats; 0 for a single image.
-
-    It is the divergence of the best guess that knows only the place: the Jensen-Shannon divergence of the images'
-    tokens, mean over places. A tokenizer that has learned little tells where a patch lies, from the zeros that
-    convolutions see around an image, and nothing of what it shows.
-    """
-    entropy = torch.special.entr
-    return entropy(tokens.mean(0)).sum(1).mean() - entropy(tokens).sum(2).mean()
 
 
 def soft_tokens(tokenizer: SpadTokenizer, image: Tensor, da: int) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from ..network.build import build_discriminator, build_tokenizer
 from ..network.decay import parameter_groups
 from .corpus import Corpus
-from .losses import GanGate, discriminator_loss, generator_loss, token_statistics
+from .losses import GanGate, discriminator_loss, generator_loss, information, token_statistics
 from .perceptual import Lpips, choose_slices, structural_dissimilarity, take_slices
 from .ranks import Ranks, distribute, mean_over_ranks
 from .sampling import CropRule, ImageBatch
@@ -104,6 +104,7 @@ class TokenizerStage:
             "divergence_from_uniform": tokens.divergence_from_uniform(),
             "perplexity": tokens.perplexity(),
             "codebook_use": share_of_tokens_used(logits),
+            "information": information(logits.detach().softmax(1).flatten(2).transpose(1, 2)),
         }
         found = means_over_ranks(measures)
         return found | self.learn_to_judge(image, reconstruction.detach(), batch.da) if self.recipe.gan > 0 else found

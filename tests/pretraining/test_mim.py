@@ -19,7 +19,8 @@ from spadunet.network.build import BACKBONES, build_backbone, build_masked
 from spadunet.network.masked import token_grid
 from spadunet.pretraining.corpus import CORPUS_JSON, Corpus, load_corpus
 from spadunet.pretraining.loop import pretrain
-from spadunet.pretraining.mim import draw_masks, information, judge, save_backbone, soft_tokens
+from spadunet.pretraining.losses import information
+from spadunet.pretraining.mim import draw_masks, judge, save_backbone, soft_tokens
 from spadunet.pretraining.mim_sheet import choose_crops, complete
 from spadunet.pretraining.ranks import Ranks
 from spadunet.pretraining.sampling import CropRule, ImageBatch

@@ -34,6 +34,7 @@ MEASURES = (
     "divergence_from_uniform",
     "perplexity",
     "codebook_use",
+    "information",
     "gan",
     "discriminator",
     "gate_is_open",
@@ -116,7 +117,7 @@ def test_the_gate_follows_the_discriminators_loss(corpus, batch):
 
 def test_without_an_adversarial_term_there_is_no_discriminator(corpus, batch):
     stage = small_stage(corpus, recipe=replace(SMALL_RECIPE, gan=0.0))
-    assert tuple(stage.learn(batch)) == MEASURES[:6]
+    assert tuple(stage.learn(batch)) == MEASURES[:7]
     assert (tuple(stage.networks), tuple(stage.optimisers), stage.numbers) == (("tokenizer",), ("tokenizer",), {})
 
 
