@@ -203,17 +203,18 @@ def open_run(
         workspace = find_workspace(arguments.data)
         recipe, lines = settle(arguments, usual, paper)
         ranks.share(arguments.batch_size)
-        corpus = load_corpus(choose_corpus(arguments.corpus, workspace.corpora))
+        corpus_folder = choose_corpus(arguments.corpus, workspace.corpora)
         earlier = {} if arguments.restart or arguments.output is None else request_of(arguments.output)
         preset = arguments.preset or earlier.get("preset") or ("base" if ranks.device.type == "cuda" else "tiny")
         folder = arguments.output or workspace.results / "pretraining" / f"{kind}_{preset}"
+        earlier = {} if arguments.restart else request_of(folder)
+        corpus = load_corpus(corpus_folder, may_lack_images=bool(earlier))
         if ranks.is_first:
             require_writable(folder, dry_run=arguments.dry_run)
             if not arguments.dry_run:
                 log_to_file(folder / LOG_FILE)
         for line in lines:
             log.info(line)
-        earlier = {} if arguments.restart else request_of(folder)
         precision = choose_precision(arguments.precision, ranks.device)
         if arguments.precision == "auto" and "precision" in earlier:  # begun on another machine
             precision = getattr(torch, earlier["precision"].removeprefix("torch."))

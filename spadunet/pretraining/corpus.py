@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import blosc2
 import numpy as np
@@ -26,6 +27,10 @@ CORPUS_JSON, IMAGES_FOLDER = "corpus.json", "images"
 ONE_AS_BITS = 0x3C00
 """Of float16, whose bits without the sign order as its values do; infinity and NaN come last."""
 REMEDY = "run the spadunet_index command of this corpus again"
+
+T = TypeVar("T")
+
+log = logging.getLogger("spadunet")
 
 
 class CorpusImage(Record):
@@ -137,8 +142,22 @@ def store_image(folder: Path, key: str, array: np.ndarray) -> None:
     write_array(image_path(folder, key), array.astype(IMAGE_DTYPE, copy=False))
 
 
-def load_corpus(folder: Path) -> Corpus:
+def still_readable(images: Iterable[CorpusImage], read: Callable[[CorpusImage], T]) -> list[T]:
+    """What is read of each image; one that is gone or damaged is named and left out."""
+    found = []
+    for image in images:
+        try:
+            found.append(read(image))
+        except InputError as error:
+            log.warning("%s; left out of the pictures", error)
+    return found
+
+
+def load_corpus(folder: Path, *, may_lack_images: bool = False) -> Corpus:
     """Open a corpus.
+
+    Args:
+        may_lack_images: a run goes on although some are gone; they are named, and replaced as others that vanish.
 
     Raises:
         InputError: if there is none, its index is damaged, or stored images are missing.
@@ -149,7 +168,10 @@ def load_corpus(folder: Path) -> Corpus:
     missing = [image.key for image in index.images if f"{image.key}.b2nd" not in there]
     if missing:
         number, total = len(missing), len(index.images)
-        raise InputError(f"{image_path(folder, missing[0])}: not found ({number} of {total} are missing); {REMEDY}")
+        lack = f"{image_path(folder, missing[0])}: not found ({number} of {total} are missing)"
+        if not may_lack_images or number == total:
+            raise InputError(f"{lack}; {REMEDY}")
+        log.warning("%s; other images take their place", lack)
     return Corpus(folder=folder, index=index)
 
 

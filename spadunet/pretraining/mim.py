@@ -20,6 +20,7 @@ from ..model import Model, save_model
 from ..network.decay import parameter_groups
 from ..network.masked import MaskedUNet, MaskedViT, token_grid
 from ..network.tokenizer import SpadTokenizer
+from ..training.optimiser import take_step
 from .losses import information
 from .mim_sheet import SheetCrop, complete, draw_sheet
 from .probe import ProbeCurve
@@ -126,14 +127,11 @@ class MaskedImageModelling:
             logits = self.parallel(image, batch.da, masked)
         guess = judge(logits, tokens[masked])
         [optimiser] = self.optimisers.values()
-        optimiser.zero_grad(set_to_none=True)
-        guess.loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
-        optimiser.step()
+        loss = take_step(guess.loss, self.network, optimiser, MAX_GRADIENT_NORM)
         self.numbers["steps"] += 1
         if self.probe is not None and self.numbers["steps"] % self.probe.every_steps == 0:
             self.measure_probe()
-        values = mean_over_ranks(torch.stack([guess.loss.detach(), guess.kl, information(tokens), guess.agreement]))
+        values = mean_over_ranks(torch.stack([loss, guess.kl, information(tokens), guess.agreement]))
         return dict(zip(("loss", "kl", "information", "agreement"), values.tolist(), strict=True))
 
     def show(self, folder: Path, step: int) -> None:

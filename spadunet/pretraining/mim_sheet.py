@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ..network.masked import cover, token_grid
 from ..network.tokenizer import SpadTokenizer
-from .corpus import Corpus
+from .corpus import Corpus, CorpusImage, still_readable
 from .sampling import CropRule
 from .tokenizer_pictures import save_figure
 
@@ -50,23 +50,21 @@ class SheetRow:
 
 
 def choose_crops(corpus: Corpus, rule: CropRule) -> tuple[SheetCrop, ...]:
-    """At most MAX_CROPS held-out images, spread over degrees of anisotropy and modalities; none if none is held out.
+    """At most MAX_CROPS held-out images, spread over degrees of anisotropy and modalities.
 
-    Raises:
-        InputError: if a stored image is gone or damaged.
+    Training images stand in where none is held out. One that is gone or damaged is named and left out.
     """
-    images = sorted(corpus.held_out, key=lambda image: (image.da, image.modality, image.key))
+    images = sorted(corpus.held_out or corpus.training, key=lambda image: (image.da, image.modality, image.key))
     count = min(len(images), MAX_CROPS)
-    crops = []
-    for image in (images[index * len(images) // count] for index in range(count)):
+
+    def read(image: CorpusImage) -> SheetCrop:
         depth, height, width = rule.size_of(image.da)
         size = (min(depth, image.shape[0]), height, width)  # slices that are not there would be half of a thin one
         first = [(n - s) // 2 for n, s in zip(image.shape, size, strict=True)]
         box = torch.from_numpy(corpus.read_box(image, first, size))
-        crops.append(
-            SheetCrop(key=image.key, modality=image.modality, da=image.da, image=box.expand(3, -1, -1, -1)[None])
-        )
-    return tuple(crops)
+        return SheetCrop(key=image.key, modality=image.modality, da=image.da, image=box.expand(3, -1, -1, -1)[None])
+
+    return tuple(still_readable((images[index * len(images) // count] for index in range(count)), read))
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from ..network.build import build_discriminator, build_tokenizer
 from ..network.decay import parameter_groups
+from ..training.optimiser import take_step
 from .corpus import Corpus
 from .losses import GanGate, discriminator_loss, generator_loss, information, token_statistics
 from .perceptual import Lpips, choose_slices, structural_dissimilarity, take_slices
@@ -96,8 +97,8 @@ class TokenizerStage:
         loss = l1 + perceptual + tokens.prior_regularisation(self.recipe.evenness, self.recipe.certainty)
         if self.gate().is_open():
             loss = loss + self.recipe.gan * self.adversarial_loss(reconstruction, batch.da)
-        take_step(loss, self.tokenizer, self.optimisers["tokenizer"])
         measures = {
+            "loss": take_step(loss, self.tokenizer, self.optimisers["tokenizer"], MAX_GRADIENT_NORM),
             "l1": l1,
             "perceptual": perceptual,
             "entropy": tokens.mean_entropy,
@@ -123,7 +124,7 @@ class TokenizerStage:
             verdicts = self.learning_discriminator(torch.cat([image, made]), da)
         of_image, of_made = verdicts.float().chunk(2)
         loss = discriminator_loss(of_image, of_made)
-        take_step(loss, self.discriminator, self.optimisers["discriminator"])
+        loss = take_step(loss, self.discriminator, self.optimisers["discriminator"], MAX_GRADIENT_NORM)
         found = means_over_ranks({"gan": generator_loss(of_made), "discriminator": loss})
         gate = self.gate()
         self.remember(gate.after(found["discriminator"]))
@@ -164,14 +165,6 @@ def make_optimiser(network: nn.Module, peak: float) -> torch.optim.AdamW:
     """AdamW, without decay for biases, norms and embeddings."""
     groups = [group | {"peak": peak} for group in parameter_groups(network, WEIGHT_DECAY)]
     return torch.optim.AdamW(groups, lr=peak, fused=True)
-
-
-def take_step(loss: Tensor, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """One step of an optimiser, gradients clipped."""
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM)
-    optimiser.step()
 
 
 def means_over_ranks(measures: Mapping[str, Tensor]) -> dict[str, float]:

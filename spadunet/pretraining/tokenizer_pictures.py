@@ -18,7 +18,7 @@ import torch
 from ..files import atomic_path
 from ..network.tokenizer import NUM_TOKENS, SpadTokenizer
 from ..record import FormatVersion, Record, write_record
-from .corpus import Corpus, CorpusImage
+from .corpus import Corpus, CorpusImage, still_readable
 from .losses import entropy, token_statistics
 from .sampling import CropRule
 
@@ -79,15 +79,18 @@ class Reconstruction:
 
 def show_tokenizer(
     network: SpadTokenizer, corpus: Corpus, rule: CropRule, folder: Path, step: int, device: torch.device
-) -> HeldOutMeasures:
+) -> HeldOutMeasures | None:
     """Write the sheet, the codebook's use and the numbers; of the first training images where none is held out.
 
+    An image that is gone or damaged is named and left out; nothing is written where none is left.
+
     Raises:
-        InputError: if a stored image is gone or damaged.
         OutputError: if the folder cannot be written.
     """
     images = corpus.held_out or corpus.training[:MAX_PAIRS]
-    found = [reconstruct_middle(network, corpus, image, rule, device) for image in images]
+    found = still_readable(images, lambda image: reconstruct_middle(network, corpus, image, rule, device))
+    if not found:
+        return None
     positions = torch.tensor([float(one.num_positions) for one in found])
     mean = (torch.stack([one.mean_probabilities for one in found]) * positions[:, None]).sum(0) / positions.sum()
     own = [one.measures for one in found]

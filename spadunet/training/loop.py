@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from ..labels import LabelSet
 from ..network.heads import SegmentationNetwork, SegmentationTask
 from .loss import deep_loss
-from .optimiser import make_optimiser
+from .optimiser import make_optimiser, take_step
 from .options import LoopOptions, autocast
 from .patches import Batch, BatchStream, TrainingTask
 from .schedule import learning_rate
@@ -128,13 +128,9 @@ def train_step(
     optimiser: torch.optim.Optimizer,
     options: RunOptions,
 ) -> float:
-    """One optimiser step; its loss."""
+    """One optimiser step; its loss, NaN where its gradient is not finite."""
     image, classes = batch.image.to(options.device), batch.classes.to(options.device)
     with autocast(options.device, options.precision):
         logits = network.deep_logits(image, batch.da, task)
     loss = deep_loss(logits, classes, labels)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM)
-    optimiser.step()
-    return float(loss.detach())
+    return float(take_step(loss, network, optimiser, MAX_GRADIENT_NORM))

@@ -1,9 +1,9 @@
-"""The optimiser of a training run."""
+"""The optimiser of a run, and its step."""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..network.decay import parameter_groups
 
@@ -18,3 +18,19 @@ def make_optimiser(
     """
     groups = parameter_groups(network, weight_decay) if spares_vectors else network.parameters()
     return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
+
+
+def take_step(loss: Tensor, network: nn.Module, optimiser: torch.optim.Optimizer, max_norm: float) -> Tensor:
+    """One step, with the gradient clipped to a norm.
+
+    Returns:
+        The loss; NaN where its gradient is not finite. Nothing is then changed, so that weights stay sound until the
+        run ends.
+    """
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(network.parameters(), max_norm)
+    if not norm.isfinite():
+        return torch.full_like(loss.detach(), float("nan"))
+    optimiser.step()
+    return loss.detach()

@@ -157,7 +157,8 @@ def run_steps(
             try:
                 batch = next(source)
             except RuntimeError:
-                if not is_stopped():  # the signal reaches the workers too, whose end is then no news
+                # The signal reaches the workers too, whose end is then no news; others would wait for this process.
+                if not is_stopped() or company.world_size > 1:
                     raise
                 break
             waited = time.monotonic() - before

@@ -62,7 +62,7 @@ def assert_equal(batches: list[ImageBatch], expected: list[ImageBatch]) -> None:
 
 
 def test_crop_sizes_by_degree_of_anisotropy():
-    """SPAD.md's rule: half the slices for each degree, and one for 2D images."""
+    """the rule of the networks: half the slices for each degree, and one for 2D images."""
     assert [TOKENIZER.size_of(da) for da in range(7)] == [(d, 128, 128) for d in (64, 32, 16, 8, 4, 2, 1)]
     assert [VIT.size_of(da) for da in range(7)] == [(d, 160, 160) for d in (80, 40, 20, 10, 5, 2, 1)]
     assert CropRule(tokens_in_plane=8, tokens_in_depth=16).size_of(MAX_DA) == (1, 128, 128)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,8 +27,10 @@ from spadunet.pretraining.tokenizer import TokenizerStage, share_of_tokens_used
 from spadunet.pretraining.tokenizer_file import load_tokenizer
 from spadunet.pretraining.tokenizer_pictures import HeldOutMeasures, show_tokenizer
 from spadunet.record import read_record
+from spadunet.training.optimiser import take_step
 
 MEASURES = (
+    "loss",
     "l1",
     "perceptual",
     "entropy",
@@ -117,7 +120,7 @@ def test_the_gate_follows_the_discriminators_loss(corpus, batch):
 
 def test_without_an_adversarial_term_there_is_no_discriminator(corpus, batch):
     stage = small_stage(corpus, recipe=replace(SMALL_RECIPE, gan=0.0))
-    assert tuple(stage.learn(batch)) == MEASURES[:7]
+    assert tuple(stage.learn(batch)) == MEASURES[:8]
     assert (tuple(stage.networks), tuple(stage.optimisers), stage.numbers) == (("tokenizer",), ("tokenizer",), {})
 
 
@@ -239,3 +242,35 @@ def test_training_images_are_shown_where_none_is_held_out(corpus, tmp_path):
     found = show_tokenizer(stage.tokenizer, everything, SMALL_RULE, tmp_path, 0, torch.device("cpu"))
     assert [image.key for image in found.images] == [image.key for image in images]
     assert {image.da for image in found.images} == {0, 6}
+
+
+def test_a_held_out_image_that_is_gone_is_named_and_left_out_of_the_pictures(corpus, tmp_path, caplog):
+    lost, other = corpus.training[:2]
+    index = corpus.index.model_copy(
+        update={
+            "images": tuple(
+                image.model_copy(update={"is_held_out": image.key in (lost.key, other.key)})
+                for image in corpus.index.images
+            )
+        }
+    )
+    shutil.copytree(corpus.folder, tmp_path / "corpus")
+    (tmp_path / "corpus/images" / f"{lost.key}.b2nd").unlink()
+    shrunk = Corpus(folder=tmp_path / "corpus", index=index)
+    found = show_tokenizer(small_stage(corpus).tokenizer, shrunk, SMALL_RULE, tmp_path, 0, torch.device("cpu"))
+    assert [image.key for image in found.images] == [other.key]
+    assert f"{lost.key}.b2nd" in caplog.text
+    (tmp_path / "corpus/images" / f"{other.key}.b2nd").unlink()
+    assert show_tokenizer(small_stage(corpus).tokenizer, shrunk, SMALL_RULE, tmp_path, 1, torch.device("cpu")) is None
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight_and_is_told_as_the_loss():
+    weight = torch.nn.Parameter(torch.zeros(2))
+    network = torch.nn.ParameterList([weight])
+    optimiser = torch.optim.SGD(network.parameters(), lr=1.0)
+    loss = weight[0].sqrt() + weight[1]  # finite, with an infinite slope at zero
+    assert loss.isfinite()
+    assert take_step(loss, network, optimiser, 1.0).isnan()
+    assert weight.tolist() == [0, 0]
+    assert take_step(weight[1] * 3, network, optimiser, 1.0) == 0
+    assert weight.tolist() == [0, pytest.approx(-1)]
