@@ -66,7 +66,7 @@ def small_batches(corpus: Corpus, num_steps: int, ranks: Ranks | None = None) ->
 def descend(corpus: Corpus, backbone: str, ranks: Ranks) -> dict[str, torch.Tensor]:
     """Weights after some steps of plain gradient descent: Adam turns rounding near zero into a whole step."""
     stage = small_stage(backbone, ranks)
-    stage.optimisers["masked"] = torch.optim.SGD(stage.network.parameters(), lr=0.5)
+    stage.optimisers["masked"] = torch.optim.SGD(stage.network.parameters(), lr=0.05)
     for batch in small_batches(corpus, NUM_STEPS, ranks)(0):
         stage.learn(batch)
     return stage.network.state_dict()
