@@ -10,7 +10,7 @@ from torch.nn import functional
 from .blocks import LEAKY_SLOPE
 from .norm import GroupNorm
 from .spad_conv import SpadConv
-from .tokenizer import INPUT_CHANNELS
+from .unet import INPUT_CHANNELS
 
 NUM_GROUPS = 16
 

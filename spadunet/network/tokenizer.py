@@ -16,9 +16,9 @@ from torch.nn import functional
 from .blocks import LEAKY_SLOPE, NUM_GROUPS, PointwiseConv
 from .norm import GroupNorm
 from .spad_conv import SpadConv, SpadConvTranspose
+from .unet import INPUT_CHANNELS
 
 NUM_TOKENS = 1024
-INPUT_CHANNELS = 3
 TOKEN_LEVEL = 4  # 16 voxels in plane are one token
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import atomic_path
 from .corpus import Corpus
 from .sampling import CropMaker, CropRule, Draw, draw_batches
+from .tokenizer_pictures import save_figure
 
 CROPS_A_ROW = 8
 MAX_BATCHES = 2000
@@ -48,8 +48,7 @@ def save_crop_sheet(corpus: Corpus, rule: CropRule, seed: int, path: Path) -> No
             axes.text(left, top, f"{entry.dataset}\n{entry.modality}{scale}", fontsize=5, va="bottom", parse_math=False)
     axes.imshow(mosaic.clip(0, 1), interpolation="nearest", aspect="auto")
     axes.set_axis_off()
-    with atomic_path(path) as partial:
-        figure.savefig(partial, format="png", dpi=DOTS_AN_INCH)
+    save_figure(figure, path, dpi=DOTS_AN_INCH)
 
 
 def first_draws(corpus: Corpus, rule: CropRule, seed: int) -> dict[int, tuple[Draw, ...]]:

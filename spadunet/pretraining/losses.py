@@ -78,8 +78,7 @@ def information(tokens: Tensor) -> Tensor:
     tokens, mean over places. A tokenizer that has learned little tells where a patch lies, from the zeros that
     convolutions see around an image, and nothing of what it shows.
     """
-    entropy = torch.special.entr
-    return entropy(tokens.mean(0)).sum(1).mean() - entropy(tokens).sum(2).mean()
+    return entropy(tokens.mean(0), 1).mean() - entropy(tokens, 2).mean()
 
 
 def discriminator_loss(real: Tensor, made: Tensor) -> Tensor:

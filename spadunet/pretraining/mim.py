@@ -21,7 +21,8 @@ from ..network.decay import parameter_groups
 from ..network.masked import MaskedUNet, MaskedViT, token_grid
 from ..network.tokenizer import SpadTokenizer
 from ..training.optimiser import take_step
-from .losses import information
+from ..training.options import autocast
+from .losses import entropy, information
 from .mim_sheet import SheetCrop, complete, draw_sheet
 from .probe import ProbeCurve
 from .ranks import Ranks, distribute, mean_over_ranks
@@ -69,9 +70,8 @@ def judge(logits: Tensor, target: Tensor) -> Guess:
     """
     log_guess = functional.log_softmax(logits.float(), 1)
     loss = -(target * log_guess).sum(1).mean()
-    entropy = -torch.special.xlogy(target, target).sum(1).mean()
     agreement = (logits.argmax(1) == target.argmax(1)).float().mean()
-    return Guess(loss=loss, kl=loss.detach() - entropy, agreement=agreement)
+    return Guess(loss=loss, kl=loss.detach() - entropy(target, 1).mean(), agreement=agreement)
 
 
 def soft_tokens(tokenizer: SpadTokenizer, image: Tensor, da: int) -> Tensor:
@@ -122,7 +122,7 @@ class MaskedImageModelling:
         depth, height, width = image.shape[2:]
         num_patches = math.prod(token_grid((depth, height, width), batch.da))
         masked = draw_masks(batch.numbers, num_patches, self.seed).to(self.ranks.device)
-        with self.autocast():
+        with autocast(self.ranks.device, self.precision):
             tokens = soft_tokens(self.tokenizer, image, batch.da)  # (B, L, K)
             logits = self.parallel(image, batch.da, masked)
         guess = judge(logits, tokens[masked])
@@ -144,10 +144,6 @@ class MaskedImageModelling:
             rows.append(complete(crop, masked, self.network, self.tokenizer))
         draw_sheet(rows, folder / SHEET_PNG, f"after {step} steps")
 
-    def autocast(self) -> torch.autocast:
-        """bfloat16 where it was asked for."""
-        return torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16)
-
     def finish_probe(self) -> None:
         """Measure after the last step, where that is not done."""
         if self.probe is not None and self.numbers["steps"] % self.probe.every_steps:
@@ -161,7 +157,7 @@ class MaskedImageModelling:
     @torch.no_grad()
     def feature_maps(self, image: Tensor, da: int) -> list[Tensor]:
         """Maps of the unmasked image, for the probe."""
-        with self.autocast():
+        with autocast(self.ranks.device, self.precision):
             return self.network.features(image.to(self.ranks.device), da)
 
 

@@ -20,14 +20,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import InputError, OutputError
+from ..network.vit import PATCH_SIZE
 from ..spacing import MAX_DA, Shape
 from ..training.workers import begin_worker
 from .corpus import Corpus, CorpusImage
 from .crops import change_intensities, draw_intensities, place_crop, read_crop
 from .rounds import ImageTable, degrees_of_anisotropy, draw_round
 
-PATCH_SIZE = 16
-"""Voxels a token, per axis, of images that are not anisotropic."""
 MAX_READ = 1.5
 """Slices that are read for a crop at most, as a share of the rule's base depth."""
 BATCHES_AHEAD = 2

@@ -17,6 +17,7 @@ from torch.nn import functional
 from ..network.build import build_discriminator, build_tokenizer
 from ..network.decay import parameter_groups
 from ..training.optimiser import take_step
+from ..training.options import autocast
 from .corpus import Corpus
 from .losses import GanGate, discriminator_loss, generator_loss, information, token_statistics
 from .perceptual import Lpips, choose_slices, structural_dissimilarity, take_slices
@@ -88,7 +89,7 @@ class TokenizerStage:
         Measures are means over all ranks.
         """
         image = batch.image.to(self.ranks.device).contiguous(memory_format=LAYOUT)
-        with self.autocast():
+        with autocast(self.ranks.device, self.precision):
             reconstruction, logits = self.learning_tokenizer(image, batch.da)
         reconstruction = reconstruction.float()
         tokens = token_statistics(logits, mean_over_ranks)
@@ -113,14 +114,14 @@ class TokenizerStage:
     def adversarial_loss(self, reconstruction: Tensor, da: int) -> Tensor:
         """How unreal the discriminator finds it; none of its own parameters gets a gradient."""
         self.discriminator.requires_grad_(False)
-        with self.autocast():
+        with autocast(self.ranks.device, self.precision):
             verdict = self.discriminator(reconstruction, da)
         self.discriminator.requires_grad_(True)
         return generator_loss(verdict.float())
 
     def learn_to_judge(self, image: Tensor, made: Tensor, da: int) -> dict[str, float]:
         """One step of the discriminator; its gate follows its loss."""
-        with self.autocast():
+        with autocast(self.ranks.device, self.precision):
             verdicts = self.learning_discriminator(torch.cat([image, made]), da)
         of_image, of_made = verdicts.float().chunk(2)
         loss = discriminator_loss(of_image, of_made)
@@ -138,17 +139,13 @@ class TokenizerStage:
         """Keep a gate among the numbers of the checkpoint."""
         self.numbers.update(asdict(gate))
 
-    def autocast(self) -> torch.autocast:
-        """The networks' arithmetic; losses are taken in float32."""
-        return torch.autocast(self.ranks.device.type, dtype=torch.bfloat16, enabled=self.precision == torch.bfloat16)
-
     def perceptual_loss(self, reconstruction: Tensor, image: Tensor, numbers: Sequence[int]) -> Tensor:
         """LPIPS, or what stands in for it, on some slices of each volume."""
         slices = choose_slices(image.shape[2], self.seed, numbers)
         made, real = take_slices(reconstruction, slices), take_slices(image, slices)
         if self.perceptual is None:
             return structural_dissimilarity(made, real)
-        with self.autocast():
+        with autocast(self.ranks.device, self.precision):
             distance = self.perceptual(made, real)
         return LPIPS_WEIGHT * distance.float()
 

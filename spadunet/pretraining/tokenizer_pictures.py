@@ -183,7 +183,7 @@ def draw_codebook(mean: np.ndarray, measures: HeldOutMeasures) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path, *, dpi: int = 110) -> None:
     """Write a PNG, whole or not at all."""
     with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=110, format="png")
+        figure.savefig(partial, dpi=dpi, format="png")
