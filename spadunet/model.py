@@ -154,8 +154,11 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as partial:
+        partial.touch()
+        mode = partial.stat().st_mode  # the user's usual one; save_file would keep others from reading
         try:
             save_file(contiguous, partial, metadata)
+            partial.chmod(mode)
         except SafetensorError as error:
             raise OutputError(
                 f"{path}: cannot be written ({error}); is the disk full or the folder read-only?"

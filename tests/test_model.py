@@ -94,6 +94,12 @@ def test_folder_holds_json_and_safetensors_only_each_with_its_hash(folder: Path)
         assert json.loads(header)
 
 
+def test_weights_may_be_read_by_whom_other_files_may(folder: Path):
+    (folder / "other").touch()
+    modes = {path.stat().st_mode for path in (folder / "other", *folder.rglob("*.safetensors"))}
+    assert len(modes) == 1
+
+
 def test_saving_again_replaces_the_model(folder: Path):
     save_model(folder, make_model())
     assert load_model(folder).preset == "tiny"
