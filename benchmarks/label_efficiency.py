@@ -4,39 +4,45 @@
     python benchmarks/label_efficiency.py -d RAW/Dataset004_Hippocampus --init WEIGHTS --corpus CORPUS -o few
 
 Indexes the training images of the datasets and the unlabelled folders, and pre-trains tokenizer and backbone on them;
-or takes --init, weights that spadunet_pretrain_mim made from --corpus. Either way no test image may be in the corpus:
-contents are compared. Then, for each share of the training patients and each seed, the same run is made twice: from the
+or takes --init, weights that spadunet_pretrain_mim made from --corpus. Either way no test image may be in a corpus:
+voxels are compared. Then, for each share of the training patients and each seed, the same run is made twice: from the
 pre-trained weights, and as its scratch twin (same cases, batches, schedule and fresh weights). Both are scored on the
-test cases, or, to choose settings by, with --score validation on a fifth of the training patients that no run learns
-from. A run leaves one JSON row in rows.jsonl and is not made again; whatever was interrupted goes on.
+test cases. To choose settings, --score validation scores a fifth of the training patients instead, that no run learns
+from; their images without labels are in the corpus, so choose by the arm from scratch.
 
-Prints the paper's Table 5 (Luo et al. 2024) of these rows, draws it, and says whether its three statements hold.
+A run leaves one JSON row in rows.jsonl and is not made again; whatever was interrupted goes on. A folder holds rows of
+one setting (settings.json). Prints the paper's Table 5 (Luo et al. 2024) of these rows, draws it, and says whether its
+three statements hold.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import blosc2
 import numpy as np
 from tqdm import tqdm
 
 from spadunet.dataset import Dataset, RawCase, load_dataset
 from spadunet.files import sha256_of_file, write_text
-from spadunet.formats import files_of
+from spadunet.image import read_image
 from spadunet.model import BACKBONE_FILE, read_model_record
-from spadunet.pretraining.corpus import CORPUS_JSON, CorpusIndex
-from spadunet.record import read_record
+from spadunet.network.device import choose_device
+from spadunet.pretraining.corpus import CORPUS_JSON, image_path, load_corpus
+from spadunet.pretraining.standardise import standardise
 from spadunet.scores import Scores
 from spadunet.training.splits import SPLITS_JSON, make_splits
 
@@ -44,8 +50,11 @@ ARMS = ("scratch", "pretrained")
 RATIOS = (0.05, 0.2, 0.4, 0.6, 0.8, 1.0)
 """The paper's five, and a smaller one."""
 METRICS = {"dice": "Dice", "assd_mm": "ASSD mm", "hd_mm": "HD mm"}
-ROWS = "rows.jsonl"
+ROWS, SETTINGS = "rows.jsonl", "settings.json"
 CORPUS = "unlabelled"
+NOT_SETTINGS = ("output", "ratios", "seeds", "at_once", "num_workers", "keep", "report", "corpus")
+"""Options that do not change what a run gives."""
+WRITING = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,25 +73,12 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What all runs of a table share."""
-
-    weights: str
-    """SHA-256 of the pre-trained backbone."""
-    scored_on: str
-    max_steps: int
-    batch_size: int | None
-    learning_rate: float | None
-    spacing: tuple[str, ...] | None
-    memory_gb: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Row:
-    """A run, its settings and its scores; None where no case had a value."""
+    """A run and its scores; None where no case had a value."""
 
     run: Run
-    settings: Settings
+    settings: dict[str, str]
+    """All that the runs of a folder share, with the SHA-256 of the pre-trained backbone as `weights`."""
     num_cases: int
     seconds: float
     dice: float | None
@@ -90,6 +86,35 @@ class Row:
     hd_mm: float | None
     num_missed: int
     num_false_alarms: int
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, str]:
+    """Options that decide what a run gives, in words."""
+    settings = {name: str(value) for name, value in sorted(vars(options).items()) if name not in NOT_SETTINGS}
+    settings["device"] = str(choose_device(options.device))
+    if options.init is not None:
+        settings["init"] = digest_of_weights(options.init)
+    return settings
+
+
+def keep_settings(options: argparse.Namespace) -> dict[str, str]:
+    """Write settings.json; end if the folder has others.
+
+    Whatever lies in the folder, rows, models and a backbone half pre-trained, was made with what is written there.
+    """
+    path, settings = options.output / SETTINGS, settings_of(options)
+    if path.is_file():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in settings.items():
+            if earlier.get(name) != value:
+                raise SystemExit(f"{path}: has {name} {earlier.get(name)}, not {value}; name another folder with -o")
+    write_text(path, json.dumps(settings, indent=1) + "\n")
+    return settings
+
+
+def digest_of_weights(folder: Path) -> str:
+    """SHA-256 of a pre-trained backbone."""
+    return read_model_record(folder).sha256[BACKBONE_FILE]
 
 
 def split_of(dataset: Dataset, scored_on: str) -> tuple[list[RawCase], list[RawCase]]:
@@ -115,65 +140,86 @@ def add_folds(dataset: Dataset, options: argparse.Namespace) -> dict[tuple[float
     """Write a fold for each share and seed that has none yet; their numbers, which stay the same ever after."""
     path = options.output / "preprocessed" / dataset.name / SPLITS_JSON
     folds = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    there = {(fold["ratio"], fold["seed"]) for fold in folds}
     cases, _ = split_of(dataset, options.score)
+    numbers = {(fold["ratio"], fold["seed"]): number for number, fold in enumerate(folds)}
     for ratio in sorted(options.ratios):
         for seed in options.seeds:
-            if (ratio, seed) not in there:
-                chosen = choose_subset(dataset, cases, ratio, seed)
+            chosen = choose_subset(dataset, cases, ratio, seed)
+            number = numbers.setdefault((ratio, seed), len(folds))
+            if number == len(folds):
                 folds.append({"ratio": ratio, "seed": seed, "train": chosen, "val": []})
+            if folds[number]["train"] != chosen:
+                raise SystemExit(f"{path}: fold {number} has other cases than the dataset; name another folder with -o")
     write_text(path, json.dumps(folds, indent=1) + "\n")
-    return {(fold["ratio"], fold["seed"]): number for number, fold in enumerate(folds)}
+    return numbers
 
 
-def pretrain(options: argparse.Namespace) -> tuple[Path, Path]:
-    """Corpus, tokenizer and backbone, unless they are there; folders of the weights and of the corpus."""
-    corpus, tokenizer, weights = (options.output / name for name in (f"corpora/{CORPUS}", "tokenizer", "weights"))
-    common = ["--data", str(options.output), "--seed", "0"]
-    stage = [*common, "-c", CORPUS, "--preset", options.preset, "-device", options.device]
-    sources = [*options.unlabelled, *options.dataset]
+def make_corpus(options: argparse.Namespace) -> Path:
+    """Index what is to be pre-trained on, unless that is done; the corpus."""
+    corpus = options.output / "corpora" / CORPUS
     if not (corpus / CORPUS_JSON).is_file():
-        command("index", *map(str, sources), "-n", CORPUS, *common, log=options.output / "index.txt")
+        sources = map(str, [*options.unlabelled, *options.dataset])
+        arguments = [*sources, "-n", CORPUS, "--data", str(options.output), "--seed", "0"]
+        command("index", *arguments, log=options.output / "index.txt", may_fail=(corpus / CORPUS_JSON).is_file)
+    skipped = load_corpus(corpus).index.skipped
+    if skipped:
+        print(f"{corpus}: {len(skipped)} images could not be used, as {options.output / 'index.txt'} says")
+    return corpus
+
+
+def pretrain(options: argparse.Namespace) -> Path:
+    """Tokenizer and backbone, unless they are there; the folder of the backbone."""
+    tokenizer, weights = options.output / "tokenizer", options.output / "weights"
+    stage = ["--data", str(options.output), "-c", CORPUS, "--preset", options.preset, "-device", options.device]
     if not (tokenizer / "spadunet_pretrain_tokenizer.json").is_file():
         more = ["--max-minutes", str(options.tokenizer_minutes), "--gan-weight", str(options.gan_weight)]
         command("pretrain_tokenizer", *stage, *more, "-o", str(tokenizer), log=options.output / "tokenizer.txt")
     if not (weights / "spadunet_pretrain_mim.json").is_file():
         more = ["--max-minutes", str(options.mim_minutes), "--backbone", options.backbone]
+        more += ["--batch-size", str(options.mim_batch_size)] if options.mim_batch_size else []
         more += ["--crop-tokens", *map(str, options.crop_tokens)] if options.crop_tokens else []
         more += ["--tokenizer", str(tokenizer), "-o", str(weights)]
         command("pretrain_mim", *stage, *more, log=options.output / "mim.txt")
-    return weights, corpus
+    return weights
 
 
-def require_no_test_images(datasets: Sequence[Dataset], weights: Path, corpus: Path) -> None:
-    """End if the corpus is not that of the weights, or holds a file with the content of a test image."""
-    expected = read_model_record(weights).provenance.get("corpus_digest")
-    if sha256_of_file(corpus / CORPUS_JSON) != expected:
-        raise SystemExit(f"{corpus}: not the corpus that {weights} was made from, or changed since; give that one")
-    index = read_record(corpus / CORPUS_JSON, CorpusIndex, remedy="make it with spadunet_index")
-    sources = {image.source.partition("#")[0] for image in index.images}
-    missing = [source for source in sources if not Path(source).exists()]
-    if missing:
-        raise SystemExit(f"{missing[0]}: not found; without it nobody can tell whether it is a test image")
-    learned = {sha256_of_file(file): source for source in sources for file in files_below(Path(source))}
+def require_corpora(weights: Path, corpora: Sequence[Path]) -> None:
+    """End if the weights, or the tokenizer that taught them, were made from other images than these corpora's."""
+    provenance = read_model_record(weights).provenance
+    if provenance.get("init", "None") != "None":
+        raise SystemExit(f"{weights}: started from {provenance['init']}, whose images nobody knows; give other weights")
+    there = {sha256_of_file(corpus / CORPUS_JSON) for corpus in corpora}
+    for key, what in (("corpus_digest", "the backbone"), ("tokenizer_corpus_digest", "its tokenizer")):
+        if provenance.get(key) not in there:
+            raise SystemExit(f"{weights}: --corpus lacks the one that {what} was made from, or it has changed since")
+
+
+def require_no_test_images(datasets: Sequence[Dataset], corpora: Sequence[Path]) -> None:
+    """End if a corpus holds the voxels of a test image, in whatever file they came."""
+    learned = {}
+    for corpus in map(load_corpus, corpora):
+        for image in corpus.index.images:
+            learned[digest_of_voxels(blosc2.open(str(image_path(corpus.folder, image.key)), mode="r")[:])] = (
+                image.source
+            )
     for dataset in datasets:
-        for file in files_below(dataset.folder / "imagesTs"):
-            if sha256_of_file(file) in learned:
-                raise SystemExit(f"{file}: a test image, and in the corpus as {learned[sha256_of_file(file)]}")
+        for path in sorted((dataset.folder / "imagesTs").iterdir()):
+            digest = digest_of_voxels(standardise(read_image([path])).array)
+            if digest in learned:
+                raise SystemExit(f"{path}: a test image, and in the corpus as {learned[digest]}")
 
 
-def files_below(path: Path) -> list[Path]:
-    """A file and those that belong to it; of a folder, all in it."""
-    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else list(files_of(path))
+def digest_of_voxels(array: np.ndarray) -> str:
+    """Of shape and values of an image as a corpus holds it."""
+    return hashlib.sha256(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def prepare(raw: Path, options: argparse.Namespace) -> Dataset:
+def prepare(dataset: Dataset, options: argparse.Namespace) -> Dataset:
     """Preprocess a dataset; where validation cases are scored, link these to folders of their own."""
-    dataset = load_dataset(raw)
     plan = ["--memory-gb", str(options.memory_gb)]
     plan += ["--spacing", *options.spacing] if options.spacing else []
     log = options.output / f"{dataset.name}.txt"
-    command("plan_and_preprocess", "-d", str(raw), *plan, "--data", str(options.output), log=log)
+    command("plan_and_preprocess", "-d", str(dataset.folder), *plan, "--data", str(options.output), log=log)
     for case in split_of(dataset, options.score)[1]:
         for path in case.paths:
             link = options.output / "validation" / dataset.name / path.parent.name / path.name
@@ -183,8 +229,8 @@ def prepare(raw: Path, options: argparse.Namespace) -> Dataset:
     return dataset
 
 
-def make_run(run: Run, dataset: Dataset, fold: int, settings: Settings, options: argparse.Namespace) -> Row:
-    """Train, predict, score; the model is thrown away unless it is to be kept."""
+def make_run(run: Run, dataset: Dataset, fold: int, settings: dict[str, str], options: argparse.Namespace) -> None:
+    """Train, predict, score, write the row; the model is thrown away unless it is to be kept."""
     start = time.perf_counter()
     folder = options.output / "runs" / run.name
     model, predictions, log = folder / "model", folder / "predictions", folder / "log.txt"
@@ -203,61 +249,76 @@ def make_run(run: Run, dataset: Dataset, fold: int, settings: Settings, options:
     command("predict", "-i", str(images), "-o", str(predictions), "-m", str(model), "-device", options.device, log=log)
     command("evaluate", "-p", str(predictions), "-r", str(references), log=log)
     scores = Scores.from_json((predictions / "scores.json").read_text(encoding="utf-8"))
-    if not options.keep:
-        shutil.rmtree(folder)
-    return Row(
+    folds = json.loads((options.output / "preprocessed" / run.dataset / SPLITS_JSON).read_text(encoding="utf-8"))
+    row = Row(
         run=run,
         settings=settings,
-        num_cases=len(choose_subset(dataset, split_of(dataset, options.score)[0], run.ratio, run.seed)),
+        num_cases=len(folds[fold]["train"]),
         seconds=round(time.perf_counter() - start, 1),
         **{metric: scores.mean(metric) for metric in METRICS},
         num_missed=sum(row.num_missed for row in scores.summary().values()),
         num_false_alarms=sum(row.num_false_alarms for row in scores.summary().values()),
     )
+    add_row(options.output / ROWS, row)
+    if not options.keep:
+        shutil.rmtree(folder)
 
 
-def command(name: str, *arguments: str, log: Path) -> None:
-    """Run one of our commands as a process of its own; what it says goes to a file, shown where it fails."""
+def add_row(path: Path, row: Row) -> None:
+    """Append a line, one thread at a time."""
+    with WRITING, path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(row)) + "\n")
+
+
+def command(name: str, *arguments: str, log: Path, may_fail: Callable[[], bool] = lambda: False) -> None:
+    """Run one of our commands as a process of its own; what it says goes to a file, shown where it fails.
+
+    Args:
+        may_fail: whether what matters was made nevertheless.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     code = f"from spadunet.cli.{name} import main; main()"
     with log.open("a", encoding="utf-8") as file:
         status = subprocess.call([sys.executable, "-c", code, *arguments], stdout=file, stderr=file)
-    if status:
+    if status and not may_fail():
         lines = log.read_text(encoding="utf-8").splitlines()[-10:]
         raise SystemExit("\n".join([*lines, f"spadunet_{name} {' '.join(arguments)}: exit code {status}"]))
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of earlier runs."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        values = json.loads(line)
-        settings = values["settings"]
-        settings["spacing"] = tuple(settings["spacing"]) if settings["spacing"] else None
-        rows.append(Row(**{**values, "run": Run(**values["run"]), "settings": Settings(**settings)}))
-    return rows
+    """Rows of earlier runs; a last line that was cut off is none."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    whole, _, rest = text.rpartition("\n")
+    if rest:
+        write_text(path, whole + "\n" if whole else "")
+    rows = (json.loads(line) for line in whole.splitlines())
+    return [Row(**{**values, "run": Run(**values["run"])}) for values in rows]
 
 
 def table(rows: Sequence[Row], dataset: str) -> str:
-    """Table 5: mean and standard deviation over seeds from scratch and pre-trained, and the mean gain."""
+    """Table 5: from scratch and pre-trained, mean ± standard deviation over the seeds that have both, and of the gain.
+
+    A distance is a mean over the cases and classes where it is defined; where one is missed, it is not.
+    """
     rows = [row for row in rows if row.run.dataset == dataset]
     settings = rows[0].settings
     lines = [
-        f"{dataset}, {settings.scored_on} cases, {settings.max_steps} steps, mean ± standard deviation over "
-        f"{len({row.run.seed for row in rows})} seeds; a gain is positive where pre-training is better"
+        f"{dataset}: Dice, ASSD and HD in mm of {settings['score']} cases after {settings['max_steps']} steps, mean ± "
+        "standard deviation over seeds; a gain is positive where pre-training is better"
     ]
-    header = ["share", "cases"]
+    header = ["share", "cases", "seeds"]
     for title in METRICS.values():
         header += [f"{title} scratch", "pre-trained", "gain"]
-    cells = [[*header, "missed", "false alarms"]]
+    cells = [[*header, "missed scratch", "pre-trained", "false alarms scratch", "pre-trained"]]
     for ratio in ratios_of(rows):
         own = [row for row in rows if row.run.ratio == ratio]
-        line = [f"{ratio:.0%}", f"{statistics.mean(row.num_cases for row in own):g}"]
+        pairs = pairs_of(rows, dataset, ratio)
+        line = [f"{ratio:.0%}", f"{statistics.mean(row.num_cases for row in own):g}", str(len(pairs))]
         for metric in METRICS:
-            scratch, pretrained = (values_of(rows, dataset, ratio, arm, metric) for arm in ARMS)
-            line += [spread(scratch), spread(pretrained), f"{gain(rows, dataset, ratio, metric):+.3f}"]
+            scratch, pretrained = values_of(pairs, metric)
+            line += [spread(scratch), spread(pretrained), spread(gains_of(pairs, metric), sign="+")]
         for count in ("num_missed", "num_false_alarms"):
-            line.append(" / ".join(str(sum(getattr(row, count) for row in own if row.run.arm == arm)) for arm in ARMS))
+            line += [str(sum(getattr(pair[arm], count) for pair in pairs)) for arm in (0, 1)]
         cells.append(line)
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines += ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
@@ -269,40 +330,53 @@ def ratios_of(rows: Sequence[Row]) -> list[float]:
     return sorted({row.run.ratio for row in rows})
 
 
-def values_of(rows: Sequence[Row], dataset: str, ratio: float, arm: str, metric: str) -> list[float]:
-    """A metric by seed."""
-    chosen = [row for row in rows if (row.run.dataset, row.run.ratio, row.run.arm) == (dataset, ratio, arm)]
-    values = [getattr(row, metric) for row in sorted(chosen, key=lambda row: row.run.seed)]
-    return [value for value in values if value is not None]
+def pairs_of(rows: Sequence[Row], dataset: str, ratio: float) -> list[tuple[Row, Row]]:
+    """Scratch and pre-trained run of each seed that has both, by seed."""
+    found = {(row.run.arm, row.run.seed): row for row in rows if (row.run.dataset, row.run.ratio) == (dataset, ratio)}
+    seeds = sorted({seed for _, seed in found})
+    return [(found["scratch", seed], found["pretrained", seed]) for seed in seeds if is_whole(found, seed)]
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation; a dash for none."""
+def is_whole(found: Mapping[tuple[str, int], Row], seed: int) -> bool:
+    """Whether both runs of a seed are there."""
+    return all((arm, seed) in found for arm in ARMS)
+
+
+def values_of(pairs: Sequence[tuple[Row, Row]], metric: str) -> tuple[list[float], list[float]]:
+    """A metric of both arms, by seed, where both have a value."""
+    values = [(getattr(scratch, metric), getattr(pretrained, metric)) for scratch, pretrained in pairs]
+    defined = [pair for pair in values if None not in pair]
+    return [scratch for scratch, _ in defined], [pretrained for _, pretrained in defined]
+
+
+def gains_of(pairs: Sequence[tuple[Row, Row]], metric: str) -> list[float]:
+    """How much better each pre-trained run is than its scratch twin."""
+    sign = 1 if metric == "dice" else -1
+    return [sign * (pretrained - scratch) for scratch, pretrained in zip(*values_of(pairs, metric), strict=True)]
+
+
+def spread(values: Sequence[float], sign: str = "") -> str:
+    """Mean ± standard deviation, which one value has not; a dash for none."""
     if not values:
         return "-"
-    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values) if len(values) > 1 else 0:.3f}"
-
-
-def gain(rows: Sequence[Row], dataset: str, ratio: float, metric: str) -> float:
-    """How much better pre-training is in the mean; NaN where a value is missing."""
-    scratch, pretrained = (values_of(rows, dataset, ratio, arm, metric) for arm in ARMS)
-    if not scratch or not pretrained:
-        return float("nan")
-    difference = statistics.mean(pretrained) - statistics.mean(scratch)
-    return difference if metric == "dice" else -difference
+    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{sign}.3f}{deviation}"
 
 
 def statements(rows: Sequence[Row], dataset: str) -> list[str]:
-    """Whether the paper's three statements hold for the mean Dice."""
+    """Whether the paper's three statements hold for the mean Dice, as far as there are rows to tell."""
     ratios = ratios_of([row for row in rows if row.run.dataset == dataset])
-    gains = [gain(rows, dataset, ratio, "dice") for ratio in ratios]
+    dice = {ratio: values_of(pairs_of(rows, dataset, ratio), "dice") for ratio in ratios}
+    means = {ratio: tuple(map(statistics.mean, arms)) for ratio, arms in dice.items() if arms[0]}
+    if len(means) < 2:
+        return ["too few rows for the paper's statements"]
+    gains = {ratio: pretrained - scratch for ratio, (scratch, pretrained) in means.items()}
     lines = [
-        f"gain at every share: {yes(all(value > 0 for value in gains))}",
-        f"largest at the smallest: {yes(gains[0] == max(gains))}",
+        f"gain at every share: {yes(all(gain > 0 for gain in gains.values()))}",
+        f"largest at the smallest: {yes(gains[min(gains)] == max(gains.values()))}",
     ]
-    if {0.6, 1.0} <= set(ratios):
-        few = statistics.mean(values_of(rows, dataset, 0.6, "pretrained", "dice") or [float("nan")])
-        every = statistics.mean(values_of(rows, dataset, 1.0, "scratch", "dice") or [float("nan")])
+    if {0.6, 1.0} <= means.keys():
+        few, every = means[0.6][1], means[1.0][0]
         lines.append(f"60 % with pre-training at least 100 % without: {yes(few >= every)} ({few:.4f}, {every:.4f})")
     return lines
 
@@ -326,8 +400,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     for line, dataset in zip(axes, datasets, strict=True):
         ratios = ratios_of([row for row in rows if row.run.dataset == dataset])
         for place, (metric, title) in zip(line, METRICS.items(), strict=True):
-            for arm, colour in zip(ARMS, ("tab:gray", "tab:blue"), strict=True):
-                values = [values_of(rows, dataset, ratio, arm, metric) for ratio in ratios]
+            for number, (arm, colour) in enumerate(zip(ARMS, ("tab:gray", "tab:blue"), strict=True)):
+                values = [values_of(pairs_of(rows, dataset, ratio), metric)[number] for ratio in ratios]
                 for ratio, own in zip(ratios, values, strict=True):
                     place.plot([100 * ratio] * len(own), own, "o", color=colour, alpha=0.35, markersize=4)
                 means = [statistics.mean(own) if own else float("nan") for own in values]
@@ -348,13 +422,14 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="rows, table, plot and what the runs need")
     parser.add_argument("--init", type=Path, help="pre-trained backbone (default: one is made here)")
-    parser.add_argument("--corpus", type=Path, help="that --init was made from")
+    parser.add_argument("--corpus", type=Path, nargs="+", help="that --init was made from, and its tokenizer")
     parser.add_argument("--unlabelled", type=Path, nargs="*", default=[], help="more images to pre-train on")
     parser.add_argument("--backbone", default="spad_vit", help="to pre-train (default: spad_vit)")
     parser.add_argument("--preset", default="tiny", help="to pre-train (default: tiny)")
     parser.add_argument("--tokenizer-minutes", type=float, default=30.0)
     parser.add_argument("--gan-weight", type=float, default=0.0, help="of the tokenizer (default: 0, for a processor)")
     parser.add_argument("--mim-minutes", type=float, default=30.0)
+    parser.add_argument("--mim-batch-size", type=int)
     parser.add_argument("--crop-tokens", type=int, nargs=2, help="of masked image modelling")
     parser.add_argument("--ratios", type=float, nargs="+", default=list(RATIOS), help="shares of the patients")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -380,27 +455,14 @@ def parse_arguments() -> argparse.Namespace:
 def make_rows(options: argparse.Namespace) -> None:
     """Pre-train, and make the runs that have no row yet."""
     options.output.mkdir(parents=True, exist_ok=True)
-    if options.init is None:
-        options.init, options.corpus = pretrain(options)
-    options.init = options.init.resolve()
-    datasets = {dataset.name: dataset for dataset in (prepare(raw, options) for raw in options.dataset)}
-    require_no_test_images(list(datasets.values()), options.init, options.corpus)
-    settings = Settings(
-        weights=read_model_record(options.init).sha256[BACKBONE_FILE],
-        scored_on=options.score,
-        max_steps=options.max_steps,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        spacing=tuple(options.spacing) if options.spacing else None,
-        memory_gb=options.memory_gb,
-    )
-    path = options.output / ROWS
-    earlier = read_rows(path)
-    for row in earlier:
-        for field in fields(settings):
-            before, now = getattr(row.settings, field.name), getattr(settings, field.name)
-            if before != now:
-                raise SystemExit(f"{path}: holds runs with {field.name} {before}, not {now}; name another folder")
+    settings = keep_settings(options)
+    loaded = [load_dataset(raw) for raw in options.dataset]
+    corpora = options.corpus or [make_corpus(options)]
+    require_no_test_images(loaded, corpora)
+    options.init = (options.init or pretrain(options)).resolve()
+    require_corpora(options.init, corpora)
+    settings["weights"] = digest_of_weights(options.init)
+    datasets = {dataset.name: prepare(dataset, options) for dataset in loaded}
     folds = {name: add_folds(dataset, options) for name, dataset in datasets.items()}
     runs = [
         Run(dataset=name, ratio=ratio, seed=seed, arm=arm)
@@ -409,19 +471,19 @@ def make_rows(options: argparse.Namespace) -> None:
         for name in datasets
         for arm in ARMS
     ]
-    done = {row.run for row in earlier}
+    done = {row.run for row in read_rows(options.output / ROWS)}
     waiting = [run for run in runs if run not in done]
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // options.at_once))
-    with ThreadPoolExecutor(options.at_once) as pool:
-        futures = [
-            pool.submit(
-                make_run, run, datasets[run.dataset], folds[run.dataset][run.ratio, run.seed], settings, options
-            )
-            for run in waiting
-        ]
+    pool = ThreadPoolExecutor(options.at_once)
+    futures = [
+        pool.submit(make_run, run, datasets[run.dataset], folds[run.dataset][run.ratio, run.seed], settings, options)
+        for run in waiting
+    ]
+    try:
         for future in tqdm(as_completed(futures), total=len(futures), desc="Runs", unit="run"):
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(future.result())) + "\n")
+            future.result()
+    finally:  # of what is stopped, the runs in hand are the last
+        pool.shutdown(cancel_futures=True)
 
 
 def main() -> None:

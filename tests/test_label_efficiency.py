@@ -7,17 +7,20 @@ import hashlib
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import SimpleITK
 import torch
 
 import spadunet
+from spadunet.cli import index
 from spadunet.dataset import load_dataset
 from spadunet.model import Model, save_model
-from spadunet.pretraining.corpus import CorpusImage, CorpusIndex
 from spadunet.record import write_record
+from spadunet.scores import CaseScore, ClassScore, Scores
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks/label_efficiency.py"
 RAW = Path(spadunet.__file__).parent / "demo/data/Dataset004_Hippocampus"
@@ -64,90 +67,158 @@ def test_a_fold_keeps_its_number_when_shares_and_seeds_are_added(script: ModuleT
     assert {key: json.loads(path.read_text())[number]["train"] for key, number in before.items()} == cases
 
 
-@pytest.mark.parametrize(("folder", "is_refused"), [("imagesTr", False), ("imagesTs", True)])
-def test_a_test_image_in_the_corpus_is_found_by_its_content(
-    script: ModuleType, tmp_path: Path, folder: str, is_refused: bool
+def test_a_fold_of_other_cases_is_refused(script: ModuleType, tmp_path: Path):
+    dataset = load_dataset(RAW)
+    script.add_folds(dataset, options_for(tmp_path))
+    with pytest.raises(SystemExit, match=r"fold 0 has other cases"):
+        script.add_folds(dataset, options_for(tmp_path, score="validation"))
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A corpus with a training image, and one with a test image in another format under another name."""
+    made = {}
+    for folder in ("imagesTr", "imagesTs"):
+        image = next(iter(sorted((RAW / folder).iterdir())))
+        data = tmp_path_factory.mktemp(folder)
+        (data / "scans").mkdir()
+        SimpleITK.WriteImage(SimpleITK.ReadImage(str(image)), str(data / "scans/scan.nrrd"))
+        with pytest.raises(SystemExit, match="0"):
+            index.main([str(data / "scans"), "-n", "c", "--data", str(data), "-np", "1"])
+        made[folder] = data / "corpora/c"
+    return made
+
+
+def test_a_test_image_in_the_corpus_is_found_by_its_voxels(script: ModuleType, corpora: dict[str, Path]):
+    datasets = [load_dataset(RAW)]
+    script.require_no_test_images(datasets, [corpora["imagesTr"]])
+    first = sorted((RAW / "imagesTs").iterdir())[0]
+    with pytest.raises(SystemExit, match=rf"{first.name}: a test image, and in the corpus as .*scan.nrrd"):
+        script.require_no_test_images(datasets, list(corpora.values()))
+
+
+@pytest.mark.parametrize(
+    ("provenance", "message"),
+    [
+        ({}, None),
+        ({"corpus_digest": "0"}, "lacks the one that the backbone"),
+        ({"tokenizer_corpus_digest": "0"}, "lacks the one that its tokenizer"),
+        ({"init": "/somewhere"}, "started from /somewhere"),
+    ],
+)
+def test_weights_of_unknown_images_are_refused(
+    script: ModuleType, corpora: dict[str, Path], tmp_path: Path, provenance: dict[str, str], message: str | None
 ):
-    image = next(iter(sorted((RAW / folder).iterdir())))
-    copy = tmp_path / "scan.nii.gz"  # under another name
-    copy.write_bytes(image.read_bytes())
-    entry = CorpusImage(
-        key="scan",
-        source=str(copy),
-        dataset="d",
-        modality="MRI",
-        shape=(1, 1, 1),
-        spacing_mm=(1, 1, 1),
-        num_channels=1,
-        weight=1,
-    )
-    write_record(tmp_path / "corpus.json", CorpusIndex(name="c", images=(entry,)))
-    digest = hashlib.sha256((tmp_path / "corpus.json").read_bytes()).hexdigest()
-    for name, stated in (("weights", digest), ("others", "0")):
-        state = {"weight": torch.zeros(1)}
-        model = Model(backbone="b", preset="p", backbone_state=state, tasks={}, provenance={"corpus_digest": stated})
-        save_model(tmp_path / name, model)
-    arguments = [load_dataset(RAW)], tmp_path / "weights", tmp_path
-    if is_refused:
-        with pytest.raises(SystemExit, match=rf"{image.name}: a test image, and in the corpus as .*scan"):
-            script.require_no_test_images(*arguments)
+    digest = hashlib.sha256((corpora["imagesTr"] / "corpus.json").read_bytes()).hexdigest()
+    stated = {"corpus_digest": digest, "tokenizer_corpus_digest": digest, "init": "None"} | provenance
+    state = {"weight": torch.zeros(1)}
+    save_model(tmp_path, Model(backbone="b", preset="p", backbone_state=state, tasks={}, provenance=stated))
+    if message is None:
+        script.require_corpora(tmp_path, [corpora["imagesTr"]])
     else:
-        script.require_no_test_images(*arguments)
-    with pytest.raises(SystemExit, match="not the corpus"):
-        script.require_no_test_images(arguments[0], tmp_path / "others", tmp_path)
+        with pytest.raises(SystemExit, match=message):
+            script.require_corpora(tmp_path, [corpora["imagesTr"]])
 
 
-def test_the_table_and_the_statements_follow_from_the_rows(script: ModuleType, tmp_path: Path):
-    settings = script.Settings(
-        weights="w",
-        scored_on="test",
-        max_steps=300,
-        batch_size=None,
-        learning_rate=0.003,
-        spacing=("8", "2.5", "2.5"),
-        memory_gb=0.8,
+def test_a_folder_holds_runs_of_one_setting(script: ModuleType, tmp_path: Path):
+    options = options_for(tmp_path, device="cpu", init=None, max_steps=3)
+    assert script.keep_settings(options) == {"device": "cpu", "init": "None", "max_steps": "3", "score": "test"}
+    script.keep_settings(options_for(tmp_path, device="cpu", init=None, max_steps=3, seeds=[5]))
+    with pytest.raises(SystemExit, match="has max_steps 3, not 4"):
+        script.keep_settings(options_for(tmp_path, device="cpu", init=None, max_steps=4))
+
+
+def row_of(script: ModuleType, ratio: float, seed: int, arm: str, dice: float, assd: float | None = 1.0):
+    return script.Row(
+        run=script.Run(dataset="D", ratio=ratio, seed=seed, arm=arm),
+        settings={"score": "test", "max_steps": "300"},
+        num_cases=3,
+        seconds=1,
+        dice=dice,
+        assd_mm=assd,
+        hd_mm=1.0,
+        num_missed=seed,
+        num_false_alarms=0,
     )
+
+
+@pytest.fixture
+def rows(script: ModuleType) -> list:
+    """Three shares, three seeds, both arms; ASSD is defined for the first seed alone."""
     dice = {(0.05, "scratch"): 0.70, (0.05, "pretrained"): 0.76, (0.6, "scratch"): 0.80, (0.6, "pretrained"): 0.82}
     dice |= {(1.0, "scratch"): 0.81, (1.0, "pretrained"): 0.83}
-    rows = [
-        script.Row(
-            run=script.Run(dataset="D", ratio=ratio, seed=seed, arm=arm),
-            settings=settings,
-            num_cases=3,
-            seconds=1,
-            dice=value + 0.01 * seed,
-            assd_mm=None if seed else 2.0 if arm == "scratch" else 1.5,
-            hd_mm=1.0,
-            num_missed=seed,
-            num_false_alarms=0,
-        )
+    return [
+        row_of(script, ratio, seed, arm, value + 0.01 * seed, None if seed else 2.0 if arm == "scratch" else 1.5)
         for (ratio, arm), value in dice.items()
         for seed in (0, 1, 2)
     ]
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(script.asdict(row)) + "\n" for row in rows))
-    assert script.read_rows(path) == rows
-    first = next(line for line in script.table(rows, "D").splitlines() if "5%" in line)
-    assert "0.710 ± 0.010" in first and "0.770 ± 0.010" in first and "+0.060" in first
-    assert "+0.500" in first  # a distance that falls is a gain; undefined values are left out
-    assert "3 / 3" in first and "0 / 0" in first
+
+
+def test_the_table_follows_from_the_rows_and_so_do_the_statements(script: ModuleType, rows: list):
+    first = next(line for line in script.table(rows, "D").splitlines() if "5%" in line).split("  ")
+    cells = [cell.strip() for cell in first if cell.strip()]
+    assert cells[:3] == ["5%", "3", "3"]
+    assert cells[3:6] == ["0.710 ± 0.010", "0.770 ± 0.010", "+0.060 ± 0.000"]
+    assert cells[6:9] == ["2.000", "1.500", "+0.500"]  # a distance that falls is a gain; one value has no deviation
+    assert cells[-4:] == ["3", "3", "0", "0"]
     assert script.statements(rows, "D") == [
         "gain at every share: yes",
         "largest at the smallest: yes",
         "60 % with pre-training at least 100 % without: yes (0.8300, 0.8200)",
     ]
-    swapped = [
-        script.Row(
-            **{
-                **{field.name: getattr(row, field.name) for field in script.fields(row)},
-                "run": script.Run(
-                    dataset="D",
-                    ratio=row.run.ratio,
-                    seed=row.run.seed,
-                    arm="scratch" if row.run.arm == "pretrained" else "pretrained",
-                ),
-            }
-        )
-        for row in rows
-    ]
+    arms = {"scratch": "pretrained", "pretrained": "scratch"}
+    swapped = [replace(row, run=replace(row.run, arm=arms[row.run.arm])) for row in rows]
     assert [line.split(": ")[1].split()[0] for line in script.statements(swapped, "D")] == ["no", "no", "no"]
+
+
+def test_a_seed_that_has_one_arm_only_counts_in_neither(script: ModuleType, rows: list):
+    assert script.table([*rows, row_of(script, 0.05, 7, "scratch", 0.99)], "D") == script.table(rows, "D")
+    assert script.statements(rows[:3], "D") == ["too few rows for the paper's statements"]
+
+
+def test_rows_come_back_and_a_line_that_was_cut_off_is_dropped(script: ModuleType, rows: list, tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    for row in rows:
+        script.add_row(path, row)
+    assert script.read_rows(path) == rows
+    path.write_text(path.read_text()[:-5])
+    assert script.read_rows(path) == rows[:-1]
+    script.add_row(path, rows[-1])
+    assert script.read_rows(path) == rows
+
+
+def test_runs_that_are_done_are_not_made_again_and_one_that_fails_leaves_the_rows_of_the_others(
+    script: ModuleType, corpora: dict[str, Path], tmp_path: Path, monkeypatch
+):
+    made = []
+
+    def command(name: str, *arguments: str, **_) -> None:
+        words = dict(zip(arguments, arguments[1:], strict=False))
+        if name == "train":
+            made.append(("--scratch-twin" in arguments, words["--seed"]))
+            if made[-1] == (False, "1") and fails:
+                raise SystemExit("no memory left")
+        if name == "evaluate":
+            score = ClassScore(dice=0.5, assd_mm=1, hd_mm=1, num_prediction_voxels=1, num_reference_voxels=1)
+            scores = Scores(cases=(CaseScore(case="a", classes={"organ": score}),))
+            write_record(Path(words["-p"]) / "scores.json", scores)
+
+    monkeypatch.setattr(script, "command", command)
+    digest = hashlib.sha256((corpora["imagesTr"] / "corpus.json").read_bytes()).hexdigest()
+    provenance = {"corpus_digest": digest, "tokenizer_corpus_digest": digest}
+    state = {"weight": torch.zeros(1)}
+    save_model(tmp_path / "w", Model(backbone="b", preset="p", backbone_state=state, tasks={}, provenance=provenance))
+    words = ["-d", RAW, "-o", tmp_path / "out", "--init", tmp_path / "w", "--corpus", corpora["imagesTr"]]
+    words += ["--ratios", 0.05, "--seeds", 0, 1, "--at-once", 1]
+    monkeypatch.setattr(sys, "argv", ["label_efficiency.py", *map(str, words)])
+    fails = True
+    with pytest.raises(SystemExit, match="no memory left"):
+        script.main()
+    assert made == [(True, "0"), (False, "0"), (True, "1"), (False, "1")]
+    assert len(script.read_rows(tmp_path / "out/rows.jsonl")) == 3
+    fails = False
+    made.clear()
+    script.main()
+    assert made == [(False, "1")]
+    assert "+0.000 ± 0.000" in (tmp_path / "out/table.txt").read_text()
+    assert (tmp_path / "out/label_efficiency.png").is_file()

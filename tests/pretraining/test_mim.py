@@ -121,8 +121,12 @@ def test_the_target_is_made_of_the_whole_image_and_the_guess_of_the_masked_one(c
     seen = {}
     real = stage.tokenizer.encode
     monkeypatch.setattr(stage.tokenizer, "encode", lambda x, da: seen.setdefault("image", x) is None or real(x, da))
+    stage.network.register_forward_pre_hook(lambda _, inputs: seen.update(masked=inputs[2]))
     stage.learn(batch)
     assert torch.equal(seen["image"], batch.image)
+    num_patches = seen["masked"].shape[1]
+    assert torch.equal(seen["masked"], draw_masks(batch.numbers, num_patches, stage.seed))
+    assert seen["masked"].sum() == len(batch.image) * round(0.55 * num_patches)
 
 
 def test_weights_decay_but_for_biases_norms_positions_and_tokens():
