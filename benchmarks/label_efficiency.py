@@ -18,7 +18,6 @@ three statements hold.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -41,7 +40,7 @@ from spadunet.files import sha256_of_file, write_text
 from spadunet.image import read_image
 from spadunet.model import BACKBONE_FILE, read_model_record
 from spadunet.network.device import choose_device
-from spadunet.pretraining.corpus import CORPUS_JSON, image_path, load_corpus
+from spadunet.pretraining.corpus import CORPUS_JSON, digest_of_voxels, image_path, load_corpus
 from spadunet.pretraining.standardise import standardise
 from spadunet.scores import Scores
 from spadunet.training.splits import SPLITS_JSON, make_splits
@@ -207,11 +206,6 @@ def require_no_test_images(datasets: Sequence[Dataset], corpora: Sequence[Path])
             digest = digest_of_voxels(standardise(read_image([path])).array)
             if digest in learned:
                 raise SystemExit(f"{path}: a test image, and in the corpus as {learned[digest]}")
-
-
-def digest_of_voxels(array: np.ndarray) -> str:
-    """Of shape and values of an image as a corpus holds it."""
-    return hashlib.sha256(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def prepare(dataset: Dataset, options: argparse.Namespace) -> Dataset:

@@ -6,17 +6,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import blosc2
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, computed_field, model_validator
 
 from ..errors import InputError
 from ..preprocessing.store import IMAGE_DTYPE, place_box, write_array
@@ -40,6 +41,8 @@ class CorpusImage(Record):
     """Unique; the name of its array's file."""
     source: str
     """Path that it was read from, with `#` and a number where that holds several."""
+    channel: int | None = Field(default=None, exclude_if=is_unused)
+    """Its number, of several channels or frames in one file."""
     dataset: str
     modality: str
     shape: PositiveShape
@@ -50,7 +53,16 @@ class CorpusImage(Record):
     weight: Annotated[float, Field(gt=0)]
     """How often it is drawn, relative to others: its own weight times its dataset's."""
     is_held_out: bool = False
+    sha256: str | None = Field(default=None, exclude_if=is_unused)
+    """Of its voxels, see `digest_of_voxels`; corpora made before it was kept have none."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def drop_da(cls, values: Any) -> Any:
+        """It stands in corpus.json for readers, and follows from spacing and shape."""
+        return {name: value for name, value in values.items() if name != "da"} if isinstance(values, dict) else values
+
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def da(self) -> int:
         """Degree of anisotropy; the largest for a single slice."""
@@ -64,11 +76,23 @@ class SkippedImage(Record):
     reason: str
 
 
+class CorpusFilters(Record):
+    """By what images were left out."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    """Patterns of paths within a dataset's folder."""
+    min_side: int
+    """Pixels in plane."""
+    max_da: int | None = None
+
+
 class CorpusIndex(Record):
     """What lies in a corpus, sorted by key."""
 
     format_version: FormatVersion = 1
     name: str
+    filters: CorpusFilters | None = Field(default=None, exclude_if=is_unused)
     images: Annotated[tuple[CorpusImage, ...], Field(min_length=1)]
     skipped: tuple[SkippedImage, ...] = Field(default=(), exclude_if=is_unused)
 
@@ -140,6 +164,14 @@ def store_image(folder: Path, key: str, array: np.ndarray) -> None:
         OutputError: if the disk is full or the folder cannot be written.
     """
     write_array(image_path(folder, key), array.astype(IMAGE_DTYPE, copy=False))
+
+
+def digest_of_voxels(array: np.ndarray) -> str:
+    """SHA-256 of shape and values of an image (C, D, H, W) as it is stored: the same, whatever file it came in."""
+    stored = np.ascontiguousarray(array, dtype=IMAGE_DTYPE)
+    digest = hashlib.sha256(str(stored.shape).encode())
+    digest.update(stored.data)
+    return digest.hexdigest()
 
 
 def still_readable(images: Iterable[CorpusImage], read: Callable[[CorpusImage], T]) -> list[T]:

@@ -17,7 +17,7 @@ from ..parallel import map_cases
 from ..record import write_record
 from ..sizes import most_values
 from ..workers import THIS_PROCESS, Workers
-from .corpus import CORPUS_JSON, CorpusImage, CorpusIndex, SkippedImage
+from .corpus import CORPUS_JSON, CorpusFilters, CorpusImage, CorpusIndex, SkippedImage
 from .make import JOURNAL, Made, StoredImage, is_kept, make_images, memory_to_make, read_journal, write_journal
 from .manifest import ManifestDataset
 from .modality import COLOURLESS, UNKNOWN, modality_in, more_telling, of_colour
@@ -131,7 +131,13 @@ def index_images(
         for problem in problems:
             log.error(problem.reason)
         return None
-    index = CorpusIndex(name=name, images=tuple(entries), skipped=tuple(problems))
+    filters = CorpusFilters(
+        include=choices.filters.include,
+        exclude=choices.filters.exclude,
+        min_side=choices.min_side,
+        max_da=choices.max_da,
+    )
+    index = CorpusIndex(name=name, filters=filters, images=tuple(entries), skipped=tuple(problems))
     write_record(folder / CORPUS_JSON, index)
     return Indexed(index=index, num_made=len(done), num_kept=len(sources) - len(todo), left_out=left_out)
 
@@ -162,12 +168,14 @@ def entries_of(
             entry = CorpusImage(
                 key=image.key,
                 source=image.source,
+                channel=image.channel,
                 dataset=source.dataset,
                 modality=modality_of_image(source, image, choices, dataset),
                 shape=image.shape,
                 spacing_mm=image.spacing_mm,
                 num_channels=3 if image.num_channels == 3 else 1,
                 weight=image.weight * weight,
+                sha256=image.sha256,
             )
             if min(entry.shape[1:]) < choices.min_side:
                 left_out[f"smaller than {choices.min_side} pixels in plane (--min-side)"] += 1

@@ -19,7 +19,7 @@ from ..image import MAX_VOXEL_BYTES, Image, read_image
 from ..memory import available_bytes
 from ..record import PositiveShape, PositiveSpacing, Record, digest_of
 from ..sizes import BYTES_PER_DICOM_VALUE, count_values
-from .corpus import SkippedImage, image_path, store_image
+from .corpus import SkippedImage, digest_of_voxels, image_path, store_image
 from .sources import Source
 from .standardise import bytes_to_standardise, frame_weight, standardise
 
@@ -44,6 +44,8 @@ class StoredImage(Record):
     """1, or that of a frame of a series."""
     num_bytes: int
     """Of its file."""
+    sha256: str
+    """Of its voxels."""
 
 
 class Made(Record):
@@ -85,6 +87,7 @@ def make_images(source: Source, *, folder: Path) -> Made:
                     num_channels=num_channels,
                     weight=part.weight,
                     num_bytes=image_path(folder, part.key).stat().st_size,
+                    sha256=digest_of_voxels(standard.array),
                 )
             )
     except InputError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -276,6 +277,33 @@ def test_filters_leave_images_out_and_say_how_many(images: Path, tmp_path: Path)
     assert index(tmp_path / "corpus", images, choices=Choices(min_side=8)).num_made == 0  # it was stored
     for filters, number in ((Filters(include=("*.nii.gz",)), 4), (Filters(exclude=("hippo*", "small*")), 1)):
         assert len(find_sources([("images", images)], Choices(filters=filters))[0]) == number
+
+
+def test_the_index_says_by_what_it_was_filtered_and_of_each_image_its_anisotropy_and_channel(tmp_path: Path):
+    write(tmp_path / "images/thick_a.nii.gz", noise(3, 4, 20, 20))  # a 4D series
+    choices = Choices(filters=Filters(exclude=("*.png",)), min_side=10)
+    done = index(tmp_path / "corpus", tmp_path / "images", choices=choices)
+    text = json.loads((tmp_path / "corpus/corpus.json").read_text())
+    assert text["filters"] == {"include": [], "exclude": ["*.png"], "min_side": 10, "max_da": None}
+    assert [image["channel"] for image in text["images"]] == [0, 1, 2]
+    assert {image["da"] for image in text["images"]} == {0}
+    assert load_corpus(tmp_path / "corpus").index == done.index
+
+
+def test_the_same_image_in_another_format_has_the_same_digest_and_changed_voxels_another(images: Path, tmp_path: Path):
+    first = sorted(images.iterdir())[0]
+    volume = sitk.ReadImage(str(first))
+    sitk.WriteImage(volume, str(images / "other.nrrd"))
+    before = index(tmp_path / "corpus", images).index
+    digests = {image.key: image.sha256 for image in before.images}
+    assert len(digests) == 4 and len(set(digests.values())) == 3
+    turned = sitk.GetImageFromArray(sitk.GetArrayFromImage(volume)[::-1])
+    turned.CopyInformation(volume)
+    sitk.WriteImage(turned, str(first))  # as large, in the same place
+    changed = index(tmp_path / "corpus", images).index
+    assert [image.key for image in changed.images if image.sha256 != digests[image.key]] == [
+        f"images-{first.name.removesuffix('.nii.gz')}"
+    ]
 
 
 def test_what_the_user_says_of_modality_and_weight_goes_first(images: Path, tmp_path: Path):
