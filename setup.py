@@ -44,6 +44,7 @@ setup(
         "spadunet.cli",
         "spadunet.demo",
         "spadunet.network",
+        "spadunet.pretrained",
         "spadunet.pretraining",
         "spadunet.training",
         "spadunet.plans",
@@ -61,6 +62,7 @@ setup(
     },
     package_data={
         "spadunet": ["py.typed"],
+        "spadunet.pretrained": ["*.md", "*.csv", "*/*.json", "*/*.safetensors"],
         "spadunet.pretraining": ["paper_datasets.json"],
         "spadunet.demo": [
             "data/**/*.nii.gz",

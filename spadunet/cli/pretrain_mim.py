@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..pretrained import TOKENIZER, find_weights
 from .options import positive_int
 from .pretraining import PretrainingRun, add_pretraining_options, open_run, stop_advice
 from .recipes import Recipe
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   spadunet_pretrain_mim -c mine --max-minutes 60
   spadunet_pretrain_mim -c mine --backbone spad_unet --probe Hippocampus
+  spadunet_pretrain_mim -c mine --tokenizer tokenizer_tiny --backbone spad_unet --preset tiny --init spad_unet_tiny
   spadunet_pretrain_mim --recipe paper --init eva02_B_pt_in21k_p14.pt
   torchrun --nproc-per-node 6 $(which spadunet_pretrain_mim) --recipe paper
 """
@@ -54,10 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--backbone", choices=BACKBONES, default="spad_vit", help="(default: spad_vit)")
     parser.add_argument(
-        "--tokenizer", type=Path, metavar="FOLDER", help="as spadunet_pretrain_tokenizer writes it (default: the last)"
+        "--tokenizer",
+        type=find_weights,
+        metavar="FOLDER",
+        help=f"as spadunet_pretrain_tokenizer writes it, or {TOKENIZER}, which comes with spadunet (default: the one "
+        "made last)",
     )
     parser.add_argument(
-        "--init", type=Path, metavar="WEIGHTS", help="an EVA-02 file or a model folder that the backbone starts from"
+        "--init",
+        type=find_weights,
+        metavar="WEIGHTS",
+        help="an EVA-02 file or a model folder that the backbone starts from",
     )
     parser.add_argument(
         "--probe",
@@ -88,16 +97,21 @@ def execute(options: argparse.Namespace) -> int:
         usual=USUAL,
         paper=PAPER,
         request={
-            "tokenizer": str(folder.resolve()),
             "tokenizer_digest": sha256_of_file(folder / TOKENIZER_FILE),
             "init": str(options.init and options.init.resolve()),
         },
     ) as run:
-        return pretrain_backbone(run, tokenizer, options)
+        return pretrain_backbone(run, tokenizer, folder, options)
 
 
-def pretrain_backbone(run: PretrainingRun, tokenizer: LoadedTokenizer, options: argparse.Namespace) -> int:
-    """The run, when everything but the probe's dataset and the first weights was found sound."""
+def pretrain_backbone(
+    run: PretrainingRun, tokenizer: LoadedTokenizer, folder: Path, options: argparse.Namespace
+) -> int:
+    """The run, when everything but the probe's dataset and the first weights was found sound.
+
+    Args:
+        folder: of the tokenizer, for messages.
+    """
     import torch
 
     from .. import __version__
@@ -128,11 +142,16 @@ def pretrain_backbone(run: PretrainingRun, tokenizer: LoadedTokenizer, options: 
         )
 
     if options.dry_run:
-        return show_pretraining(run, lambda: make_stage(None), reads=[f"tokenizer {run.request['tokenizer']}"])
+        return show_pretraining(run, lambda: make_stage(None), reads=[f"tokenizer {folder}"])
     stage = make_stage(probe)
 
+    made_with = {
+        "tokenizer": folder.resolve().name,
+        "tokenizer_corpus_digest": tokenizer.provenance.get("corpus_digest", "unknown"),
+    }
+
     def keep(step: int) -> None:
-        provenance = run.request | {"steps": str(step), "spadunet": __version__}
+        provenance = run.request | made_with | {"steps": str(step), "spadunet": __version__}
         save_backbone(run.folder, network, options.backbone, run.preset, provenance)
 
     run.begin()
@@ -155,7 +174,8 @@ def tokenizer_made_last(results: Path) -> Path:
     found = sorted(results.rglob(TOKENIZER_JSON), key=lambda path: path.stat().st_mtime) if results.is_dir() else []
     if not found:
         raise InputError(
-            f"{results}: no tokenizer; make one with spadunet_pretrain_tokenizer, or give its folder with --tokenizer"
+            f"{results}: no tokenizer; make one with spadunet_pretrain_tokenizer, or give its folder with --tokenizer; "
+            f"{TOKENIZER} comes with spadunet"
         )
     log.info("tokenizer: %s, %s", found[-1].parent, "the only one" if len(found) == 1 else "made last")
     return found[-1].parent
