@@ -10,12 +10,13 @@ from torch import nn
 from toy_stage import adamw
 
 from spadunet.cli.dry_pretrain import show_pretraining
+from spadunet.cli.options import find_device
 from spadunet.cli.pretraining import add_pretraining_options, open_run, stop_advice
 from spadunet.cli.recipes import Recipe
 from spadunet.cli.run import make_parser, run_command
 from spadunet.files import write_text
 from spadunet.pretraining.loop import pretrain
-from spadunet.pretraining.ranks import Ranks, distribute, mean_over_ranks
+from spadunet.pretraining.ranks import Ranks, distribute, mean_over_ranks, open_ranks
 from spadunet.pretraining.sampling import ImageBatch
 
 USUAL = Recipe(
@@ -60,9 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     def execute() -> int:
-        with open_run(
-            options, command="toy_pretrain", kind="toy", result=RESULT, usual=USUAL, paper=PAPER, request={"extra": "1"}
-        ) as run:
+        with open_ranks(find_device(options.device)) as ranks:
+            run = open_run(
+                options,
+                ranks,
+                command="toy_pretrain",
+                kind="toy",
+                result=RESULT,
+                usual=USUAL,
+                paper=PAPER,
+                request={"extra": "1"},
+            )
             if options.dry_run:
                 return show_pretraining(run, lambda: ImageStage(run.ranks), reads=["a toy"])
             stage = ImageStage(run.ranks)

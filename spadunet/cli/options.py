@@ -170,8 +170,12 @@ def find_device(name: str) -> torch.device:
 
 
 def default_workers() -> int:
-    """Processes that make batches: one on a laptop, more where there are cores to spare."""
-    return max(1, min((os.cpu_count() or 1) - 1, MAX_PROCESSES))
+    """Processes that make batches: one on a laptop, more where there are cores to spare.
+
+    Under torchrun each process has its share of the machine's cores.
+    """
+    num_cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(num_cores - 1, MAX_PROCESSES))
 
 
 def positive_int(text: str) -> int:

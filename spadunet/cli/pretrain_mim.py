@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..pretrained import TOKENIZER, find_weights
-from .options import positive_int
+from .options import find_device, positive_int
 from .pretraining import PretrainingRun, add_pretraining_options, open_run, stop_advice
 from .recipes import Recipe
 from .run import make_parser, run_command
@@ -34,15 +35,18 @@ PRESETS = ("tiny", "small", "base", "large")
 USUAL = Recipe(
     warm_up_share=0.03,
     lowest_rate=1e-6,
-    options={"max_steps": 20_000, "batch_size": 8, "crop_tokens": [6, 3], "learning_rate": 1e-3},
+    options={"max_steps": 20_000, "batch_size": 16, "crop_tokens": [4, 2], "learning_rate": 1e-3},
 )
-"""For `tiny` and minutes on a processor; docs/pretraining.md has what was measured."""
+"""For `tiny` and minutes on a processor, crops as the tokenizer's; docs/pretraining.md has what was measured."""
 PAPER = Recipe(
     warm_up_share=10_000 / 300_000,
     lowest_rate=1e-6,
     options={"max_steps": 300_000, "batch_size": 84, "crop_tokens": [10, 5], "learning_rate": 2e-5, "preset": "base"},
 )
-"""Luo et al. 2024, appendix D."""
+"""Luo et al. 2024, section 5.1; what it leaves out as SPAD-Nets' released settings have it."""
+
+MAX_GROWTH = 1.3
+"""Of crops in plane over those that the tokenizer learned from; the paper's grow from 8 tokens to 10."""
 
 log = logging.getLogger("spadunet")
 
@@ -81,27 +85,54 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Find tokenizer, weights and probe, train, write the backbone."""
+    """Join the other processes, find tokenizer, weights and probe, train, write the backbone."""
     from ..files import sha256_of_file
     from ..model import MODEL_JSON
+    from ..pretraining.ranks import open_ranks
     from ..pretraining.tokenizer_file import TOKENIZER_FILE, load_tokenizer
     from ..workspace import find_workspace
 
-    folder = options.tokenizer or tokenizer_made_last(find_workspace(options.data).results)
-    tokenizer = load_tokenizer(folder)
-    with open_run(
-        options,
-        command=COMMAND,
-        kind=options.backbone,
-        result=MODEL_JSON,
-        usual=USUAL,
-        paper=PAPER,
-        request={
-            "tokenizer_digest": sha256_of_file(folder / TOKENIZER_FILE),
-            "init": str(options.init and options.init.resolve()),
-        },
-    ) as run:
+    with open_ranks(find_device(options.device)) as ranks:
+        folder = options.tokenizer or tokenizer_made_last(find_workspace(options.data).results)
+        tokenizer = load_tokenizer(folder)
+        run = open_run(
+            options,
+            ranks,
+            command=COMMAND,
+            kind=options.backbone,
+            result=MODEL_JSON,
+            usual=USUAL,
+            paper=PAPER,
+            request={
+                "tokenizer_digest": sha256_of_file(folder / TOKENIZER_FILE),
+                "init": str(options.init and options.init.resolve()),
+            },
+            differs=differences(options),
+        )
+        if (said := crops_beyond(tokenizer.provenance, options.crop_tokens)) is not None:
+            log.warning(said)
         return pretrain_backbone(run, tokenizer, folder, options)
+
+
+def differences(options: argparse.Namespace) -> list[str]:
+    """What of a run is not as in the paper, beside numbers: it pre-trains SPAD-ViT from EVA-02-B."""
+    is_eva02 = options.init is not None and options.init.is_file()
+    return [
+        *([] if options.backbone == "spad_vit" else [f"--backbone {options.backbone}, not spad_vit"]),
+        *([] if is_eva02 else [f"--init {options.init}, not an EVA-02 file"]),
+    ]
+
+
+def crops_beyond(provenance: Mapping[str, str], crop_tokens: Sequence[int]) -> str | None:
+    """A line where crops are much larger than those that the tokenizer learned from, since it then tells less."""
+    learned = [int(number) for number in re.findall(r"\d+", provenance.get("crop_tokens", ""))]
+    if len(learned) != len(crop_tokens) or crop_tokens[0] <= MAX_GROWTH * learned[0]:
+        return None
+    crop, known = (" ".join(map(str, tokens)) for tokens in (crop_tokens, learned))
+    return (
+        f"--crop-tokens {crop}: the tokenizer learned from crops of {known}, and tells less of larger ones; "
+        f"give --crop-tokens {known}, or a tokenizer of larger crops"
+    )
 
 
 def pretrain_backbone(
@@ -189,7 +220,7 @@ def start_from(network: MaskedViT | MaskedUNet, source: Path, backbone: str, pre
     """
     from ..model import load_model
     from ..network.masked import MaskedViT
-    from ..training.eva02 import read_eva02
+    from ..training.eva02 import read_eva02, read_mask_token
     from ..training.init import kind_of, load_tensors
 
     given = kind_of(source)
@@ -201,6 +232,7 @@ def start_from(network: MaskedViT | MaskedUNet, source: Path, backbone: str, pre
     if source.is_file():
         assert isinstance(network, MaskedViT)
         state = {f"vit.{name}": value for name, value in read_eva02(source, network.vit).items()}
+        state |= read_mask_token(source)
     else:
         state = load_model(source).backbone_state
     own = network.state_dict()

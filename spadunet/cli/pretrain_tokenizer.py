@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .options import non_negative_float, positive_float
+from .options import find_device, non_negative_float, positive_float
 from .pretraining import add_pretraining_options, open_run, stop_advice
 from .recipes import Recipe, default_text
 from .run import make_parser, run_command
 
 if TYPE_CHECKING:
+    from ..pretraining.ranks import Ranks
     from ..pretraining.tokenizer import TokenizerStage
     from .pretraining import PretrainingRun
 
@@ -108,65 +109,74 @@ def add_stage_options(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
+    """Join the other processes, and train."""
+    from ..pretraining.ranks import open_ranks
+
+    with open_ranks(find_device(options.device)) as ranks:
+        return pretrain_tokenizer(ranks, options)
+
+
+def pretrain_tokenizer(ranks: Ranks, options: argparse.Namespace) -> int:
     """Check everything, train, write the tokenizer."""
     from ..files import sha256_of_file
     from ..pretraining.loop import pretrain
     from ..pretraining.perceptual import load_lpips
+    from ..pretraining.tokenizer import TokenizerRecipe, TokenizerStage
     from ..pretraining.tokenizer_file import TOKENIZER_JSON
 
     paths = options.perceptual_weights or []
     perceptual = load_lpips(paths) if paths else None
     kind = "structural similarity" if perceptual is None else "LPIPS " + " ".join(map(sha256_of_file, paths))
-    with open_run(
+    run = open_run(
         options,
+        ranks,
         command=COMMAND,
         kind="tokenizer",
         result=TOKENIZER_JSON,
         usual=USUAL,
         paper=PAPER,
         request={"perceptual": kind},
-    ) as run:
+        differs=[] if paths else ["no --perceptual-weights, not LPIPS"],
+    )
 
-        def make_stage() -> TokenizerStage:
-            from ..pretraining.tokenizer import TokenizerRecipe, TokenizerStage
-
-            evenness, certainty = options.prior_weights
-            return TokenizerStage(
-                run.corpus,
-                run.preset,
-                rule=run.rule,
-                recipe=TokenizerRecipe(
-                    learning_rate=options.learning_rate,
-                    discriminator_learning_rate=options.discriminator_learning_rate,
-                    gan=options.gan_weight,
-                    evenness=evenness,
-                    certainty=certainty,
-                ),
-                seed=options.seed,
-                ranks=run.ranks,
-                precision=run.options.precision,
-                perceptual=perceptual,
-                provenance=provenance_of(run),
-            )
-
-        if options.dry_run:
-            from .dry_pretrain import show_pretraining
-
-            return show_pretraining(run, make_stage, reads=[str(path) for path in paths])
-        stage = make_stage()
-        run.begin()
-        if perceptual is None:
-            log.info("perceptual term: structural similarity, since no --perceptual-weights are given")
-        pretrain(
-            stage,
-            run.batches,
-            run.folder,
-            run.options,
-            run.ranks,
-            run=run.request,
-            keep=lambda step: stage.save(run.folder, step),
+    def make_stage() -> TokenizerStage:
+        evenness, certainty = options.prior_weights
+        return TokenizerStage(
+            run.corpus,
+            run.preset,
+            rule=run.rule,
+            recipe=TokenizerRecipe(
+                learning_rate=options.learning_rate,
+                discriminator_learning_rate=options.discriminator_learning_rate,
+                gan=options.gan_weight,
+                evenness=evenness,
+                certainty=certainty,
+            ),
+            seed=options.seed,
+            ranks=ranks,
+            precision=run.options.precision,
+            perceptual=perceptual,
+            provenance=provenance_of(run),
         )
-        run.finish()
+
+    if options.dry_run:
+        from .dry_pretrain import show_pretraining
+
+        return show_pretraining(run, make_stage, reads=[str(path) for path in paths])
+    stage = make_stage()
+    run.begin()
+    if perceptual is None:
+        log.info("perceptual term: structural similarity, since no --perceptual-weights are given")
+    pretrain(
+        stage,
+        run.batches,
+        run.folder,
+        run.options,
+        ranks,
+        run=run.request,
+        keep=lambda step: stage.save(run.folder, step),
+    )
+    run.finish()
     return 0
 
 
@@ -175,3 +185,7 @@ def provenance_of(run: PretrainingRun) -> dict[str, str]:
     from .. import __version__
 
     return run.request | {"spadunet": __version__}
+
+
+if __name__ == "__main__":
+    main()

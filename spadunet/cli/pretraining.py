@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,6 @@ from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_
 from .options import (
     add_device_options,
     default_workers,
-    find_device,
     non_negative_int,
     positive_float,
     positive_int,
@@ -166,9 +164,9 @@ class PretrainingRun:
             )
 
 
-@contextlib.contextmanager
 def open_run(
     arguments: argparse.Namespace,
+    ranks: Ranks,
     *,
     command: str,
     kind: str,
@@ -176,17 +174,19 @@ def open_run(
     usual: Recipe,
     paper: Recipe,
     request: Mapping[str, str],
-) -> Iterator[PretrainingRun]:
-    """Join the other processes, open the corpus, and find the run to go on with.
+    differs: Sequence[str] = (),
+) -> PretrainingRun:
+    """Open the corpus, and find the run to go on with.
 
     Args:
         arguments: of `add_pretraining_options` and the stage's own; those not given are set by the recipe.
         kind: what is trained: a backbone, or tokenizer.
         result: the file that is written last of what is trained.
         request: what else the run is asked for; a run with other wishes is not gone on with.
+        differs: from the paper's run, beside the recipe's numbers.
 
     Raises:
-        InputError: if the device, the corpus or the folder cannot be used, or holds another or a finished run.
+        InputError: if the corpus or the folder cannot be used, or holds another or a finished run.
     """
     import torch
 
@@ -194,69 +194,67 @@ def open_run(
     from ..network.device import choose_precision
     from ..pretraining.corpus import CORPUS_JSON, load_corpus
     from ..pretraining.loop import PretrainingOptions
-    from ..pretraining.ranks import open_ranks
     from ..workspace import find_workspace
 
     started = time.time()
     files = RunFiles(result=result, manifest=f"{command}.json")
-    with open_ranks(find_device(arguments.device)) as ranks:
-        workspace = find_workspace(arguments.data)
-        recipe, lines = settle(arguments, usual, paper)
-        ranks.share(arguments.batch_size)
-        corpus_folder = choose_corpus(arguments.corpus, workspace.corpora)
-        earlier = {} if arguments.restart or arguments.output is None else request_of(arguments.output)
-        preset = arguments.preset or earlier.get("preset") or ("base" if ranks.device.type == "cuda" else "tiny")
-        folder = arguments.output or workspace.results / "pretraining" / f"{kind}_{preset}"
-        earlier = {} if arguments.restart else request_of(folder)
-        corpus = load_corpus(corpus_folder, may_lack_images=bool(earlier))
-        if ranks.is_first:
-            require_writable(folder, dry_run=arguments.dry_run)
-            if not arguments.dry_run:
-                log_to_file(folder / LOG_FILE)
-        for line in lines:
-            log.info(line)
-        precision = choose_precision(arguments.precision, ranks.device)
-        if arguments.precision == "auto" and "precision" in earlier:  # begun on another machine
-            precision = getattr(torch, earlier["precision"].removeprefix("torch."))
-        options = PretrainingOptions(
-            max_steps=arguments.max_steps,
-            max_minutes=arguments.max_minutes,
-            seed=arguments.seed,
-            device=ranks.device,
-            precision=precision,
-            num_workers=default_workers() if arguments.num_workers is None else arguments.num_workers,
-            checkpoint_minutes=arguments.checkpoint_minutes,
-            batch_size=arguments.batch_size,
-            warm_up_share=recipe.warm_up_share,
-            lowest_rate=recipe.lowest_rate,
-            show_minutes=arguments.show_minutes,
-        )
-        asked = {
-            "kind": kind,
-            "preset": preset,
-            "corpus": corpus.index.name,
-            "corpus_digest": sha256_of_file(corpus.folder / CORPUS_JSON),
-            **{name: str(getattr(arguments, name)) for name in paper.options if name != "preset"},
-            "seed": str(options.seed),
-            "max_minutes": str(options.max_minutes),
-            "warm_up_share": str(options.warm_up_share),
-            "lowest_rate": str(options.lowest_rate),
-            "precision": str(precision),
-            **request,
-        }
-        yield PretrainingRun(
-            command=command,
-            arguments=arguments,
-            folder=folder,
-            files=files,
-            corpus=corpus,
-            preset=preset,
-            options=options,
-            ranks=ranks,
-            request=asked,
-            done=find_earlier_run(folder, files, asked, restart=arguments.restart),
-            started=started,
-        )
+    workspace = find_workspace(arguments.data)
+    recipe, lines = settle(arguments, usual, paper, differs)
+    ranks.share(arguments.batch_size)
+    corpus_folder = choose_corpus(arguments.corpus, workspace.corpora)
+    earlier = {} if arguments.restart or arguments.output is None else request_of(arguments.output)
+    preset = arguments.preset or earlier.get("preset") or ("base" if ranks.device.type == "cuda" else "tiny")
+    folder = arguments.output or workspace.results / "pretraining" / f"{kind}_{preset}"
+    earlier = {} if arguments.restart else request_of(folder)
+    corpus = load_corpus(corpus_folder, may_lack_images=bool(earlier))
+    if ranks.is_first:
+        require_writable(folder, dry_run=arguments.dry_run)
+        if not arguments.dry_run:
+            log_to_file(folder / LOG_FILE)
+    for line in lines:
+        log.info(line)
+    precision = choose_precision(arguments.precision, ranks.device)
+    if arguments.precision == "auto" and "precision" in earlier:  # begun on another machine
+        precision = getattr(torch, earlier["precision"].removeprefix("torch."))
+    options = PretrainingOptions(
+        max_steps=arguments.max_steps,
+        max_minutes=arguments.max_minutes,
+        seed=arguments.seed,
+        device=ranks.device,
+        precision=precision,
+        num_workers=default_workers() if arguments.num_workers is None else arguments.num_workers,
+        checkpoint_minutes=arguments.checkpoint_minutes,
+        batch_size=arguments.batch_size,
+        warm_up_share=recipe.warm_up_share,
+        lowest_rate=recipe.lowest_rate,
+        show_minutes=arguments.show_minutes,
+    )
+    asked = {
+        "kind": kind,
+        "preset": preset,
+        "corpus": corpus.index.name,
+        "corpus_digest": sha256_of_file(corpus.folder / CORPUS_JSON),
+        **{name: str(getattr(arguments, name)) for name in paper.options if name != "preset"},
+        "seed": str(options.seed),
+        "max_minutes": str(options.max_minutes),
+        "warm_up_share": str(options.warm_up_share),
+        "lowest_rate": str(options.lowest_rate),
+        "precision": str(precision),
+        **request,
+    }
+    return PretrainingRun(
+        command=command,
+        arguments=arguments,
+        folder=folder,
+        files=files,
+        corpus=corpus,
+        preset=preset,
+        options=options,
+        ranks=ranks,
+        request=asked,
+        done=find_earlier_run(folder, files, asked, restart=arguments.restart),
+        started=started,
+    )
 
 
 def choose_corpus(name: str | None, corpora: Path) -> Path:

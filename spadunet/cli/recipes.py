@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -24,10 +24,15 @@ def default_text(recipe: Recipe, name: str) -> str:
     return f"(default: {' '.join(format(each, 'g') for each in values)})"
 
 
-def settle(options: argparse.Namespace, usual: Recipe, paper: Recipe) -> tuple[Recipe, list[str]]:
+def settle(
+    options: argparse.Namespace, usual: Recipe, paper: Recipe, differs: Sequence[str] = ()
+) -> tuple[Recipe, list[str]]:
     """Give every option that was not given the recipe's value.
 
     With --max-minutes our own recipe sets no number of steps.
+
+    Args:
+        differs: from the paper, beside the recipe's numbers.
 
     Returns:
         The recipe, and lines on what a run of the paper's has in common with it and what not.
@@ -38,16 +43,17 @@ def settle(options: argparse.Namespace, usual: Recipe, paper: Recipe) -> tuple[R
         return usual, []
     fill(options, paper)
     given = {name: getattr(options, name) for name in paper.options}
-    differs = [
+    differences = [
         f"{flag(name)} {value}, not {paper.options[name]}"
         for name, value in given.items()
         if value != paper.options[name]
     ]
+    differences += differs
     if options.max_minutes is not None:
-        differs.append(f"{flag('max_minutes')} {options.max_minutes:g}, not endless")
+        differences.append(f"{flag('max_minutes')} {options.max_minutes:g}, not endless")
     values = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in given.items())
     lines = [f"recipe: {options.recipe}: {values}"]
-    return paper, lines + ([f"not as published: {'; '.join(differs)}"] if differs else [])
+    return paper, lines + ([f"not as published: {'; '.join(differences)}"] if differences else [])
 
 
 def fill(options: argparse.Namespace, recipe: Recipe, leave_out: str = "") -> None:

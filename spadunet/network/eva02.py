@@ -18,7 +18,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 UNUSED = re.compile(r"lm_head\.|mask_token$|rope\.|.*\.rope\.")
-"""Of the file: the head and token of its own pre-training, and the angles, which we compute."""
+"""Of the file: the head and token of its own pre-training, which is no part of a SPAD-ViT, and the angles."""
 
 INFLATED = ("patch_embed.weight", "patch_embed.bias", "pos_embed")
 """Of the SPAD-ViT: changed on the way from 2D to 3D. All others are as in the file, but for the cls token, to which its

@@ -135,7 +135,7 @@ class Corpus:
         try:
             stored = blosc2.open(str(path), mode="r")
             shape, part = stored.shape, stored[(slice(None), *inside)]
-        except (RuntimeError, ValueError, OSError, IndexError) as error:
+        except Exception as error:  # a damaged header makes blosc2 raise anything, MemoryError too
             what = "cannot be read" if path.is_file() else "not found"
             raise InputError(f"{path}: {what} ({error}); {REMEDY}") from error
         if shape != (image.num_channels, *image.shape) or stored.dtype != IMAGE_DTYPE:

@@ -31,7 +31,7 @@ from .sampling import ImageBatch, generator_of
 MASK_RATIO = 0.55
 WEIGHT_DECAY = 0.05
 MAX_GRADIENT_NORM = 0.5
-"""These three and the learning rate as in Luo et al. 2024, appendix D."""
+"""The first as in Luo et al. 2024, section 5.1; the others as SPAD-Nets' released settings have them."""
 
 SHEET_PNG = "guesses.png"
 

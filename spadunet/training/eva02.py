@@ -12,6 +12,16 @@ from ..network.vit import SpadViT
 from ..weights import read_weights
 
 
+def read_mask_token(path: Path) -> dict[str, Tensor]:
+    """The token of masked patches, (C,), as `mask_token`; nothing where the file has none.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    state = read_weights(path)
+    return {"mask_token": state["mask_token"].float().flatten()} if "mask_token" in state else {}
+
+
 def read_eva02(path: Path, vit: SpadViT) -> dict[str, Tensor]:
     """All tensors of a SPAD-ViT, by its names, from the file of an EVA-02 of the same size.
 

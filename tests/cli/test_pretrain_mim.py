@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,15 +16,18 @@ from pathlib import Path
 import pytest
 import torch
 from masked_run import small_network
+from safetensors.torch import save_file
 from small_corpus import make_corpus, noise
 
 from spadunet.cli.plan_and_preprocess import main as plan_and_preprocess
-from spadunet.cli.pretrain_mim import main
-from spadunet.model import load_model, read_tensors
+from spadunet.cli.pretrain_mim import crops_beyond, main, start_from
+from spadunet.errors import InputError
+from spadunet.model import load_model
 from spadunet.network import build
 from spadunet.network.build import build_tokenizer
+from spadunet.network.eva02 import eva02_shapes
 from spadunet.pretraining import mim
-from spadunet.pretraining.tokenizer_file import save_tokenizer
+from spadunet.pretraining.tokenizer_file import load_tokenizer, save_tokenizer
 from spadunet.training.curves import read_rows
 from spadunet.training.state import read_progress
 
@@ -128,6 +132,34 @@ def test_a_run_starts_from_the_backbone_of_a_model_folder(call, workspace: Path,
     assert "is a spad_vit tiny, not a spad_unet tiny" in capsys.readouterr().err
 
 
+def test_a_vit_starts_from_an_eva02_file_with_its_mask_token(tmp_path: Path, caplog):
+    """With made-up weights in the layout of the published file, of the preset tiny."""
+    caplog.set_level(logging.INFO, "spadunet")
+    network, path = build.build_masked_vit("tiny"), tmp_path / "eva02.safetensors"
+    state = {name: torch.randn(shape) for name, shape in eva02_shapes(network.vit).items()}
+    state |= {"mask_token": torch.randn(1, 1, 192), "lm_head.weight": torch.randn(3, 192)}
+    save_file(state, path)
+    head = network.head[0].weight.clone()
+    start_from(network, path, "spad_vit", "tiny")
+    assert torch.equal(network.mask_token, state["mask_token"].flatten())
+    assert torch.equal(network.vit.blocks[3].attn.q_proj.weight, state["blocks.3.attn.q_proj.weight"])
+    assert torch.equal(network.head[0].weight, head)
+    assert caplog.text.rstrip().endswith("new: head")
+    with pytest.raises(InputError, match="is a spad_vit tiny, not a spad_unet tiny"):
+        start_from(build.build_masked_unet("tiny"), path, "spad_unet", "tiny")
+
+
+def test_crops_much_larger_than_the_tokenizers_own_are_warned_of(call, workspace: Path, tmp_path: Path):
+    tokenizer = load_tokenizer(workspace / TOKENIZER)
+    for number, (crop_tokens, is_told) in enumerate((("[1, 1]", True), ("[2, 2]", False), ("", False))):
+        save_tokenizer(tmp_path / "t", tokenizer.network, tokenizer.preset, {"crop_tokens": crop_tokens})
+        out = tmp_path / f"run{number}"
+        assert call("--tokenizer", tmp_path / "t", "-o", out) == 0
+        assert ("tells less of larger ones" in (out / "training.log").read_text()) == is_told
+    assert crops_beyond({"crop_tokens": "[8, 4]"}, [10, 5]) is None  # the paper's
+    assert "give --crop-tokens 4 2" in (crops_beyond({"crop_tokens": "[4, 2]"}, [6, 3]) or "")
+
+
 def test_wrong_input_is_told_in_a_line_before_any_work(call, run, workspace: Path, tmp_path: Path, capsys):
     cases = {
         ("--tokenizer", tmp_path / "none"): "tokenizer.json: not found; give a tokenizer's folder",
@@ -163,7 +195,8 @@ def test_the_papers_recipe_has_the_published_numbers(call, tmp_path: Path, monke
     paper = ("--recipe", "paper", "--batch-size", 84, "--max-steps", 300_000, "--crop-tokens", 10, 5)
     assert call(*paper, "-o", tmp_path) == 130
     [(stage, options)] = seen
-    assert "not as published" not in (tmp_path / "training.log").read_text()
+    differs = [line for line in (tmp_path / "training.log").read_text().splitlines() if "not as published" in line]
+    assert [line.split("published: ")[1] for line in differs] == ["--init None, not an EVA-02 file"]
     assert (options.batch_size, options.max_steps, options.lowest_rate) == (84, 300_000, 1e-6)
     assert options.warm_up_share * options.max_steps == pytest.approx(10_000)
     assert {group["peak"] for group in stage.optimisers["masked"].param_groups} == {2e-5}
@@ -191,11 +224,30 @@ def test_from_real_images_to_a_probed_backbone_that_fine_tuning_takes(run, copy_
 
 
 @pytest.mark.slow
-def test_torchrun_starts_the_command_as_it_is(workspace: Path, tmp_path: Path):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    options = [*COMMON, "--data", workspace, "--backbone", "spad_unet", "-o", tmp_path / "out"]
-    command = [*launcher, "-m", "spadunet.cli.pretrain_mim", *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
-    assert done.returncode == 0, done.stderr
-    assert load_model(tmp_path / "out").provenance["steps"] == "2"
-    assert read_tensors(tmp_path / "out/state/checkpoint.safetensors")
+def test_torchrun_starts_both_commands_as_they_are_on_one_machine_or_two(workspace: Path, tmp_path: Path):
+    """Two launchers on this machine stand for two machines."""
+    stages = {
+        "pretrain_tokenizer": (["--gan-weight", 0], "tokenizer.json"),
+        "pretrain_mim": (["--backbone", "spad_unet"], "model.json"),
+    }
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    two = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--nnodes", "2", "--nproc-per-node", "1"]
+    one = ["--standalone", "--nproc-per-node", "2"]
+    for command, (more, result) in stages.items():
+        for name, launcher, num_machines in (("one", one, 1), ("two", two, 2)):
+            out = tmp_path / name / command
+            words = [*launcher, "-m", f"spadunet.cli.{command}", *COMMON, *more, "--data", workspace, "-o", out]
+            words += ["--tokenizer", workspace / TOKENIZER] if command == "pretrain_mim" else []
+            started = [
+                subprocess.Popen(
+                    [sys.executable, "-m", "torch.distributed.run", *map(str, words)], stderr=subprocess.PIPE, text=True
+                )
+                for _ in range(num_machines)
+            ]
+            said = [process.communicate(timeout=250)[1] for process in started]
+            assert [process.returncode for process in started] == [0] * num_machines, said
+            assert json.loads((out / result).read_text())["provenance"]["steps"] == "2"
+            assert "2 processes" in (out / "training.log").read_text()
+            assert "".join(said).count("pre-training on small") == 1  # the first process alone prints

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,6 +91,23 @@ def test_a_stopped_run_goes_on_with_the_same_command_only(call, tmp_path: Path, 
     assert "going on after step 3" in (tmp_path / "parts/training.log").read_text()
     whole, parts = (read_tensors(tmp_path / name / CHECKPOINT) for name in ("whole", "parts"))
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_a_run_goes_on_without_an_image_that_has_gone_and_a_new_one_does_not_start(
+    call, workspace: Path, tmp_path: Path, monkeypatch, capsys, caplog
+):
+    shutil.copytree(workspace / "corpora/small", tmp_path / "corpus")
+    options = ("-c", tmp_path / "corpus", "-o", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        stop_at(2, patch)
+        assert call(*options) == 130
+    (tmp_path / "corpus/images/thick.b2nd").unlink()
+    assert call(*options) == 0
+    assert read_progress(tmp_path / "run" / CHECKPOINT).step == 5
+    assert "thick.b2nd: not found (1 of 3 are missing); other images take their place" in caplog.text
+    capsys.readouterr()
+    assert call("-c", tmp_path / "corpus", "-o", tmp_path / "new") == 2
+    assert "thick.b2nd: not found (1 of 3 are missing); run the spadunet_index" in capsys.readouterr().err
 
 
 def test_the_papers_recipe_sets_every_number_and_explicit_options_win(call, tmp_path: Path, monkeypatch):

@@ -96,6 +96,24 @@ def test_a_stored_image_that_goes_or_is_damaged_while_others_read_is_named(corpu
     corpus.read_box(corpus.training[1], (0, 0, 0), (1, 2, 2))  # the others are none the worse
 
 
+def test_any_damage_to_a_stored_file_is_told_as_such_or_harmless(corpus: Corpus):
+    """Its header says how much memory to take, which a changed byte makes anything."""
+    image, path, random = corpus.training[0], image_path(corpus.folder, "a"), np.random.default_rng(0)
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    places = np.r_[0:200, len(content) - 200 : len(content)]  # header and trailer
+    num_refused = 0
+    for _ in range(300):
+        damaged = content.copy()
+        damaged[random.choice(places, 2)] = random.integers(0, 256, 2)
+        path.write_bytes(damaged.tobytes())
+        try:
+            corpus.read_box(image, (0, 0, 0), SHAPE)
+        except InputError as error:
+            assert "run the spadunet_index command" in str(error)
+            num_refused += 1
+    assert num_refused > 30
+
+
 def test_missing_images_are_told_before_any_work_starts(corpus: Corpus):
     image_path(corpus.folder, "b").unlink()
     assert len(load_corpus(corpus.folder, may_lack_images=True).index.images) == 3  # for a run that goes on

@@ -195,6 +195,7 @@ def test_frames_of_a_dicom_film_are_pictures_that_share_a_weight(tmp_path: Path)
 def test_bad_images_are_named_with_the_reason_and_the_others_are_there(images: Path, tmp_path: Path):
     write(images / "constant.nii.gz", np.full((4, 20, 20), 7, np.int16))
     write(images / "mask.nii.gz", noise(4, 20, 20, high=3))
+    write(images / "mask_of_floats.nii.gz", noise(4, 20, 20, high=4).astype(np.float32))
     (images / "empty.nii.gz").write_bytes(b"")
     (images / "text.nii.gz").write_text("no image")
     content = (images / "hippocampus_011_0000.nii.gz").read_bytes()
@@ -213,6 +214,7 @@ def test_bad_images_are_named_with_the_reason_and_the_others_are_there(images: P
 BAD = {
     "constant.nii.gz": "every voxel is 7",
     "mask.nii.gz": "only 3 different values",
+    "mask_of_floats.nii.gz": "only 4 different values",
     "empty.nii.gz": "0 bytes",
     "text.nii.gz": "damaged",
     "half.nii.gz": "damaged",
