@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 import tokenizer_run
 import torch
-from tokenizer_corpus import GLOBAL_BATCH, SMALL_RECIPE, SMALL_RULE, TOY, make_corpus, small_batches, small_stage
+from tokenizer_corpus import GLOBAL_BATCH, SMALL_RECIPE, TOY, make_corpus, small_batches, small_stage
 from toy_stage import toy_options
 
 from spadunet.model import read_tensors
@@ -22,11 +21,9 @@ from spadunet.network import build
 from spadunet.pretraining.corpus import Corpus
 from spadunet.pretraining.loop import pretrain
 from spadunet.pretraining.ranks import Ranks
-from spadunet.pretraining.sampling import CropRule, ImageBatch
+from spadunet.pretraining.sampling import ImageBatch
 from spadunet.pretraining.tokenizer import TokenizerStage, share_of_tokens_used
 from spadunet.pretraining.tokenizer_file import load_tokenizer
-from spadunet.pretraining.tokenizer_pictures import HeldOutMeasures, show_tokenizer
-from spadunet.record import read_record
 from spadunet.training.optimiser import take_step
 
 MEASURES = (
@@ -208,60 +205,6 @@ def test_two_processes_with_half_a_batch_each_learn_as_one(corpus, tmp_path):
     apart = max(float((one[key] - two[key]).abs().max()) for key in one)
     assert moved > 1e-2
     assert apart < 1e-4 * moved
-
-
-# --- Pictures and numbers
-
-
-def test_held_out_images_are_measured_and_drawn(corpus, tmp_path):
-    stage = small_stage(corpus, rule=CropRule(tokens_in_plane=8, tokens_in_depth=4))
-    stage.show(tmp_path, 7)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["codebook.png", "held_out.json", "reconstructions.png"]
-    found = read_record(tmp_path / "held_out.json", HeldOutMeasures, remedy="")
-    assert (found.step, [image.key for image in found.images]) == (7, ["brain_0"])
-    [image] = corpus.held_out
-    assert all(isinstance(size, int) for size in image.shape)
-    size = tuple(min(a, b) for a, b in zip((64, 128, 128), image.shape, strict=True))
-    assert size == image.shape  # smaller than a crop: measured as a whole, without what would surround it
-    whole = torch.from_numpy(corpus.read_box(image, (0, 0, 0), size)).expand(3, -1, -1, -1)[None]
-    with torch.no_grad():
-        made, logits = stage.tokenizer(whole, image.da)
-    error = made - whole
-    assert found.l1 == found.images[0].l1 == pytest.approx(float(error.abs().mean()), rel=1e-4)
-    assert found.psnr_db == pytest.approx(10 * math.log10(4 / float(error.square().mean())), abs=1e-3)
-    assert found.mean_entropy + found.divergence_from_uniform == pytest.approx(math.log(1024), abs=1e-4)
-    mean = logits.softmax(1).mean((0, 2, 3, 4))
-    assert found.share_of_tokens_used == pytest.approx(float((mean >= 1 / 10240).float().mean()))
-    assert HeldOutMeasures.from_json(found.to_json()) == found
-
-
-def test_training_images_are_shown_where_none_is_held_out(corpus, tmp_path):
-    images = tuple(image.model_copy(update={"is_held_out": False}) for image in corpus.index.images)
-    everything = Corpus(folder=corpus.folder, index=corpus.index.model_copy(update={"images": images}))
-    stage = small_stage(everything)
-    found = show_tokenizer(stage.tokenizer, everything, SMALL_RULE, tmp_path, 0, torch.device("cpu"))
-    assert [image.key for image in found.images] == [image.key for image in images]
-    assert {image.da for image in found.images} == {0, 6}
-
-
-def test_a_held_out_image_that_is_gone_is_named_and_left_out_of_the_pictures(corpus, tmp_path, caplog):
-    lost, other = corpus.training[:2]
-    index = corpus.index.model_copy(
-        update={
-            "images": tuple(
-                image.model_copy(update={"is_held_out": image.key in (lost.key, other.key)})
-                for image in corpus.index.images
-            )
-        }
-    )
-    shutil.copytree(corpus.folder, tmp_path / "corpus")
-    (tmp_path / "corpus/images" / f"{lost.key}.b2nd").unlink()
-    shrunk = Corpus(folder=tmp_path / "corpus", index=index)
-    found = show_tokenizer(small_stage(corpus).tokenizer, shrunk, SMALL_RULE, tmp_path, 0, torch.device("cpu"))
-    assert [image.key for image in found.images] == [other.key]
-    assert f"{lost.key}.b2nd" in caplog.text
-    (tmp_path / "corpus/images" / f"{other.key}.b2nd").unlink()
-    assert show_tokenizer(small_stage(corpus).tokenizer, shrunk, SMALL_RULE, tmp_path, 1, torch.device("cpu")) is None
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight_and_is_told_as_the_loss():
