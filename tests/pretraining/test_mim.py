@@ -145,9 +145,7 @@ def test_weights_decay_but_for_biases_norms_positions_and_tokens():
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_guesses_begin_near_ln_1024_and_get_better_on_one_batch(
-    backbone: str, precision: torch.dtype, corpus: Corpus
-):
+def test_guesses_begin_near_ln_1024_and_get_better_on_one_batch(backbone: str, precision: torch.dtype, corpus: Corpus):
     stage, batch = small_stage(backbone, precision=precision), first_batch(corpus)
     computed = set()
     for module in (stage.network.head, stage.tokenizer.to_logits):
@@ -202,7 +200,8 @@ def test_two_processes_with_half_of_every_batch_learn_what_one_learns(backbone: 
     moved = max(float((one[name] - start[name]).abs().max()) for name in one)
     apart = max(float((one[name] - two[name]).abs().max()) for name in one)
     assert moved > 1e-3
-    assert apart < 1e-2 * moved  # rounding, which three steps of a network of GroupNorms magnify
+    assert moved > 1e-3
+    assert apart < 1e-8 * moved  # rounding of float64: measured 3e-14
 
 
 def test_the_pre_trained_tensors_fit_the_whole_backbone_and_the_head_is_left_out(tmp_path: Path):
@@ -263,7 +262,9 @@ def test_a_perfect_guess_is_drawn_as_the_tokenizer_itself_would(corpus: Corpus):
 
 def test_each_picture_of_the_sheet_stands_in_its_row_and_column():
     pictures = torch.rand(2, 4, 6, 5, 3, generator=torch.Generator().manual_seed(0)).numpy()
-    figure = draw_sheet([SheetRow(title=f"row {row}", pictures=tuple(pictures[row])) for row in (0, 1)], "after 7 steps")
+    figure = draw_sheet(
+        [SheetRow(title=f"row {row}", pictures=tuple(pictures[row])) for row in (0, 1)], "after 7 steps"
+    )
     assert len(figure.axes) == 8
     for number, panel in enumerate(figure.axes):
         row, column = divmod(number, 4)

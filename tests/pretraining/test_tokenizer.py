@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from toy_stage import toy_options
 
 from spadunet.model import read_tensors
 from spadunet.network import build
+from spadunet.network.tokenizer import SpadTokenizer
 from spadunet.pretraining.corpus import Corpus
 from spadunet.pretraining.loop import pretrain
+from spadunet.pretraining.perceptual import MAX_SLICES, Lpips, structural_dissimilarity
 from spadunet.pretraining.ranks import Ranks
 from spadunet.pretraining.sampling import ImageBatch
-from spadunet.pretraining.tokenizer import TokenizerStage, share_of_tokens_used
+from spadunet.pretraining.tokenizer import LPIPS_WEIGHT, TokenizerStage, share_of_tokens_used
 from spadunet.pretraining.tokenizer_file import load_tokenizer
 from spadunet.training.optimiser import take_step
 
@@ -90,6 +93,88 @@ def test_measures_of_a_step_are_those_of_the_images_before_it(corpus, batch):
     assert found["entropy"] == pytest.approx(float(entropy), rel=1e-5)
     assert found["divergence_from_uniform"] == pytest.approx(math.log(1024) - float(entropy), abs=1e-5)
     assert found["perplexity"] == pytest.approx(float(torch.exp(-(mean * mean.log()).sum())), rel=1e-5)
+
+
+HEAVY_RECIPE = replace(SMALL_RECIPE, gan=0.7, evenness=0.5, certainty=0.3)
+"""Each term weighs enough to be seen in loss and gradient."""
+
+
+def heavy_stage(corpus: Corpus, *, adversarial: str = "shut", perceptual: Lpips | None = None) -> TokenizerStage:
+    """Of a tokenizer whose positions differ in their tokens; `adversarial` is open, shut or none."""
+    gan = 0.0 if adversarial == "none" else HEAVY_RECIPE.gan
+    stage = small_stage(corpus, recipe=replace(HEAVY_RECIPE, gan=gan), perceptual=perceptual)
+    stage.tokenizer.to_logits.weight.data *= 20
+    if adversarial == "open":
+        stage.numbers |= {"running": 0.0, "last": 0.0}
+    return stage
+
+
+def as_slices(volume: torch.Tensor) -> torch.Tensor:
+    """(B, C, D, H, W) to all its slices (B*D, C, H, W)."""
+    return volume.movedim(2, 1).flatten(0, 1)
+
+
+def terms_of(stage: TokenizerStage, batch: ImageBatch) -> tuple[SpadTokenizer, dict[str, torch.Tensor]]:
+    """A copy of the stage's tokenizer and the terms of the loss as it is, with gradients to that copy."""
+    tokenizer = deepcopy(stage.tokenizer)
+    made, logits = tokenizer(batch.image, batch.da)
+    q = logits.softmax(1)
+    mean = q.mean((0, 2, 3, 4))
+    distance = structural_dissimilarity if stage.perceptual is None else deepcopy(stage.perceptual)
+    assert batch.image.shape[2] <= MAX_SLICES  # all are compared
+    terms = {
+        "l1": (made - batch.image).abs().mean(),
+        "perceptual": distance(as_slices(made), as_slices(batch.image)),
+        "mean entropy": -(q * q.log()).sum(1).mean(),
+        "entropy of the mean": -(mean * mean.log()).sum(),
+    }
+    if stage.recipe.gan > 0:
+        terms["generator"] = -deepcopy(stage.discriminator)(made, batch.da).mean()
+    return tokenizer, terms
+
+
+def assert_learns_from(
+    stage: TokenizerStage, batch: ImageBatch, tokenizer: SpadTokenizer, loss: torch.Tensor
+) -> dict[str, float]:
+    """Measures of a step, which has this loss and goes down its gradient, clipped to norm 1."""
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), 1.0)
+    measures = stage.learn(batch)
+    assert measures["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+    for (name, ours), theirs in zip(stage.tokenizer.named_parameters(), tokenizer.parameters(), strict=True):
+        apart = (ours.grad - theirs.grad).norm() / theirs.grad.norm().clamp_min(1e-4)
+        assert apart < 1e-3, name
+    return measures
+
+
+@pytest.mark.parametrize("adversarial", ["none", "shut", "open"])
+def test_a_step_goes_down_the_weighted_sum_of_l1_perceptual_prior_and_behind_an_open_gate_adversarial_term(
+    corpus, batch, adversarial
+):
+    stage = heavy_stage(corpus, adversarial=adversarial)
+    tokenizer, terms = terms_of(stage, batch)
+    assert all(term.detach().abs() > 0.01 for term in terms.values())
+    loss = terms["l1"] + terms["perceptual"] + 0.3 * terms["mean entropy"] - 0.5 * terms["entropy of the mean"]
+    if adversarial == "open":
+        loss = loss + 0.7 * terms["generator"]
+    assert_learns_from(stage, batch, tokenizer, loss)
+
+
+def test_lpips_of_the_slices_takes_the_place_of_the_substitute(corpus, batch):
+    torch.manual_seed(2)
+    lpips = Lpips().requires_grad_(False)
+    for weight in lpips.linear:
+        weight.uniform_(0, 100)  # VGG of random weights tells little apart
+    stage = heavy_stage(corpus, perceptual=lpips)
+    batch = replace(batch, image=batch.image[:1], names=batch.names[:1], numbers=batch.numbers[:1])  # VGG takes time
+    tokenizer, terms = terms_of(stage, batch)
+    weighted = LPIPS_WEIGHT * terms["perceptual"]
+    assert weighted > 0.1
+    loss = terms["l1"] + weighted + 0.3 * terms["mean entropy"] - 0.5 * terms["entropy of the mean"]
+    measures = assert_learns_from(stage, batch, tokenizer, loss)
+    assert measures["perceptual"] == pytest.approx(float(weighted.detach()), rel=1e-5)
+    _, with_substitute = terms_of(heavy_stage(corpus), batch)
+    assert (weighted - with_substitute["perceptual"]).abs() > 0.1
 
 
 def test_the_discriminator_counts_only_behind_an_open_gate_and_never_learns_from_it(corpus, batch):
@@ -197,14 +282,16 @@ def test_two_processes_with_half_a_batch_each_learn_as_one(corpus, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     two, one = read_tensors(tmp_path / "two.safetensors"), tokenizer_run.descend(corpus, Ranks())
+    without = tokenizer_run.descend(corpus, Ranks(), evenness=0.0)
     begun = {
         f"{name}.{key}": v for name, n in small_stage(corpus).networks.items() for key, v in n.state_dict().items()
     }
     assert two.keys() == one.keys()
     moved = max(float((one[key] - begun[key]).abs().max()) for key in one)
-    apart = max(float((one[key] - two[key]).abs().max()) for key in one)
+    apart, by_evenness = (max(float((one[key] - other[key]).abs().max()) for key in one) for other in (two, without))
     assert moved > 1e-2
     assert apart < 1e-4 * moved
+    assert by_evenness > 0.1 * moved  # the term of the global batch: two ranks that held it for theirs would show
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight_and_is_told_as_the_loss():

@@ -91,9 +91,7 @@ def test_the_sheet_shows_each_image_beside_what_comes_back_of_it_and_the_bars_th
         box = torch.from_numpy(own.read_box(image, first, size)).expand(3, -1, -1, -1)[None]
         with torch.no_grad():
             made, logits = network(box, image.da)
-        seen, back = (
-            panels[2 * number + place].images[0].get_array() for place in (0, 1)
-        )
+        seen, back = (panels[2 * number + place].images[0].get_array() for place in (0, 1))
         for shown, volume in ((seen, box), (back, made)):
             slice_ = volume[0, :, depth // 2].movedim(0, -1)  # (H, W, 3)
             np.testing.assert_allclose(shown, (slice_.clamp(-1, 1) + 1) / 2, atol=1e-5)
