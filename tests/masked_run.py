@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -42,10 +43,13 @@ def small_tokenizer() -> SpadTokenizer:
     return tokenizer.eval().requires_grad_(False)
 
 
-def small_stage(backbone: str, ranks: Ranks | None = None, **changes: object) -> MaskedImageModelling:
-    """A stage from its beginning."""
+def small_stage(
+    backbone: str, ranks: Ranks | None = None, *, dtype: torch.dtype = torch.float32, **changes: object
+) -> MaskedImageModelling:
+    """A stage from its beginning, with weights of this dtype."""
     options = {"learning_rate": 3e-3, "seed": 0, "precision": torch.float32, **changes}
-    return MaskedImageModelling(small_network(backbone), small_tokenizer(), ranks or Ranks(), **options)
+    network, tokenizer = small_network(backbone).to(dtype), small_tokenizer().to(dtype)
+    return MaskedImageModelling(network, tokenizer, ranks or Ranks(), **options)
 
 
 def small_batches(corpus: Corpus, num_steps: int, ranks: Ranks | None = None) -> Callable[[int], Iterable[ImageBatch]]:
@@ -64,11 +68,14 @@ def small_batches(corpus: Corpus, num_steps: int, ranks: Ranks | None = None) ->
 
 
 def descend(corpus: Corpus, backbone: str, ranks: Ranks) -> dict[str, torch.Tensor]:
-    """Weights after some steps of plain gradient descent: Adam turns rounding near zero into a whole step."""
-    stage = small_stage(backbone, ranks)
+    """Weights after some steps of plain gradient descent: Adam turns rounding near zero into a whole step.
+
+    In float64, since the networks' norms magnify rounding; the loss alone is float32, as in earnest.
+    """
+    stage = small_stage(backbone, ranks, dtype=torch.float64)
     stage.optimisers["masked"] = torch.optim.SGD(stage.network.parameters(), lr=0.05)
     for batch in small_batches(corpus, NUM_STEPS, ranks)(0):
-        stage.learn(batch)
+        stage.learn(replace(batch, image=batch.image.double()))
     return stage.network.state_dict()
 
 

@@ -21,9 +21,9 @@ from spadunet.pretraining.ranks import Ranks, open_ranks
 NUM_STEPS = 3
 
 
-def descend(corpus: Corpus, ranks: Ranks) -> dict[str, torch.Tensor]:
+def descend(corpus: Corpus, ranks: Ranks, *, evenness: float = 3.0) -> dict[str, torch.Tensor]:
     """Weights of both networks after some steps, the adversarial term included."""
-    stage = small_stage(corpus, ranks, recipe=replace(SMALL_RECIPE, evenness=3.0))
+    stage = small_stage(corpus, ranks, recipe=replace(SMALL_RECIPE, evenness=evenness))
     for name, network in stage.networks.items():
         stage.optimisers[name] = torch.optim.SGD(network.parameters(), lr=0.1)
     for batch in small_batches(corpus, NUM_STEPS, ranks)(0):

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import blosc2
 import numpy as np
@@ -28,8 +28,6 @@ CORPUS_JSON, IMAGES_FOLDER = "corpus.json", "images"
 ONE_AS_BITS = 0x3C00
 """Of float16, whose bits without the sign order as its values do; infinity and NaN come last."""
 REMEDY = "run the spadunet_index command of this corpus again"
-
-T = TypeVar("T")
 
 log = logging.getLogger("spadunet")
 
@@ -172,17 +170,6 @@ def digest_of_voxels(array: np.ndarray) -> str:
     digest = hashlib.sha256(str(stored.shape).encode())
     digest.update(stored.data)
     return digest.hexdigest()
-
-
-def still_readable(images: Iterable[CorpusImage], read: Callable[[CorpusImage], T]) -> list[T]:
-    """What is read of each image; one that is gone or damaged is named and left out."""
-    found = []
-    for image in images:
-        try:
-            found.append(read(image))
-        except InputError as error:
-            log.warning("%s; left out of the pictures", error)
-    return found
 
 
 def load_corpus(folder: Path, *, may_lack_images: bool = False) -> Corpus:

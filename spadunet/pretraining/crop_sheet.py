@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from .corpus import Corpus
+from .pictures import save_figure
 from .sampling import CropMaker, CropRule, Draw, draw_batches
-from .tokenizer_pictures import save_figure
 
 CROPS_A_ROW = 8
 MAX_BATCHES = 2000

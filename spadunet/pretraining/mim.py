@@ -24,6 +24,7 @@ from ..training.optimiser import take_step
 from ..training.options import autocast
 from .losses import entropy, information
 from .mim_sheet import SheetCrop, complete, draw_sheet
+from .pictures import save_figure
 from .probe import ProbeCurve
 from .ranks import Ranks, distribute, mean_over_ranks
 from .sampling import ImageBatch, generator_of
@@ -142,7 +143,7 @@ class MaskedImageModelling:
         for number, crop in enumerate(self.crops):
             masked = draw_masks([number], crop.num_patches, self.seed).to(self.ranks.device)
             rows.append(complete(crop, masked, self.network, self.tokenizer))
-        draw_sheet(rows, folder / SHEET_PNG, f"after {step} steps")
+        save_figure(draw_sheet(rows, f"after {step} steps"), folder / SHEET_PNG)
 
     def finish_probe(self) -> None:
         """Measure after the last step, where that is not done."""

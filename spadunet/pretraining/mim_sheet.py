@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,9 +14,12 @@ from torch.nn import functional
 
 from ..network.masked import cover, token_grid
 from ..network.tokenizer import SpadTokenizer
-from .corpus import Corpus, CorpusImage, still_readable
+from .corpus import Corpus, CorpusImage
+from .pictures import choose_images, still_readable
 from .sampling import CropRule
-from .tokenizer_pictures import save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAX_CROPS = 8
 COLUMNS = ("image", "masked", "tokenizer's own", "guessed where masked")
@@ -54,8 +57,6 @@ def choose_crops(corpus: Corpus, rule: CropRule) -> tuple[SheetCrop, ...]:
 
     Training images stand in where none is held out. One that is gone or damaged is named and left out.
     """
-    images = sorted(corpus.held_out or corpus.training, key=lambda image: (image.da, image.modality, image.key))
-    count = min(len(images), MAX_CROPS)
 
     def read(image: CorpusImage) -> SheetCrop:
         depth, height, width = rule.size_of(image.da)
@@ -64,7 +65,7 @@ def choose_crops(corpus: Corpus, rule: CropRule) -> tuple[SheetCrop, ...]:
         box = torch.from_numpy(corpus.read_box(image, first, size))
         return SheetCrop(key=image.key, modality=image.modality, da=image.da, image=box.expand(3, -1, -1, -1)[None])
 
-    return tuple(still_readable((images[index * len(images) // count] for index in range(count)), read))
+    return tuple(still_readable(choose_images(corpus.held_out or corpus.training, MAX_CROPS), read))
 
 
 @torch.no_grad()
@@ -110,8 +111,8 @@ def middle_slice(volume: Tensor) -> np.ndarray:
     return (slice_.movedim(0, -1).cpu().numpy() / 2 + 0.5).clip(0, 1)
 
 
-def draw_sheet(rows: Sequence[SheetRow], path: Path, title: str) -> None:
-    """Write a PNG with a row of pictures for each image."""
+def draw_sheet(rows: Sequence[SheetRow], title: str) -> Figure:
+    """A row of pictures for each image."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2 * len(COLUMNS) + 1, 2 * len(rows) + 0.6), layout="constrained")
@@ -125,4 +126,4 @@ def draw_sheet(rows: Sequence[SheetRow], path: Path, title: str) -> None:
             if row is rows[0]:
                 column.set_title(name, fontsize=9)
         line[0].set_ylabel(row.title, fontsize=8)
-    save_figure(figure, path)
+    return figure

@@ -32,7 +32,7 @@ from ..preprocessing.store import StoredCase, open_case
 from ..spacing import Shape
 from ..training.splits import choose_cases
 from .linear import classify, features_at, fit
-from .tokenizer_pictures import save_figure
+from .pictures import save_figure
 
 FeatureMaps = Callable[[Tensor, int], list[Tensor]]
 """(1, 3, D, H, W) and its degree of anisotropy to maps (1, C_i, d_i, h_i, w_i) that all cover the same field."""

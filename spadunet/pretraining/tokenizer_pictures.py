@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..files import atomic_path
 from ..network.tokenizer import NUM_TOKENS, SpadTokenizer
 from ..record import FormatVersion, Record, write_record
-from .corpus import Corpus, CorpusImage, still_readable
+from .corpus import Corpus, CorpusImage
 from .losses import entropy, token_statistics
+from .pictures import choose_images, save_figure, still_readable
 from .sampling import CropRule
 
 if TYPE_CHECKING:
@@ -80,14 +80,14 @@ class Reconstruction:
 def show_tokenizer(
     network: SpadTokenizer, corpus: Corpus, rule: CropRule, folder: Path, step: int, device: torch.device
 ) -> HeldOutMeasures | None:
-    """Write the sheet, the codebook's use and the numbers; of the first training images where none is held out.
+    """Write the sheet, the codebook's use and the numbers; of some training images where none is held out.
 
     An image that is gone or damaged is named and left out; nothing is written where none is left.
 
     Raises:
         OutputError: if the folder cannot be written.
     """
-    images = corpus.held_out or corpus.training[:MAX_PAIRS]
+    images = corpus.held_out or choose_images(corpus.training, MAX_PAIRS)
     found = still_readable(images, lambda image: reconstruct_middle(network, corpus, image, rule, device))
     if not found:
         return None
@@ -105,7 +105,9 @@ def show_tokenizer(
         images=tuple(own),
     )
     write_record(folder / MEASURES_JSON, measures)
-    save_figure(draw_sheet(found[:MAX_PAIRS]), folder / SHEET_PNG)
+    by_key = {one.measures.key: one for one in found}
+    shown = choose_images([image for image in images if image.key in by_key], MAX_PAIRS)
+    save_figure(draw_sheet([by_key[image.key] for image in shown]), folder / SHEET_PNG)
     save_figure(draw_codebook(mean.numpy(), measures), folder / CODEBOOK_PNG)
     return measures
 
@@ -181,9 +183,3 @@ def draw_codebook(mean: np.ndarray, measures: HeldOutMeasures) -> Figure:
     )
     panel.legend(loc="lower left")
     return figure
-
-
-def save_figure(figure: Figure, path: Path, *, dpi: int = 110) -> None:
-    """Write a PNG, whole or not at all."""
-    with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=dpi, format="png")

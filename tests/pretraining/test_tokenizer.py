@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tokenizer_run
 import torch
-from tokenizer_corpus import GLOBAL_BATCH, SMALL_RECIPE, SMALL_RULE, TOY, make_corpus, small_batches, small_stage
+from tokenizer_corpus import GLOBAL_BATCH, SMALL_RECIPE, TOY, make_corpus, small_batches, small_stage
 from toy_stage import toy_options
 
 from spadunet.model import read_tensors
 from spadunet.network import build
+from spadunet.network.tokenizer import SpadTokenizer
 from spadunet.pretraining.corpus import Corpus
 from spadunet.pretraining.loop import pretrain
+from spadunet.pretraining.perceptual import MAX_SLICES, Lpips, structural_dissimilarity
 from spadunet.pretraining.ranks import Ranks
-from spadunet.pretraining.sampling import CropRule, ImageBatch
-from spadunet.pretraining.tokenizer import TokenizerStage, share_of_tokens_used
+from spadunet.pretraining.sampling import ImageBatch
+from spadunet.pretraining.tokenizer import LPIPS_WEIGHT, TokenizerStage, share_of_tokens_used
 from spadunet.pretraining.tokenizer_file import load_tokenizer
-from spadunet.pretraining.tokenizer_pictures import HeldOutMeasures, show_tokenizer
-from spadunet.record import read_record
 from spadunet.training.optimiser import take_step
 
 MEASURES = (
@@ -93,6 +93,88 @@ def test_measures_of_a_step_are_those_of_the_images_before_it(corpus, batch):
     assert found["entropy"] == pytest.approx(float(entropy), rel=1e-5)
     assert found["divergence_from_uniform"] == pytest.approx(math.log(1024) - float(entropy), abs=1e-5)
     assert found["perplexity"] == pytest.approx(float(torch.exp(-(mean * mean.log()).sum())), rel=1e-5)
+
+
+HEAVY_RECIPE = replace(SMALL_RECIPE, gan=0.7, evenness=0.5, certainty=0.3)
+"""Each term weighs enough to be seen in loss and gradient."""
+
+
+def heavy_stage(corpus: Corpus, *, adversarial: str = "shut", perceptual: Lpips | None = None) -> TokenizerStage:
+    """Of a tokenizer whose positions differ in their tokens; `adversarial` is open, shut or none."""
+    gan = 0.0 if adversarial == "none" else HEAVY_RECIPE.gan
+    stage = small_stage(corpus, recipe=replace(HEAVY_RECIPE, gan=gan), perceptual=perceptual)
+    stage.tokenizer.to_logits.weight.data *= 20
+    if adversarial == "open":
+        stage.numbers |= {"running": 0.0, "last": 0.0}
+    return stage
+
+
+def as_slices(volume: torch.Tensor) -> torch.Tensor:
+    """(B, C, D, H, W) to all its slices (B*D, C, H, W)."""
+    return volume.movedim(2, 1).flatten(0, 1)
+
+
+def terms_of(stage: TokenizerStage, batch: ImageBatch) -> tuple[SpadTokenizer, dict[str, torch.Tensor]]:
+    """A copy of the stage's tokenizer and the terms of the loss as it is, with gradients to that copy."""
+    tokenizer = deepcopy(stage.tokenizer)
+    made, logits = tokenizer(batch.image, batch.da)
+    q = logits.softmax(1)
+    mean = q.mean((0, 2, 3, 4))
+    distance = structural_dissimilarity if stage.perceptual is None else deepcopy(stage.perceptual)
+    assert batch.image.shape[2] <= MAX_SLICES  # all are compared
+    terms = {
+        "l1": (made - batch.image).abs().mean(),
+        "perceptual": distance(as_slices(made), as_slices(batch.image)),
+        "mean entropy": -(q * q.log()).sum(1).mean(),
+        "entropy of the mean": -(mean * mean.log()).sum(),
+    }
+    if stage.recipe.gan > 0:
+        terms["generator"] = -deepcopy(stage.discriminator)(made, batch.da).mean()
+    return tokenizer, terms
+
+
+def assert_learns_from(
+    stage: TokenizerStage, batch: ImageBatch, tokenizer: SpadTokenizer, loss: torch.Tensor
+) -> dict[str, float]:
+    """Measures of a step, which has this loss and goes down its gradient, clipped to norm 1."""
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), 1.0)
+    measures = stage.learn(batch)
+    assert measures["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+    for (name, ours), theirs in zip(stage.tokenizer.named_parameters(), tokenizer.parameters(), strict=True):
+        apart = (ours.grad - theirs.grad).norm() / theirs.grad.norm().clamp_min(1e-4)
+        assert apart < 1e-3, name
+    return measures
+
+
+@pytest.mark.parametrize("adversarial", ["none", "shut", "open"])
+def test_a_step_goes_down_the_weighted_sum_of_l1_perceptual_prior_and_behind_an_open_gate_adversarial_term(
+    corpus, batch, adversarial
+):
+    stage = heavy_stage(corpus, adversarial=adversarial)
+    tokenizer, terms = terms_of(stage, batch)
+    assert all(term.detach().abs() > 0.01 for term in terms.values())
+    loss = terms["l1"] + terms["perceptual"] + 0.3 * terms["mean entropy"] - 0.5 * terms["entropy of the mean"]
+    if adversarial == "open":
+        loss = loss + 0.7 * terms["generator"]
+    assert_learns_from(stage, batch, tokenizer, loss)
+
+
+def test_lpips_of_the_slices_takes_the_place_of_the_substitute(corpus, batch):
+    torch.manual_seed(2)
+    lpips = Lpips().requires_grad_(False)
+    for weight in lpips.linear:
+        weight.uniform_()
+    stage = heavy_stage(corpus, perceptual=lpips)
+    batch = replace(batch, image=batch.image[:1], names=batch.names[:1], numbers=batch.numbers[:1])  # VGG takes time
+    tokenizer, terms = terms_of(stage, batch)
+    weighted = LPIPS_WEIGHT * terms["perceptual"]
+    assert weighted > 0.1
+    loss = terms["l1"] + weighted + 0.3 * terms["mean entropy"] - 0.5 * terms["entropy of the mean"]
+    measures = assert_learns_from(stage, batch, tokenizer, loss)
+    assert measures["perceptual"] == pytest.approx(float(weighted.detach()), rel=1e-5)
+    _, with_substitute = terms_of(heavy_stage(corpus), batch)
+    assert (weighted - with_substitute["perceptual"]).abs() > 0.1
 
 
 def test_the_discriminator_counts_only_behind_an_open_gate_and_never_learns_from_it(corpus, batch):
@@ -200,68 +282,16 @@ def test_two_processes_with_half_a_batch_each_learn_as_one(corpus, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     two, one = read_tensors(tmp_path / "two.safetensors"), tokenizer_run.descend(corpus, Ranks())
+    without = tokenizer_run.descend(corpus, Ranks(), evenness=0.0)
     begun = {
         f"{name}.{key}": v for name, n in small_stage(corpus).networks.items() for key, v in n.state_dict().items()
     }
     assert two.keys() == one.keys()
     moved = max(float((one[key] - begun[key]).abs().max()) for key in one)
-    apart = max(float((one[key] - two[key]).abs().max()) for key in one)
+    apart, by_evenness = (max(float((one[key] - other[key]).abs().max()) for key in one) for other in (two, without))
     assert moved > 1e-2
     assert apart < 1e-4 * moved
-
-
-# --- Pictures and numbers
-
-
-def test_held_out_images_are_measured_and_drawn(corpus, tmp_path):
-    stage = small_stage(corpus, rule=CropRule(tokens_in_plane=8, tokens_in_depth=4))
-    stage.show(tmp_path, 7)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["codebook.png", "held_out.json", "reconstructions.png"]
-    found = read_record(tmp_path / "held_out.json", HeldOutMeasures, remedy="")
-    assert (found.step, [image.key for image in found.images]) == (7, ["brain_0"])
-    [image] = corpus.held_out
-    assert all(isinstance(size, int) for size in image.shape)
-    size = tuple(min(a, b) for a, b in zip((64, 128, 128), image.shape, strict=True))
-    assert size == image.shape  # smaller than a crop: measured as a whole, without what would surround it
-    whole = torch.from_numpy(corpus.read_box(image, (0, 0, 0), size)).expand(3, -1, -1, -1)[None]
-    with torch.no_grad():
-        made, logits = stage.tokenizer(whole, image.da)
-    error = made - whole
-    assert found.l1 == found.images[0].l1 == pytest.approx(float(error.abs().mean()), rel=1e-4)
-    assert found.psnr_db == pytest.approx(10 * math.log10(4 / float(error.square().mean())), abs=1e-3)
-    assert found.mean_entropy + found.divergence_from_uniform == pytest.approx(math.log(1024), abs=1e-4)
-    mean = logits.softmax(1).mean((0, 2, 3, 4))
-    assert found.share_of_tokens_used == pytest.approx(float((mean >= 1 / 10240).float().mean()))
-    assert HeldOutMeasures.from_json(found.to_json()) == found
-
-
-def test_training_images_are_shown_where_none_is_held_out(corpus, tmp_path):
-    images = tuple(image.model_copy(update={"is_held_out": False}) for image in corpus.index.images)
-    everything = Corpus(folder=corpus.folder, index=corpus.index.model_copy(update={"images": images}))
-    stage = small_stage(everything)
-    found = show_tokenizer(stage.tokenizer, everything, SMALL_RULE, tmp_path, 0, torch.device("cpu"))
-    assert [image.key for image in found.images] == [image.key for image in images]
-    assert {image.da for image in found.images} == {0, 6}
-
-
-def test_a_held_out_image_that_is_gone_is_named_and_left_out_of_the_pictures(corpus, tmp_path, caplog):
-    lost, other = corpus.training[:2]
-    index = corpus.index.model_copy(
-        update={
-            "images": tuple(
-                image.model_copy(update={"is_held_out": image.key in (lost.key, other.key)})
-                for image in corpus.index.images
-            )
-        }
-    )
-    shutil.copytree(corpus.folder, tmp_path / "corpus")
-    (tmp_path / "corpus/images" / f"{lost.key}.b2nd").unlink()
-    shrunk = Corpus(folder=tmp_path / "corpus", index=index)
-    found = show_tokenizer(small_stage(corpus).tokenizer, shrunk, SMALL_RULE, tmp_path, 0, torch.device("cpu"))
-    assert [image.key for image in found.images] == [other.key]
-    assert f"{lost.key}.b2nd" in caplog.text
-    (tmp_path / "corpus/images" / f"{other.key}.b2nd").unlink()
-    assert show_tokenizer(small_stage(corpus).tokenizer, shrunk, SMALL_RULE, tmp_path, 1, torch.device("cpu")) is None
+    assert by_evenness > 0.1 * moved  # the term of the global batch: two ranks that held it for theirs would show
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight_and_is_told_as_the_loss():
