@@ -44,7 +44,6 @@ setup(
         "spadunet.cli",
         "spadunet.demo",
         "spadunet.network",
-        "spadunet.pretrained",
         "spadunet.pretraining",
         "spadunet.training",
         "spadunet.plans",
@@ -62,7 +61,6 @@ setup(
     },
     package_data={
         "spadunet": ["py.typed"],
-        "spadunet.pretrained": ["*.md", "*.csv", "*/*.json", "*/*.safetensors"],
         "spadunet.pretraining": ["paper_datasets.json"],
         "spadunet.demo": [
             "data/**/*.nii.gz",

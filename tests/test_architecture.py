@@ -19,7 +19,6 @@ CLI = ROOT / "spadunet" / "cli"
 # Folder of each part and its floor. A file sees its own part and the floors below.
 FOLDERS = {
     "spadunet": ("spadunet", 1),
-    "spadunet.pretrained": ("spadunet/pretrained", 1),
     "spadunet.network": ("spadunet/network", 2),
     "spadunet.plans": ("plans", 2),
     "spadunet.preprocessing": ("preprocessing", 2),

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..pretrained import BACKBONE, find_weights
 from ..training.recipes import PRESETS, RECIPES
 from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of
 from .options import (
@@ -33,7 +32,6 @@ EXAMPLES = """\
   spadunet_train -d 4 101 -f all                    both datasets, one backbone
   spadunet_train -d BTCV --backbone spad_vit --preset base
   spadunet_train -d BTCV -f 0 --init results/pretraining/spad_vit_base
-  spadunet_train -d Hippocampus --init spad_unet_tiny
   spadunet_train -d BTCV -f 0                       again: an interrupted run goes on
 """
 DEFAULT_STEPS = 50_000
@@ -65,10 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--init",
-        type=find_weights,
+        type=Path,
         metavar="MODEL",
-        help=f"weights to start from: a folder of a model or of a pre-trained backbone, {BACKBONE}, which comes with "
-        "spadunet, or an EVA-02 file",
+        help="weights to start from: a folder of a model or of a pre-trained backbone, or an EVA-02 file",
     )
     parser.add_argument(
         "--scratch-twin",
