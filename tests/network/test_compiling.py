@@ -97,6 +97,7 @@ def assert_equal_outputs_and_gradients(network: nn.Module, compiled: Callable, d
         assert torch.allclose(a, b, atol=1e-10, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_every_da_becomes_one_graph_and_none_runs_in_eager_mode():
     network = SpadUNet([16, 24], [1, 1])
     compiled = compile_network(network, backend="aot_eager")
