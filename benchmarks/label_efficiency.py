@@ -26,12 +26,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import blosc2
 import numpy as np
 from tqdm import tqdm
 
@@ -40,7 +39,7 @@ from spadunet.files import sha256_of_file, write_text
 from spadunet.image import read_image
 from spadunet.model import BACKBONE_FILE, read_model_record
 from spadunet.network.device import choose_device
-from spadunet.pretraining.corpus import CORPUS_JSON, digest_of_voxels, image_path, load_corpus
+from spadunet.pretraining.corpus import CORPUS_JSON, digest_of_voxels, load_corpus
 from spadunet.pretraining.standardise import standardise
 from spadunet.scores import Scores
 from spadunet.training.splits import SPLITS_JSON, make_splits
@@ -198,9 +197,8 @@ def require_no_test_images(datasets: Sequence[Dataset], corpora: Sequence[Path])
     learned = {}
     for corpus in map(load_corpus, corpora):
         for image in corpus.index.images:
-            learned[digest_of_voxels(blosc2.open(str(image_path(corpus.folder, image.key)), mode="r")[:])] = (
-                image.source
-            )
+            digest = image.sha256 or digest_of_voxels(corpus.read_box(image, (0, 0, 0), image.shape))
+            learned[digest] = image.source
     for dataset in datasets:
         for path in sorted((dataset.folder / "imagesTs").iterdir()):
             digest = digest_of_voxels(standardise(read_image([path])).array)
@@ -328,12 +326,8 @@ def pairs_of(rows: Sequence[Row], dataset: str, ratio: float) -> list[tuple[Row,
     """Scratch and pre-trained run of each seed that has both, by seed."""
     found = {(row.run.arm, row.run.seed): row for row in rows if (row.run.dataset, row.run.ratio) == (dataset, ratio)}
     seeds = sorted({seed for _, seed in found})
-    return [(found["scratch", seed], found["pretrained", seed]) for seed in seeds if is_whole(found, seed)]
-
-
-def is_whole(found: Mapping[tuple[str, int], Row], seed: int) -> bool:
-    """Whether both runs of a seed are there."""
-    return all((arm, seed) in found for arm in ARMS)
+    whole = [seed for seed in seeds if all((arm, seed) in found for arm in ARMS)]
+    return [(found["scratch", seed], found["pretrained", seed]) for seed in whole]
 
 
 def values_of(pairs: Sequence[tuple[Row, Row]], metric: str) -> tuple[list[float], list[float]]:
