@@ -15,7 +15,7 @@ import torch
 from spadunet.model import write_tensors
 from spadunet.network.masked import MaskedUNet, MaskedViT
 from spadunet.network.tokenizer import NUM_TOKENS, SpadTokenizer
-from spadunet.network.unet import Encoder
+from spadunet.network.unet import SpadUNet
 from spadunet.network.vit import SpadViT
 from spadunet.pretraining.corpus import Corpus, load_corpus
 from spadunet.pretraining.mim import MaskedImageModelling
@@ -28,11 +28,11 @@ NUM_STEPS = 3
 
 
 def small_network(backbone: str) -> MaskedViT | MaskedUNet:
-    """Two blocks of 16 channels, or five levels of them."""
+    """Two blocks of 16 channels, or six levels of them."""
     torch.manual_seed(0)
     if backbone == "spad_vit":
         return MaskedViT(SpadViT(width=16, depth=2, num_heads=2, hidden_width=24), NUM_TOKENS)
-    return MaskedUNet(Encoder([16] * 5, [0, 1, 1, 1, 1]), NUM_TOKENS)
+    return MaskedUNet(SpadUNet([16] * 6, [0, 1, 1, 1, 1, 1]), NUM_TOKENS)
 
 
 def small_tokenizer() -> SpadTokenizer:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from .discriminator import SpadDiscriminator
 from .heads import SegmentationTask
-from .masked import NUM_LEVELS, MaskedUNet, MaskedViT
+from .masked import MaskedUNet, MaskedViT
 from .pyramid import SpadViTUNet
 from .tokenizer import NUM_TOKENS, SpadTokenizer
-from .unet import Encoder, SpadUNet
+from .unet import SpadUNet
 from .vit import SpadViT
 
 
@@ -138,7 +138,7 @@ def build_discriminator(preset: str) -> SpadDiscriminator:
 def build_masked(backbone: str, preset: str) -> MaskedViT | MaskedUNet:
     """What of a backbone is pre-trained, with a head that guesses the tokens of masked patches.
 
-    Its tensors `vit.*` or `encoder.*` have the names and shapes that they have in `build_backbone`.
+    Its tensors `vit.*`, or `encoder.*` and `decoder.*`, have the names and shapes that they have in `build_backbone`.
 
     Raises:
         KeyError: if there is no such backbone or preset.
@@ -156,6 +156,5 @@ def build_masked_vit(preset: str) -> MaskedViT:
 
 
 def build_masked_unet(preset: str) -> MaskedUNet:
-    """The encoder down to the level where a voxel is a patch."""
-    size = UNET_PRESETS[preset]
-    return MaskedUNet(Encoder(size.widths[:NUM_LEVELS], size.num_blocks[:NUM_LEVELS]), NUM_TOKENS)
+    """All of the SPAD U-Net."""
+    return MaskedUNet(build_unet(preset), NUM_TOKENS)

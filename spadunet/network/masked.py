@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from ..spacing import Shape
+from .blocks import PointwiseConv
 from .pyramid import block_numbers
-from .spad_conv import SpadConv
-from .unet import INPUT_CHANNELS, Encoder
+from .unet import INPUT_CHANNELS, SpadUNet
 from .vit import PATCH_SIZE, SpadViT
 
-NUM_LEVELS = 5
-"""Of a U-Net's encoder: the deepest of these has halved four times, a voxel of it to a patch."""
+TOKEN_LEVEL = 4
+"""Of a U-Net's encoder: it has halved four times, a voxel of it to a patch."""
 MASK_TOKEN_STD = 0.02
 
 
@@ -53,10 +53,10 @@ class MaskedViT(nn.Module):
         self.mask_token = make_mask_token(vit.width)
         self.head = make_head(vit.width, num_tokens)
 
-    def forward(self, x: Tensor, da: int, masked: Tensor) -> Tensor:
+    def forward(self, x: Tensor, da: int, masked: Tensor) -> tuple[Tensor, None]:
         """(B, 3, D, H, W) and bool (B, L) to logits (M, K) of the masked patches, samples in order, row-major."""
         tokens = self.vit(x, da, masked, self.mask_token)  # (B, 1+L, C)
-        return self.head(tokens[:, 1:][masked])
+        return self.head(tokens[:, 1:][masked]), None
 
     def features(self, x: Tensor, da: int) -> list[Tensor]:
         """(B, 3, D, H, W), nothing masked, to the four maps that segmentation takes: (B, C, d, h, w)."""
@@ -64,41 +64,53 @@ class MaskedViT(nn.Module):
 
 
 class MaskedUNet(nn.Module):
-    """A U-Net's encoder that sees a learned colour in the place of masked patches.
+    """A U-Net that sees a learned colour in the place of masked patches.
 
-    Args:
-        encoder: of NUM_LEVELS levels; what lies deeper would learn nothing here, and stays new.
+    Its encoder guesses the tokens, and its decoder the voxels themselves (He et al. 2022, "Masked autoencoders are
+    scalable vision learners"; Tian et al. 2023 for convolutions): tokens alone ask nothing of the finer levels.
 
     Raises:
-        ValueError: if the encoder has another number of levels.
+        ValueError: if the U-Net has too few levels.
     """
 
-    def __init__(self, encoder: Encoder, num_tokens: int):
+    def __init__(self, unet: SpadUNet, num_tokens: int):
         super().__init__()
-        if len(encoder.stages) != NUM_LEVELS:
-            raise ValueError(f"the encoder has {len(encoder.stages)} levels; a voxel is a patch after {NUM_LEVELS}")
-        deepest = encoder.downs[-1]
-        assert isinstance(deepest, SpadConv)
-        self.encoder = encoder
+        if len(unet.widths) <= TOKEN_LEVEL:
+            raise ValueError(f"the U-Net has {len(unet.widths)} levels; a voxel is a patch at level {TOKEN_LEVEL}")
+        self.encoder, self.decoder = unet.encoder, unet.decoder
         self.mask_token = make_mask_token(INPUT_CHANNELS)
-        self.head = make_head(len(deepest.weight), num_tokens)
+        self.head = make_head(unet.widths[TOKEN_LEVEL], num_tokens)
+        self.to_voxels = PointwiseConv(unet.widths[0], INPUT_CHANNELS)
 
-    def forward(self, x: Tensor, da: int, masked: Tensor) -> Tensor:
-        """(B, 3, D, H, W) and bool (B, L) to logits (M, K) of the masked patches, samples in order, row-major."""
-        features = self.features(cover(x, da, masked, self.mask_token), da)[-1]
-        tokens = features.flatten(2).transpose(1, 2)  # (B, L, C)
-        return self.head(tokens[masked])
+    def forward(self, x: Tensor, da: int, masked: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, D, H, W) and bool (B, L) to logits (M, K) as of `MaskedViT`, and the whole image (B, 3, D, H, W)."""
+        encoded = self.encode(cover(x, da, masked, self.mask_token), da)
+        tokens = encoded[TOKEN_LEVEL].flatten(2).transpose(1, 2)  # (B, L, C)
+        return self.head(tokens[masked]), self.to_voxels(self.decoder(encoded, da)[0])
 
-    def features(self, x: Tensor, da: int) -> list[Tensor]:
-        """(B, 3, D, H, W) to one map a level, finest first: (B, C_n, D_n, H_n, W_n).
+    def encode(self, x: Tensor, da: int) -> list[Tensor]:
+        """Maps of the encoder.
 
         Channels last, as a task's channel map leaves them: on a processor in bfloat16 a step takes a third of the time.
         """
         return self.encoder(x.contiguous(memory_format=torch.channels_last_3d), da)
 
+    def features(self, x: Tensor, da: int) -> list[Tensor]:
+        """(B, 3, D, H, W), nothing masked, to the decoded maps, finest first: (B, C_n, D_n, H_n, W_n)."""
+        return self.decoder(self.encode(x, da), da)
+
 
 def cover(x: Tensor, da: int, masked: Tensor, colour: Tensor) -> Tensor:
     """The image (B, C, D, H, W) with `colour` (C,) in the place of masked patches (B, L)."""
+    return torch.where(voxels_of(masked, x, da), colour.to(x.dtype).view(-1, 1, 1, 1), x)
+
+
+def voxels_of(masked: Tensor, x: Tensor, da: int) -> Tensor:
+    """Masked patches, bool (B, L), as voxels of an image (B, C, D, H, W): bool (B, 1, D, H, W).
+
+    Raises:
+        ValueError: if the mask is of another grid than the image's.
+    """
     depth, height, width = x.shape[2:]
     grid = token_grid((depth, height, width), da)
     if masked.shape != (len(x), math.prod(grid)):
@@ -106,5 +118,4 @@ def cover(x: Tensor, da: int, masked: Tensor, colour: Tensor) -> Tensor:
     voxels = masked.unflatten(1, grid)
     for axis, stride in enumerate((patch_depth(da), PATCH_SIZE, PATCH_SIZE), start=1):
         voxels = voxels.repeat_interleave(stride, axis)
-    voxels = voxels[:, None, :depth, :height, :width]  # (B, 1, D, H, W)
-    return torch.where(voxels, colour.to(x.dtype).view(-1, 1, 1, 1), x)
+    return voxels[:, None, :depth, :height, :width]

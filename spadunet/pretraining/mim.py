@@ -1,7 +1,8 @@
 """Stage two: a backbone learns by guessing the visual tokens of masked patches.
 
 Luo et al. 2024, section 5.2: 55 % of the patches are masked; the frozen tokenizer, which sees the whole image, gives
-the soft tokens that are to be guessed. Letters: B samples, L patches of one, row-major; M masked ones; K tokens.
+the soft tokens that are to be guessed. A U-Net's decoder guesses the voxels as well, which the paper, whose
+U-Net is not pre-trained, has not. Letters: B samples, L patches of one, row-major; M masked ones; K tokens.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.nn import functional
 
 from ..model import Model, save_model
 from ..network.decay import parameter_groups
-from ..network.masked import MaskedUNet, MaskedViT, token_grid
+from ..network.masked import MaskedUNet, MaskedViT, token_grid, voxels_of
 from ..network.tokenizer import SpadTokenizer
 from ..training.optimiser import take_step
 from ..training.options import autocast
@@ -33,6 +34,11 @@ MASK_RATIO = 0.55
 WEIGHT_DECAY = 0.05
 MAX_GRADIENT_NORM = 0.5
 """The first as in Luo et al. 2024, section 5.1; the others as SPAD-Nets' released settings have them."""
+
+TOKEN_WEIGHT = 0.1
+"""Of the tokens' loss where voxels, whose weight is 1, are guessed too."""
+SEEN_WEIGHT = 0.1
+"""Of a voxel that is not masked: to give it back is easy, and needs the finest maps."""
 
 SHEET_PNG = "guesses.png"
 
@@ -75,6 +81,18 @@ def judge(logits: Tensor, target: Tensor) -> Guess:
     return Guess(loss=loss, kl=loss.detach() - entropy(target, 1).mean(), agreement=agreement)
 
 
+def voxel_loss(guessed: Tensor, image: Tensor, masked: Tensor, da: int) -> tuple[Tensor, Tensor]:
+    """Mean distance of guessed voxels (B, 3, D, H, W), and that of the masked ones alone, which is to be looked at.
+
+    Args:
+        masked: bool (B, L) patches.
+    """
+    distance = (guessed.float() - image).abs().mean(1, keepdim=True)  # (B, 1, D, H, W)
+    is_masked = voxels_of(masked, image, da)
+    weight = torch.where(is_masked, 1.0, SEEN_WEIGHT)
+    return (distance * weight).sum() / weight.sum(), distance.detach()[is_masked].mean()
+
+
 def soft_tokens(tokenizer: SpadTokenizer, image: Tensor, da: int) -> Tensor:
     """The tokenizer's distributions (B, L, K) for an image (B, 3, D, H, W), without a gradient."""
     with torch.no_grad():
@@ -113,7 +131,7 @@ class MaskedImageModelling:
         self.numbers = {"steps": 0.0}
 
     def learn(self, batch: ImageBatch) -> dict[str, float]:
-        """One step; means of loss, divergences and agreement over ranks.
+        """One step; means of loss, divergences, distance of masked voxels and agreement over ranks.
 
         Every rank holds as many masked patches as the others, so that the mean of their means is that of all.
         """
@@ -125,15 +143,19 @@ class MaskedImageModelling:
         masked = draw_masks(batch.numbers, num_patches, self.seed).to(self.ranks.device)
         with autocast(self.ranks.device, self.precision):
             tokens = soft_tokens(self.tokenizer, image, batch.da)  # (B, L, K)
-            logits = self.parallel(image, batch.da, masked)
+            logits, voxels = self.parallel(image, batch.da, masked)
         guess = judge(logits, tokens[masked])
+        total, seen = guess.loss, {"loss": guess.loss, "kl": guess.kl, "information": information(tokens)}
+        if voxels is not None:
+            loss, seen["voxels"] = voxel_loss(voxels, image, masked, batch.da)
+            total = TOKEN_WEIGHT * guess.loss + loss
         [optimiser] = self.optimisers.values()
-        loss = take_step(guess.loss, self.network, optimiser, MAX_GRADIENT_NORM)
+        seen["loss"] = take_step(total, self.network, optimiser, MAX_GRADIENT_NORM)
         self.numbers["steps"] += 1
         if self.probe is not None and self.numbers["steps"] % self.probe.every_steps == 0:
             self.measure_probe()
-        values = mean_over_ranks(torch.stack([loss, guess.kl, information(tokens), guess.agreement]))
-        return dict(zip(("loss", "kl", "information", "agreement"), values.tolist(), strict=True))
+        seen["agreement"] = guess.agreement
+        return dict(zip(seen, mean_over_ranks(torch.stack([*seen.values()])).tolist(), strict=True))
 
     def show(self, folder: Path, step: int) -> None:
         """Draw held-out images, masked and completed; their masks are always the same."""
@@ -165,8 +187,8 @@ class MaskedImageModelling:
 def save_backbone(folder: Path, network: MaskedNetwork, backbone: str, preset: str, provenance: dict[str, str]) -> None:
     """Write a model folder without a task: the tensors of the backbone by the names that they have in it.
 
-    The mask token and the head, which only guess tokens, are left out.
+    The mask token and what only guesses are left out.
     """
-    kept = ("vit.", "encoder.")
+    kept = ("vit.", "encoder.", "decoder.")
     state = {name: value for name, value in network.state_dict().items() if name.startswith(kept)}
     save_model(folder, Model(backbone=backbone, preset=preset, backbone_state=state, tasks={}, provenance=provenance))

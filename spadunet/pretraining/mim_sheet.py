@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..network.masked import cover, token_grid
+from ..network.masked import cover, token_grid, voxels_of
 from ..network.tokenizer import SpadTokenizer
 from .corpus import Corpus, CorpusImage
 from .pictures import choose_images, still_readable
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_CROPS = 8
-COLUMNS = ("image", "masked", "tokenizer's own", "guessed where masked")
+COLUMNS = ("image", "masked", "tokenizer's own", "tokens guessed", "voxels guessed")
+"""The last only of a backbone that guesses voxels too."""
 GREY = 0.0
 """In the place of masked patches, in pictures."""
 
@@ -46,7 +47,7 @@ class SheetCrop:
 
 @dataclass(frozen=True, kw_only=True)
 class SheetRow:
-    """Middle slices of one crop by column of the sheet: (H, W, 3) in [0, 1]."""
+    """Middle slices of one crop by column of the sheet, where guessed the masked patches only: (H, W, 3) in [0, 1]."""
 
     title: str
     pictures: tuple[np.ndarray, ...]
@@ -72,20 +73,21 @@ def choose_crops(corpus: Corpus, rule: CropRule) -> tuple[SheetCrop, ...]:
 def complete(
     crop: SheetCrop,
     masked: Tensor,
-    guess: Callable[[Tensor, int, Tensor], Tensor],
+    guess: Callable[[Tensor, int, Tensor], tuple[Tensor, Tensor | None]],
     tokenizer: SpadTokenizer,
 ) -> SheetRow:
     """Let a network guess what is masked, and let the tokenizer draw it among the tokens that are seen.
 
     Args:
         masked: (1, L) bool, on the networks' device.
-        guess: image (1, 3, D, H, W), degree of anisotropy and mask to logits (M, K).
+        guess: image (1, 3, D, H, W), degree of anisotropy and mask to logits (M, K), and to voxels as the image.
     """
     image, da = crop.image.to(masked.device), crop.da
     depth, height, width = image.shape[2:]
     size = (depth, height, width)
     own = tokenizer.encode(image, da).float().softmax(1)  # (1, K, d, h, w)
-    logits = guess(image, da, masked).float()
+    logits, voxels = guess(image, da, masked)
+    logits = logits.float()
     guessed = logits.softmax(1)
     tokens = own.flatten(2).transpose(1, 2).clone()  # (1, L, K)
     agreement = (guessed.argmax(1) == tokens[masked].argmax(1)).float().mean()
@@ -93,12 +95,14 @@ def complete(
     tokens[masked] = guessed
     completed = tokens.transpose(1, 2).view_as(own)
     grey = torch.full((3,), GREY, device=image.device)
-    volumes = (
+    volumes = [
         image,
         cover(image, da, masked, grey),
         tokenizer.decode(own, da, size),
         tokenizer.decode(completed, da, size),
-    )
+    ]
+    if voxels is not None:
+        volumes.append(torch.where(voxels_of(masked, image, da), voxels.float(), image))
     return SheetRow(
         title=f"{crop.modality}, DA {da}\nKL {kl:.2f}, {100 * agreement:.0f} % agree",
         pictures=tuple(middle_slice(volume) for volume in volumes),
@@ -115,11 +119,12 @@ def draw_sheet(rows: Sequence[SheetRow], title: str) -> Figure:
     """A row of pictures for each image."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2 * len(COLUMNS) + 1, 2 * len(rows) + 0.6), layout="constrained")
-    axes = figure.subplots(len(rows), len(COLUMNS), squeeze=False)
+    columns = COLUMNS[: len(rows[0].pictures)]
+    figure = Figure(figsize=(2 * len(columns) + 1, 2 * len(rows) + 0.6), layout="constrained")
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
     figure.suptitle(title)
     for row, line in zip(rows, axes, strict=True):
-        for picture, column, name in zip(row.pictures, line, COLUMNS, strict=True):
+        for picture, column, name in zip(row.pictures, line, columns, strict=True):
             column.imshow(picture)
             column.set_xticks([])
             column.set_yticks([])

@@ -108,7 +108,8 @@ def test_the_unet_runs_by_the_same_command_and_is_gone_on_with_after_a_stop(call
     assert read_progress(tmp_path / "parts/state/checkpoint.safetensors").step == 3
     whole, parts = (load_model(tmp_path / name).backbone_state for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
-    assert all(name.startswith("encoder.") and torch.equal(value, parts[name]) for name, value in whole.items())
+    assert {name.split(".")[0] for name in whole} == {"encoder", "decoder"}
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
     assert not all(torch.equal(value, stopped.backbone_state[name]) for name, value in whole.items())
 
 

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from spadunet.network.masked import MaskedUNet, MaskedViT, cover, token_grid
+from spadunet.network.masked import TOKEN_LEVEL, MaskedUNet, MaskedViT, cover, token_grid
 from spadunet.network.tokenizer import SpadTokenizer
-from spadunet.network.unet import Encoder
+from spadunet.network.unet import SpadUNet
 from spadunet.network.vit import SpadViT
 from spadunet.spacing import MAX_DA
 
@@ -24,9 +24,9 @@ def tiny_vit() -> MaskedViT:
 
 
 def tiny_unet() -> MaskedUNet:
-    """Five levels of 16 channels."""
+    """Six levels of 16 channels."""
     torch.manual_seed(0)
-    return MaskedUNet(Encoder([16] * 5, [0, 1, 1, 1, 1]), NUM_TOKENS)
+    return MaskedUNet(SpadUNet([16] * 6, [0, 1, 1, 1, 1, 1]), NUM_TOKENS)
 
 
 def masks(num_samples: int, num_patches: int, masked: list[int]) -> torch.Tensor:
@@ -47,7 +47,7 @@ def test_tokenizer_vit_and_unet_cut_any_image_into_the_same_patches(da: int):
         with torch.no_grad():
             assert tokenizer.encode(image, da).shape[2:] == grid
             assert vit.embed(image, da).shape[2:] == grid
-            assert encoder(image, da)[-1].shape[2:] == grid
+            assert encoder(image, da)[TOKEN_LEVEL].shape[2:] == grid
 
 
 def test_a_patch_is_as_deep_as_wide_in_millimetres_and_at_least_one_slice():
@@ -82,9 +82,9 @@ def test_a_mask_of_another_grid_is_refused():
         cover(torch.zeros(1, 3, 5, 20, 40), 2, masks(1, 6, [1]), torch.zeros(3))
 
 
-def test_an_encoder_of_another_depth_is_refused():
-    with pytest.raises(ValueError, match="the encoder has 6 levels; a voxel is a patch after 5"):
-        MaskedUNet(Encoder([8] * 6, [1] * 6), NUM_TOKENS)
+def test_a_unet_of_too_few_levels_is_refused():
+    with pytest.raises(ValueError, match="the U-Net has 4 levels; a voxel is a patch at level 4"):
+        MaskedUNet(SpadUNet([8] * 4, [1] * 4), NUM_TOKENS)
 
 
 @pytest.mark.parametrize("make", [tiny_vit, tiny_unet])
@@ -93,12 +93,17 @@ def test_what_lies_under_a_mask_changes_nothing_and_what_lies_beside_it_does(mak
     image = torch.randn(2, 3, 4, 32, 48)
     masked = masks(2, 6, [0, 4])
     with torch.no_grad():
-        logits = network(image, 2, masked)
+        logits, voxels = network(image, 2, masked)
         hidden, seen = image.clone(), image.clone()
         hidden[:, :, :, :16, :16] = 5  # patch 0
         seen[:, :, :, :16, 16:32] = 5  # patch 1
-        assert torch.equal(network(hidden, 2, masked), logits)
-        assert not torch.allclose(network(seen, 2, masked), logits)
+        logits_of_hidden, voxels_of_hidden = network(hidden, 2, masked)
+        assert torch.equal(logits_of_hidden, logits)
+        assert not torch.allclose(network(seen, 2, masked)[0], logits)
+        if isinstance(network, MaskedUNet):
+            assert voxels.shape == image.shape
+            assert torch.equal(voxels_of_hidden, voxels)
+            assert not torch.allclose(network(seen, 2, masked)[1], voxels)
 
 
 @pytest.mark.parametrize("make", [tiny_vit, tiny_unet])
@@ -107,23 +112,23 @@ def test_logits_are_of_the_masked_patches_samples_in_order_and_row_major(make):
     image = torch.randn(2, 3, 4, 32, 48)
     masked = torch.tensor([[1, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1, 1]], dtype=torch.bool)
     with torch.no_grad():
-        logits = network(image, 2, masked)
-        alone = [network(image[i : i + 1], 2, masked[i : i + 1]) for i in range(2)]
+        logits, _ = network(image, 2, masked)
+        alone = [network(image[i : i + 1], 2, masked[i : i + 1])[0] for i in range(2)]
         torch.testing.assert_close(logits, torch.cat(alone))
         if isinstance(network, MaskedViT):
             tokens = network.vit(image, 2, masked, network.mask_token)
             torch.testing.assert_close(logits[2], network.head(tokens[1, 1 + 4]))  # behind the cls token
         else:
-            features = network.encoder(cover(image, 2, masked, network.mask_token), 2)[-1]
+            features = network.encoder(cover(image, 2, masked, network.mask_token), 2)[TOKEN_LEVEL]
             torch.testing.assert_close(logits[2], network.head(features[1, :, 0, 1, 1]))
 
 
 @pytest.mark.parametrize("make", [tiny_vit, tiny_unet])
 def test_every_parameter_learns_from_masked_patches(make):
     network = make()
-    logits = network(torch.randn(1, 3, 4, 32, 32), 1, masks(1, 4, [1, 2]))
+    logits, voxels = network(torch.randn(1, 3, 16, 32, 32), 1, masks(1, 8, [1, 2]))
     assert logits.shape == (2, NUM_TOKENS)
-    logits.square().sum().backward()
+    (logits.square().sum() + (0 if voxels is None else voxels.square().sum())).backward()
     without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
 
@@ -133,6 +138,6 @@ def test_features_for_a_probe_see_the_whole_image_and_cover_its_grid(make):
     network = make()
     with torch.no_grad():
         maps = network.features(torch.randn(1, 3, 16, 32, 32), 1)
-    assert maps[-1].shape[2:] == (2, 2, 2)
     assert len(maps) == (4 if isinstance(network, MaskedViT) else 5)
+    assert maps[2 if isinstance(network, MaskedViT) else 4].shape[2:] == (2, 2, 2)
     assert all(math.isfinite(float(of_map.sum())) for of_map in maps)
