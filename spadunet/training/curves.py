@@ -132,12 +132,25 @@ def draw(folder: Path, measures: Sequence[str], by: str) -> None:
     pyplot.close(figure)
 
 
-def plot_smooth(panel: Axes, minutes: np.ndarray, values: np.ndarray, label: str) -> None:
-    """A pale line of the values, a strong one of their running mean."""
+def smoothing_width(num_values: int) -> int:
+    """Over how many values a line is smoothed: of short ones a fifth, so that something of it stays."""
+    return max(1, min(SMOOTHING_STEPS, num_values // 5))
+
+
+def plot_smooth(
+    panel: Axes,
+    times: np.ndarray,
+    values: np.ndarray,
+    label: str,
+    *,
+    colour: str | None = None,
+    max_points: int = MAX_POINTS,
+) -> None:
+    """A pale line of the values, a strong one of their running mean, against minutes or steps."""
     if not len(values):
         return
-    stride = len(values) // MAX_POINTS + 1
-    (line,) = panel.plot(minutes[::stride], values[::stride], alpha=0.25, linewidth=0.7)
-    width = min(SMOOTHING_STEPS, len(values))
+    stride = len(values) // max_points + 1
+    (line,) = panel.plot(times[::stride], values[::stride], alpha=0.25, linewidth=0.7, color=colour)
+    width = smoothing_width(len(values))
     smooth = np.convolve(values, np.ones(width) / width, mode="valid")
-    panel.plot(minutes[width - 1 :: stride], smooth[::stride], color=line.get_color(), label=label)
+    panel.plot(times[width - 1 :: stride], smooth[::stride], color=line.get_color(), label=label)
