@@ -114,10 +114,12 @@ def draw_plane(overlay: Overlay, plane: Plane, box: tuple[slice, slice, slice], 
     figure = Figure(figsize=size_inches, dpi=100, facecolor="black")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(image, cmap="gray", vmin=window[0], vmax=max(window[1], window[0] + 1e-6), aspect="auto")
-    for number, structure in enumerate(overlay.labels.structures):
-        colour = COLOURS[number % len(COLOURS)]
-        for label_map, line in ((overlay.reference, "dashed"), (overlay.prediction, "solid")):
-            outline(axes, np.isin(label_map[cut], structure.ids), colour, line)
+    for label_map, line in (
+        (overlay.prediction, "solid"),
+        (overlay.reference, "dashed"),
+    ):  # dashes let see what is below
+        for number, structure in enumerate(overlay.labels.structures):
+            outline(axes, np.isin(label_map[cut], structure.ids), COLOURS[number % len(COLOURS)], line)
     axes.set_axis_off()
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_jpg(buffer, pil_kwargs=JPEG)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..training.follow import Followed, followed
+from ..training.follow import followed
 from ..training.options import LoopOptions
 from ..training.schedule import learning_rate
 from ..training.state import Progress
@@ -72,17 +71,13 @@ def pretrain(
     def schedule(share: float, peak: float) -> float:
         return learning_rate(share, peak, warm_up=options.warm_up_share, lowest=options.lowest_rate)
 
-    with contextlib.ExitStack() as stack:
-        shown: Followed | None = None
-        if ranks.is_first:
-            kind: RunKind = "tokenizer" if run.get("kind") == "tokenizer" else "mim"
-            shown = stack.enter_context(followed(folder, kind, options, request=run))
+    kind: RunKind = "tokenizer" if run.get("kind") == "tokenizer" else "mim"
+    with followed(folder, kind, options, request=run, is_first=ranks.is_first) as shown:
 
         def keep_and_show(step: int) -> None:
             if keep is not None:
                 keep(step)
-            if shown is not None:
-                shown.refresh()
+            shown.refresh()
 
         return run_steps(
             stage,

@@ -33,12 +33,14 @@ class DicePoint:
 def read_validation(folder: Path) -> list[DicePoint]:
     """What validation.csv of a run's folder says, in its order; nothing where there is none.
 
+    Its columns: step, task (the dataset), class, and dice, which is empty where it is not defined.
+
     Raises:
         ValueError, KeyError: if it is damaged.
     """
     return [
         DicePoint(
-            dataset=row.get("dataset") or "",
+            dataset=row.get("task") or "",
             step=int(row["step"]),
             name=row["class"],
             dice=float(row["dice"]) if row["dice"] else None,

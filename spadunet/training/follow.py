@@ -29,12 +29,15 @@ log = logging.getLogger("spadunet")
 class Followed:
     """A run whose folder tells how it stands.
 
+    Args:
+        is_silent: nothing is written, as in all but the first process of a run.
+
     Attributes:
         problems: lines about what could not be done, of a run that ends well otherwise.
     """
 
-    def __init__(self, folder: Path, status: RunStatus):
-        self.folder, self.status = folder, status
+    def __init__(self, folder: Path, status: RunStatus, *, is_silent: bool):
+        self.folder, self.status, self.is_silent = folder, status, is_silent
         self.problems: list[str] = []
         self.board = ValidationBoard(folder)
         self.rest_until = 0.0
@@ -71,6 +74,8 @@ class Followed:
 
     def attempt(self, act: Callable[[], object], what: str) -> None:
         """Do what no run shall die of."""
+        if self.is_silent:
+            return
         try:
             act()
         except Exception as error:
@@ -85,12 +90,14 @@ def followed(
     *,
     request: Mapping[str, str],
     plans: Sequence[Plan] = (),
+    is_first: bool = True,
 ) -> Iterator[Followed]:
-    """Keep a run's state and page in its folder until it ends, however it ends. For the first process of a run.
+    """Keep a run's state and page in its folder until it ends, however it ends.
 
     Args:
         request: what was asked for, as kept in the checkpoint.
         plans: of the datasets that are trained on.
+        is_first: of several processes of the run, the one that writes.
     """
     earlier = None
     with contextlib.suppress(InputError):  # a damaged one is written anew
@@ -115,8 +122,8 @@ def followed(
         },
         plans=tuple(plans),
     )
-    with hold(folder):
-        run = Followed(folder, status)
+    with hold(folder) if is_first else contextlib.nullcontext():
+        run = Followed(folder, status, is_silent=not is_first)
         run.tell("running")
         try:
             yield run

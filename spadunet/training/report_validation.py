@@ -59,7 +59,9 @@ def dice_charts(points: list[DicePoint], plans: Mapping[str, Plan]) -> Iterator[
             lines.append(Line(steps=np.array(steps), values=np.array(dice), colour=colour, is_smoothed=False))
         title = dataset or (next(iter(plans)) if len(plans) == 1 else "")
         latest = {name: number(next((p.dice for p in reversed(own) if p.name == name), None)) for name in names}
-        caption = Html(f"<b>{text(f'Dice while training, {title}'.strip(', '))}</b>, latest: {legend(latest)}")
+        caption = Html(
+            f"<b>{text(f'Dice of patches while it trained, {title}'.strip(', '))}</b>, latest: {legend(latest)}"
+        )
         charts.append(figure([draw_chart(f"dice {place}", lines, lowest=0, highest=1)], caption))
     if charts:
         yield grid(charts)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..dataset import RawCase
+from ..evaluation.pairs import label_files
 from ..inference.overlays import draw_case
 from ..labels import LabelSet
 from ..overlay import densest_planes
@@ -51,25 +52,24 @@ def overlay_path(folder: Path, case: str, number: int) -> Path:
     return folder / OVERLAYS_FOLDER / f"{case}_{number}.jpg"
 
 
-def draw_samples(
-    cases: Mapping[str, RawCase], predictions: Mapping[str, Path], folder: Path, scores: Scores, labels: LabelSet
-) -> None:
+def draw_samples(cases: Iterable[RawCase], folder: Path, scores: Scores, labels: LabelSet) -> None:
     """Draw the samples into the folder of a dataset's validation; what cannot be drawn is logged.
 
     Args:
-        cases: by name, with references.
-        predictions: label maps by the name of their case.
+        cases: of the dataset, with references.
+        folder: holds the predicted label maps.
     """
     shutil.rmtree(folder / OVERLAYS_FOLDER, ignore_errors=True)
+    by_name = {case.name: case for case in cases}
     for score in choose_samples(scores).values():
-        case = cases[score.case]
         try:
+            case = by_name[score.case]
             assert case.label_path is not None
             image_path = next(path for path in case.image_paths if path is not None)
-            pictures = draw_case(image_path, case.label_path, predictions[score.case], labels, densest_planes)
+            pictures = draw_case(image_path, case.label_path, label_files(folder)[case.name], labels, densest_planes)
             for number, picture in enumerate(pictures):
-                path = overlay_path(folder, score.case, number)
-                path.parent.mkdir(parents=True, exist_ok=True)
+                path = overlay_path(folder, case.name, number)
+                path.parent.mkdir(exist_ok=True)
                 path.write_bytes(picture)
         except Exception as error:  # a picture is not worth a run
             log.warning("%s: cannot be drawn (%s: %s)", score.case, type(error).__name__, error)

@@ -238,14 +238,12 @@ def validate(
     cases = [case for case in member.dataset.cases if case.name in wanted]
     labels: LabelSet = member.plan.labels
     scores, problems = [], []
-    predictions: dict[str, Path] = {}
     for outcome in predict_cases(cases, engine, folder):
         if outcome.result is None:
             log.error("failed: %s", outcome.problem)
             problems.append(str(outcome.problem))
             continue
         assert outcome.item.label_path is not None
-        predictions[outcome.item.name] = outcome.result
         pair = Pair(outcome.item.name, outcome.result, outcome.item.label_path)
         try:
             scores.append(evaluate_pair(pair, labels))
@@ -258,6 +256,6 @@ def validate(
         failed=tuple(sorted(wanted - names_scored)),
     )
     write_scores(folder, result, labels)
-    draw_samples({case.name: case for case in cases}, predictions, folder, result, labels)
+    draw_samples(member.dataset.cases, folder, result, labels)
     log.info("validation of %s:\n%s", name, table_text(result).rstrip())
     return problems
