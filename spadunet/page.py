@@ -43,7 +43,8 @@ figcaption { font-size: .9rem; color: var(--pale); margin-top: .3rem } figcaptio
 img, svg { max-width: 100%; height: auto; display: block } svg text { font-family: inherit }
 .planes { display: flex; flex-wrap: wrap; gap: .5rem } .planes img { background: #000; border-radius: .3rem }
 .planes svg { width: 100% } .low img { max-height: 15rem; width: auto }
-.chip { white-space: nowrap; margin-right: .9rem } .chip i { display: inline-block; width: .75em; height: .75em;
+.grid > * { min-width: 0 } .chip { display: inline-block; margin-right: .9rem; max-width: 100% }
+.chip i { display: inline-block; width: .75em; height: .75em;
   border-radius: .2em; margin-right: .3em }
 details { margin: .6rem 0 } summary { cursor: pointer } pre { overflow-x: auto; font-size: .8rem }
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ CSV_FILE, PNG_FILE, TENSORBOARD_FOLDER = "curves.csv", "curves.png", "tensorboar
 SMOOTHING_STEPS = 50
 MAX_POINTS = 2000
 """Of a line in the picture; more are as good as invisible."""
+
+log = logging.getLogger("spadunet")
 
 
 class Curves:
@@ -87,9 +90,12 @@ class Curves:
         self.draw()
 
     def draw(self) -> None:
-        """Draw the picture as far as the run is."""
+        """Draw the picture as far as the run is; a run does not die of one that fails."""
         if self.measures:
-            draw(self.folder, self.measures, self.by)
+            try:
+                draw(self.folder, self.measures, self.by)
+            except Exception as error:
+                log.warning("%s: cannot be drawn (%s: %s)", self.folder / PNG_FILE, type(error).__name__, error)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -118,7 +124,7 @@ def draw(folder: Path, measures: Sequence[str], by: str) -> None:
         for line in sorted({row[by] if by else "" for row in rows}):
             own = [row for row in rows if (row[by] if by else "") == line and row[name]]
             minutes, values = (np.array([float(row[key]) for row in own]) for key in ("minutes", name))
-            plot_smooth(panel, minutes, values, line)
+            plot_smooth(panel, minutes, values, " " + line.replace("$", r"\$"))  # no formula, not hidden by _
         panel.set_ylabel(name.replace("_", " "))
         if by:
             panel.legend()
