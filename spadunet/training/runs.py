@@ -71,6 +71,8 @@ def find_runs(folder: Path) -> list[RunSummary]:
 
 def run_folders(folder: Path) -> Iterator[Path]:
     """Folders of runs, and those that cannot be looked into."""
+    if not folder.exists():
+        return
     unreadable: list[OSError] = []
     for name, below, _ in os.walk(folder, onerror=unreadable.append):
         here = Path(name)
@@ -87,6 +89,9 @@ def summarise(folder: Path) -> RunSummary:
     """How the run in a folder stands."""
     try:
         os.listdir(folder)
+        for path in (folder / sign for sign in SIGNS):
+            if path.is_symlink() and not path.exists():
+                raise InputError(f"{path}: is a link that leads nowhere")
         return summarise_sound(folder)
     except (InputError, OSError, ValueError, KeyError, TypeError) as error:
         words = " ".join(str(error).split()) or type(error).__name__

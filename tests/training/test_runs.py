@@ -152,7 +152,7 @@ def test_folders_that_cannot_be_opened_or_lead_nowhere_are_told(tmp_path: Path, 
     monkeypatch.setattr(os, "listdir", lambda path: [entry.name for entry in scandir(path)])
     found = {run.folder.name: run for run in find_runs(tmp_path)}
     assert found["locked"].state == "broken" and "Permission denied" in found["locked"].reason
-    assert found["gone"].state == "interrupted"
+    assert found["gone"].state == "broken" and "model.json: is a link that leads nowhere" in found["gone"].reason
 
 
 def test_all_runs_are_found_at_any_depth_the_last_changed_last_and_nothing_within_one(tmp_path: Path):
