@@ -127,6 +127,7 @@ setup(
             "spadunet_export_chaos = spadunet.cli.export_chaos:main",
             "spadunet_pretrain_tokenizer = spadunet.cli.pretrain_tokenizer:main",
             "spadunet_index = spadunet.cli.index:main",
+            "spadunet_runs = spadunet.cli.runs:main",
             "spadunet_info = spadunet.cli.info:main",
         ],
     },

@@ -45,6 +45,14 @@ def choose_axes(shape: Shape, affine: np.ndarray) -> tuple[tuple[int, int, int],
     return axes, (flips[0], flips[1], flips[2])
 
 
+def choose_upright_axes(shape: Shape, affine: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """As `choose_axes`, but from the head downwards: rows of a picture are numbered from above."""
+    axes, flips = choose_axes(shape, affine)
+    superior = nearest_patient_axes(affine).index(2)
+    first, second, third = (flip != (axis == superior) for axis, flip in zip(axes, flips, strict=True))
+    return axes, (first, second, third)
+
+
 def nearest_patient_axes(affine: np.ndarray) -> tuple[int, int, int]:
     """For each storage axis, the patient axis (0 left, 1 posterior, 2 superior) it follows best, each taken once."""
     cosines = np.abs(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))  # [patient, storage]

@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Type the commands that a user would, and show what comes out."""
     from ..demo.page import Section, write_page
+    from ..description import read_description
     from ..files import require_writable
     from ..record import read_record
     from ..scores import Scores
@@ -90,6 +91,7 @@ def execute(options: argparse.Namespace) -> int:
                 image_folder=images,
                 reference_folder=references,
                 prediction_folder=predictions,
+                labels=read_description(Path(path)).label_set(),
                 scores=scores,
             )
         )

@@ -41,7 +41,7 @@ def show_pretraining(
     show("reads", [f"{stored}, {size_text(bytes_of([corpus.folder]))}", *reads])
     going_on = "new" if run.done is None else f"gone on with after step {run.done.step}"
     files = [state_of(folder / name) for name in (run.files.result, run.files.manifest)]
-    pictures = f"curves.csv, curves.png, pictures, tensorboard/, {LOG_FILE}"
+    pictures = f"report.html, curves.csv, curves.png, pictures, tensorboard/, {LOG_FILE}"
     show(f"writes into {folder}", [f"{checkpoint_path(folder).relative_to(folder)}: {going_on}", *files, pictures])
     end = [
         f"{options.max_steps} steps" if options.max_steps else "",

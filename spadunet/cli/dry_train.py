@@ -35,7 +35,7 @@ def show_training(run: PreparedRun, folder: Path, done: Progress | None) -> int:
         *(state_of(folder / name) for name in (MODEL_JSON, BACKBONE_FILE)),
         *([INIT_COVERAGE_JSON] if run.coverage is not None else []),
         *(f"tasks/{member.dataset.name}/" for member in run.datasets),
-        "curves.csv, curves.png, tensorboard/, training.log, spadunet_train.json",
+        "report.html, curves.csv, curves.png, tensorboard/, training.log, spadunet_train.json",
         *(
             f"validation/{member.dataset.name}/"
             for member, held in zip(run.datasets, run.held_out, strict=True)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ..training.follow import followed
 from ..training.options import LoopOptions
 from ..training.schedule import learning_rate
 from ..training.state import Progress
+from ..training.status import RunKind
 from ..training.steps import B, B_contra, Learner, run_steps
 from .ranks import Ranks
 
@@ -50,6 +52,8 @@ def pretrain(
 ) -> Progress:
     """Pre-train until the run ends; start where the checkpoint in `folder` left off, if there is one.
 
+    The folder's page shows how the run stands.
+
     A run that was stopped and goes on ends with the very weights of one that was not (on a processor, in float32).
 
     Args:
@@ -67,17 +71,25 @@ def pretrain(
     def schedule(share: float, peak: float) -> float:
         return learning_rate(share, peak, warm_up=options.warm_up_share, lowest=options.lowest_rate)
 
-    return run_steps(
-        stage,
-        batches,
-        folder,
-        options,
-        run=run,
-        schedule=schedule,
-        facts=lambda batch: {"da": batch.da},
-        title="Pre-training",
-        company=ranks,
-        show=lambda step: stage.show(folder, step),
-        show_minutes=options.show_minutes,
-        keep=keep,
-    )
+    kind: RunKind = "tokenizer" if run.get("kind") == "tokenizer" else "mim"
+    with followed(folder, kind, options, request=run, is_first=ranks.is_first) as shown:
+
+        def keep_and_show(step: int) -> None:
+            if keep is not None:
+                keep(step)
+            shown.refresh()
+
+        return run_steps(
+            stage,
+            batches,
+            folder,
+            options,
+            run=run,
+            schedule=schedule,
+            facts=lambda batch: {"da": batch.da},
+            title="Pre-training",
+            company=ranks,
+            show=lambda step: stage.show(folder, step),
+            show_minutes=options.show_minutes,
+            keep=keep_and_show,
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ CSV_FILE, PNG_FILE, TENSORBOARD_FOLDER = "curves.csv", "curves.png", "tensorboar
 SMOOTHING_STEPS = 50
 MAX_POINTS = 2000
 """Of a line in the picture; more are as good as invisible."""
+
+log = logging.getLogger("spadunet")
 
 
 class Curves:
@@ -87,9 +90,12 @@ class Curves:
         self.draw()
 
     def draw(self) -> None:
-        """Draw the picture as far as the run is."""
+        """Draw the picture as far as the run is; a run does not die of one that fails."""
         if self.measures:
-            draw(self.folder, self.measures, self.by)
+            try:
+                draw(self.folder, self.measures, self.by)
+            except Exception as error:
+                log.warning("%s: cannot be drawn (%s: %s)", self.folder / PNG_FILE, type(error).__name__, error)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -118,7 +124,7 @@ def draw(folder: Path, measures: Sequence[str], by: str) -> None:
         for line in sorted({row[by] if by else "" for row in rows}):
             own = [row for row in rows if (row[by] if by else "") == line and row[name]]
             minutes, values = (np.array([float(row[key]) for row in own]) for key in ("minutes", name))
-            plot_smooth(panel, minutes, values, line)
+            plot_smooth(panel, minutes, values, " " + line.replace("$", r"\$"))  # no formula, not hidden by _
         panel.set_ylabel(name.replace("_", " "))
         if by:
             panel.legend()
@@ -132,12 +138,25 @@ def draw(folder: Path, measures: Sequence[str], by: str) -> None:
     pyplot.close(figure)
 
 
-def plot_smooth(panel: Axes, minutes: np.ndarray, values: np.ndarray, label: str) -> None:
-    """A pale line of the values, a strong one of their running mean."""
+def smoothing_width(num_values: int) -> int:
+    """Over how many values a line is smoothed: of short ones a fifth, so that something of it stays."""
+    return max(1, min(SMOOTHING_STEPS, num_values // 5))
+
+
+def plot_smooth(
+    panel: Axes,
+    times: np.ndarray,
+    values: np.ndarray,
+    label: str,
+    *,
+    colour: str | None = None,
+    max_points: int = MAX_POINTS,
+) -> None:
+    """A pale line of the values, a strong one of their running mean, against minutes or steps."""
     if not len(values):
         return
-    stride = len(values) // MAX_POINTS + 1
-    (line,) = panel.plot(minutes[::stride], values[::stride], alpha=0.25, linewidth=0.7)
-    width = min(SMOOTHING_STEPS, len(values))
+    stride = len(values) // max_points + 1
+    (line,) = panel.plot(times[::stride], values[::stride], alpha=0.25, linewidth=0.7, color=colour)
+    width = smoothing_width(len(values))
     smooth = np.convolve(values, np.ones(width) / width, mode="valid")
-    panel.plot(minutes[width - 1 :: stride], smooth[::stride], color=line.get_color(), label=label)
+    panel.plot(times[width - 1 :: stride], smooth[::stride], color=line.get_color(), label=label)

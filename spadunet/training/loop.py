@@ -66,6 +66,7 @@ def train_network(
     options: RunOptions,
     *,
     run: dict[str, str],
+    keep: Callable[[int], None] | None = None,
 ) -> Progress:
     """Train until the run ends; start where the checkpoint in `folder` left off, if there is one.
 
@@ -73,6 +74,7 @@ def train_network(
         network: with as many tasks as `tasks`, in that order; trained in place.
         folder: of the model; curves go there, the checkpoint into its state/.
         run: what the run was asked for, kept in the checkpoint.
+        keep: called after so many steps, with every checkpoint.
 
     Raises:
         OutputError: if the loss is no longer finite.
@@ -104,6 +106,7 @@ def train_network(
         by="task",
         title="Training",
         company=Alone(),
+        keep=keep,
     )
 
 

@@ -9,12 +9,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..model import STATE_FOLDER, read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -77,7 +79,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="numpy") as file:  # its header needs no torch
             return file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise damaged(path, error) from error

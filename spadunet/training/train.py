@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +25,11 @@ from ..plan import Plan
 from ..preprocessing.store import StoredCase, open_case
 from ..record import digest_of, read_record, write_record
 from ..scores import Scores
+from .follow import followed
 from .init import INIT_COVERAGE_JSON, Coverage, InitKind, start_from
 from .loop import JointNetwork, RunOptions, train_network
 from .patches import TrainingTask
+from .samples import draw_samples
 from .splits import choose_cases
 
 log = logging.getLogger("spadunet")
@@ -144,7 +146,7 @@ def digest_of_cases(splits: Sequence[tuple[list[str], list[str]]]) -> str:
 
 
 def train(run: PreparedRun, folder: Path) -> list[str]:
-    """Train, write the model, and validate it.
+    """Train, write the model, and validate it, while the folder's page shows how the run stands.
 
     Args:
         folder: of the model; a checkpoint in it is gone on from.
@@ -152,10 +154,18 @@ def train(run: PreparedRun, folder: Path) -> list[str]:
     Returns:
         A line for each held-out case that could not be validated.
     """
+    plans = [member.plan for member in run.datasets]
+    with followed(folder, "train", run.options, request=run.request, plans=plans) as shown:
+        shown.problems = train_and_validate(run, folder, shown.refresh)
+    return shown.problems
+
+
+def train_and_validate(run: PreparedRun, folder: Path, refresh: Callable[[], None]) -> list[str]:
+    """As `train`; `refresh` is called with every checkpoint and before validation."""
     if run.coverage is not None:
         write_record(folder / INIT_COVERAGE_JSON, run.coverage)
         log.info("weights from %s:\n%s", run.coverage.source, "\n".join(run.coverage.lines()))
-    progress = train_network(run.network, run.tasks, folder, run.options, run=run.request)
+    progress = train_network(run.network, run.tasks, folder, run.options, run=run.request, keep=lambda step: refresh())
     provenance = run.request | {"steps": str(progress.step), "spadunet": __version__}
     if (folder / INIT_COVERAGE_JSON).is_file():
         coverage = read_record(folder / INIT_COVERAGE_JSON, Coverage, remedy="start anew with --restart")
@@ -246,5 +256,6 @@ def validate(
         failed=tuple(sorted(wanted - names_scored)),
     )
     write_scores(folder, result, labels)
+    draw_samples(member.dataset.cases, folder, result, labels)
     log.info("validation of %s:\n%s", name, table_text(result).rstrip())
     return problems

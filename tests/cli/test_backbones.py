@@ -118,11 +118,11 @@ def start_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[dict[str, Te
     caught: list[tuple[dict[str, Tensor], list[Tensor], RunOptions]] = []
     original = training.train_network
 
-    def train_network(network, tasks, folder, options, *, run):
+    def train_network(network, tasks, folder, options, **others):
         state = {name: value.clone() for name, value in network.state_dict().items()}
         stream = BatchStream(tasks, options.seed)
         caught.append((state, [stream[step].image for step in range(2)], options))
-        return original(network, tasks, folder, options, run=run)
+        return original(network, tasks, folder, options, **others)
 
     monkeypatch.setattr(training, "train_network", train_network)
     return caught.pop

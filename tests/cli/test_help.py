@@ -55,6 +55,7 @@ def test_the_commands_that_were_promised_are_there():
         "preprocess",
         "pretrain_mim",
         "pretrain_tokenizer",
+        "runs",
         "train",
     ]
     assert sorted(COMMANDS) == [f"spadunet_{verb}" for verb in promised]

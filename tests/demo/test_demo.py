@@ -41,14 +41,14 @@ def test_the_demo_leaves_model_label_maps_scores_and_pictures(tmp_path: Path, ru
             label_map = read_label_map(folder / f"{case}.nii.gz")
             image = read_image([DATA / name / "imagesTs" / f"{case}_0000.nii.gz"])
             assert geometry_difference(image, label_map) is None
-            assert f"<figcaption>{case}: Dice" in page
+            assert f"<figcaption><b>{case}</b> Dice" in page
         scores = Scores.from_json((folder / "scores.json").read_text())
         assert [score.case for score in scores.cases] == cases
         rows = (folder / "scores.csv").read_text().splitlines()
         assert len(rows) == 1 + len(cases) * len(scores.summary())
         means.append(scores.mean("dice"))
     assert len(means) == len(re.findall(r"^class +Dice +ASSD mm", out, flags=re.MULTILINE)) == 2  # a table each
-    assert page.count("<img ") == page.count("src='data:image/png;base64,") == 10 + 4
+    assert page.count("<img ") == page.count('src="data:image/jpeg;base64,') == 3 * (10 + 4)
     assert [float(value) for value in re.findall(r"mean test Dice (\S+)", out)] == pytest.approx(means, abs=5e-4)
     typed = [line.split()[1] for line in out.splitlines() if line.startswith("$ ")]
     done_for_each = ["spadunet_predict", "spadunet_evaluate"] * 2

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spadunet.image import Image, read_image
-from spadunet.preprocessing.orient import choose_axes, nearest_patient_axes, orient, unorient
+from spadunet.preprocessing.orient import choose_axes, choose_upright_axes, nearest_patient_axes, orient, unorient
 from spadunet.preprocessing.preprocess import orient_and_crop
 
 DATA = Path(__file__).parent.parent.parent / "spadunet/demo/data"
@@ -127,3 +127,20 @@ def test_a_thick_oblique_image_is_the_same_however_it_is_stored():
         oriented = orient_and_crop(store(image, order, flips))
         np.testing.assert_array_equal(oriented.array, image.array)
         assert oriented.spacing_mm == pytest.approx((3, 1, 0.9))
+
+
+@pytest.mark.parametrize("directions", [AXIAL, SAGITTAL, CORONAL], ids=["axial", "sagittal", "coronal"])
+@pytest.mark.parametrize("depth_mm", [1.0, 5.0])
+def test_however_it_is_stored_an_upright_image_has_the_head_above(directions, depth_mm: float):
+    array = np.zeros((1, 5, 6, 7), np.float32)
+    affine = affine_of(directions, (depth_mm, 1.0, 1.0))
+    up = nearest_patient_axes(affine).index(2)
+    array[0][tuple(-1 if axis == up else slice(None) for axis in range(3))] = 1  # the head
+    for order, flips in STORAGES:
+        image = store(Image(array=array, affine=affine), order, flips)
+        axes, turned = choose_upright_axes(image.shape, image.affine)
+        assert axes == choose_axes(image.shape, image.affine)[0]
+        upright = orient(image.array[0], axes, turned)
+        superior = axes.index(nearest_patient_axes(image.affine).index(2))
+        assert np.take(upright, 0, axis=superior).all()
+        assert not np.take(upright, -1, axis=superior).any()

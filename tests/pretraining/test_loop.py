@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from html_page import read_page
 from toy_stage import NUM_STEPS, ToyBatch, ToyStage, signal_at, toy_batches, toy_options
 
 from spadunet.errors import OutputError
@@ -16,6 +17,7 @@ from spadunet.model import read_tensors
 from spadunet.pretraining.loop import pretrain
 from spadunet.pretraining.ranks import Ranks
 from spadunet.training.curves import read_rows
+from spadunet.training.runs import summarise
 from spadunet.training.state import Progress, read_progress
 
 CHECKPOINT = "state/checkpoint.safetensors"
@@ -120,3 +122,14 @@ def test_batches_are_closed_at_the_end_with_the_processes_that_make_them(is_stop
 def test_max_minutes_ends_a_run(tmp_path: Path):
     progress = run_toy(tmp_path, ToyStage(Ranks()), max_steps=None, max_minutes=1e-6)
     assert (progress.step, progress.is_finished) == (1, True)
+
+
+def test_a_run_is_shown_on_its_page_and_listed_with_how_it_ended(whole, tmp_path: Path):
+    folder, _ = whole
+    reader = read_page((folder / "report.html").read_text(encoding="utf-8"))
+    assert {"Finished", "Loss", "Judge loss", str(NUM_STEPS)} <= set(reader.words)
+    assert (summarise(folder).state, summarise(folder).kind, summarise(folder).steps) == ("finished", "mim", NUM_STEPS)
+    with pytest.raises(KeyboardInterrupt):
+        run_toy(tmp_path, ToyStage(Ranks(), before=signal_at(3)))
+    assert "Interrupted" in read_page((tmp_path / "report.html").read_text(encoding="utf-8")).words
+    assert (summarise(tmp_path).state, summarise(tmp_path).steps) == ("interrupted", 4)

@@ -71,3 +71,27 @@ def test_many_measures_share_a_picture_and_columns_that_came_later_are_empty_bef
     assert [row["step"] for row in rows] == [str(step) for step in range(100)]
     assert (rows[0]["loss"], rows[0]["entropy"]) == ("1", "")
     assert (tmp_path / PNG_FILE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_dataset_may_be_called_anything(tmp_path: Path):
+    curves = Curves(tmp_path, 0, by="task")
+    for step, task in enumerate(["$x^$", "_hidden", "<b>"]):
+        add(curves, step, task=task)
+    curves.close()
+    assert (tmp_path / PNG_FILE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_that_fails_ends_no_run(tmp_path: Path, monkeypatch, caplog):
+    monkeypatch.setattr(curves_module, "plot_smooth", lambda *_: 1 / 0)
+    curves = Curves(tmp_path, 0, by="task")
+    add(curves, 0)
+    curves.draw()
+    add(curves, 1)
+    curves.close()
+    assert steps(tmp_path) == [0, 1]
+    assert "curves.png: cannot be drawn (ZeroDivisionError" in caplog.text
+
+
+def test_short_curves_are_smoothed_over_a_fifth_and_long_ones_over_fifty():
+    widths = [curves_module.smoothing_width(number) for number in (0, 1, 10, 100, 250, 100_000)]
+    assert widths == [1, 1, 2, 20, 50, 50]
