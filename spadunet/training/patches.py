@@ -17,10 +17,10 @@ from ..plan import Plan
 from ..plans.patch import VOXELS_PER_GB
 from ..preprocessing.mirror import MirrorAxis, mirror_axes
 from ..preprocessing.store import StoredCase
-from ..sides import PatientAxis
 from ..spacing import Shape
 from .augment import augment, drop_channels, margin, mirror
 from .respace import Respacing, draw_respacing, respace
+from .variety import Variety
 
 FOREGROUND_SHARE = 0.33
 """Share of patches centred on a foreground voxel (of a random class).
@@ -36,20 +36,6 @@ def choose_batch_size(plan: Plan, da: int) -> int:
     """Two patches a step, for which the plan's memory is meant; up to four where small images leave room."""
     room = 2 * plan.memory_gb * VOXELS_PER_GB
     return max(MIN_BATCH_SIZE, min(MAX_BATCH_SIZE, int(room / math.prod(plan.patch_sizes_voxels[da]))))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variety:
-    """What patches meet beside rotation, scaling and intensities; nothing of it by default."""
-
-    channel_dropout: float = 0
-    """Probability that a patch of several channels lacks some of them."""
-    slice_merging: float = 0
-    """Probability that the slices of a batch are merged, several into one."""
-    spacing_jitter: float = 0
-    """Probability that the pixels of a batch have another size."""
-    mirror: tuple[PatientAxis, ...] = ()
-    """Axes across which a patch is mirrored every other time, where the labels allow it."""
 
 
 @dataclass(frozen=True, kw_only=True)

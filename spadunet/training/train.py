@@ -29,6 +29,7 @@ from .init import INIT_COVERAGE_JSON, Coverage, InitKind, start_from
 from .loop import JointNetwork, RunOptions, train_network
 from .patches import TrainingTask
 from .splits import choose_cases
+from .variety import VarietyOptions
 
 log = logging.getLogger("spadunet")
 
@@ -73,6 +74,7 @@ def prepare_run(
     scratch_twin: bool = False,
     goes_on: bool = False,
     dry_run: bool = False,
+    variety: VarietyOptions | None = None,
 ) -> PreparedRun:
     """Open the cases of a fold and build the network. Writes nothing but splits_final.json where there is none.
 
@@ -86,10 +88,12 @@ def prepare_run(
         scratch_twin: the same run without loading `init`, for comparison.
         goes_on: the weights will come from a checkpoint; `init` need not exist any more.
         dry_run: does not even write splits_final.json.
+        variety: what patches meet; each plan decides where nothing is said.
 
     Raises:
         InputError: if the fold, a case or the model to start from is missing or does not fit.
     """
+    variety = variety or VarietyOptions()
     splits = [choose_cases(member.dataset, member.folder, fold, dry_run=dry_run) for member in datasets]
     tasks = tuple(
         TrainingTask(
@@ -98,6 +102,7 @@ def prepare_run(
             cases=tuple(open_planned_case(member, name) for name in names),
             batch_size=batch_size,
             weight=math.sqrt(len(names)),
+            variety=variety.for_plan(member.plan),
         )
         for member, (names, _) in zip(datasets, splits, strict=True)
     )
@@ -124,6 +129,7 @@ def prepare_run(
         "max_steps": str(options.max_steps),
         "max_minutes": str(options.max_minutes),
         "precision": str(options.precision),
+        "variety": str(variety),
     }
     return PreparedRun(
         datasets=tuple(datasets),
@@ -155,6 +161,8 @@ def train(run: PreparedRun, folder: Path) -> list[str]:
     if run.coverage is not None:
         write_record(folder / INIT_COVERAGE_JSON, run.coverage)
         log.info("weights from %s:\n%s", run.coverage.source, "\n".join(run.coverage.lines()))
+    for task in run.tasks:
+        log.info("patches of %s: %s", task.name, task.variety.describe(task.plan.labels))
     progress = train_network(run.network, run.tasks, folder, run.options, run=run.request)
     provenance = run.request | {"steps": str(progress.step), "spadunet": __version__}
     if (folder / INIT_COVERAGE_JSON).is_file():
