@@ -136,7 +136,8 @@ def test_a_new_contrast_begins_as_the_mean_of_those_known_and_all_is_told(make_t
 def test_a_model_of_two_contrasts_is_trained_on_with_one_or_five(
     make_task, make_options, tmp_path: Path, channels: tuple[str, ...]
 ):
-    options, variety = make_options(max_steps=4), Variety(channel_dropout=0.5)
+    options = make_options(max_steps=2, checkpoint_minutes=5.0)
+    variety = Variety(channel_dropout=0.5)
     task = make_task(NAME)
     two = replace(task_with(task, tmp_path / "two", ("T1", "T2")), variety=variety)
     source = network_for(two.plan, "spad_unet", 0)
@@ -147,7 +148,7 @@ def test_a_model_of_two_contrasts_is_trained_on_with_one_or_five(
     network = network_for(other.plan, "spad_unet", 3)
     start_from(network, {NAME: other.plan}, folder, kind=InitKind(backbone="spad_unet", preset="tiny"))
     before = network.tasks[0].channel_map.weight.detach().clone()
-    progress = train_network(network, [other], tmp_path / "run", make_options(max_steps=4), run={})
+    progress = train_network(network, [other], tmp_path / "run", options, run={})
     assert progress.is_finished
     changed = network.tasks[0].channel_map.weight.detach() != before
     known = [number for number in range(len(channels)) if number not in missing]
