@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from ..dataset import RawCase
-from ..image import read_image
 from ..measure import Cost, measure
 from ..model import load_model
 from ..plan import Plan
 from ..preprocessing.preprocess import preprocess
 from ..preprocessing.restore import restore_logits
 from ..spacing import Shape
-from .predict import build_network
+from .channels import ChannelOrder
+from .predict import build_network, read_ordered
 from .sliding import predict_logits
 
 WARM_SECONDS = 5.0
@@ -83,9 +83,8 @@ def try_model(
     }
 
 
-def prepare_and_restore(case: RawCase, *, plan: Plan) -> None:
+def prepare_and_restore(case: RawCase, *, plan: Plan, order: ChannelOrder | None = None) -> None:
     """All that `predict_case` does but the network and the writing."""
-    image = read_image(case.image_paths, num_channels=len(plan.channel_names))
-    made = preprocess(case.name, image, None, plan)
+    made = preprocess(case.name, read_ordered(case, plan, order), None, plan)
     logits = np.ones((plan.labels.num_outputs, *made.geometry.shape), np.float32)
     restore_logits(logits, made.geometry, plan.labels)

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 
+from ..channels import pick_channels
 from ..dataset import RawCase
 from ..errors import InputError
 from ..formats import NIFTI_ENDINGS, is_dicom, num_axes_of
@@ -19,11 +21,17 @@ from ..network.build import build_backbone, build_task
 from ..network.heads import SegmentationNetwork
 from ..parallel import Outcome, map_cases
 from ..plan import Plan
+from ..preprocessing.mirror import mirror_axes
 from ..preprocessing.preprocess import preprocess
 from ..preprocessing.restore import restore_logits
+from ..sides import PatientAxis
+from .channels import ChannelOrder
 from .dicom_seg import read_headers, write_segmentation
 from .label_format import LabelFormat, label_ending
+from .mirroring import with_mirroring
 from .sliding import predict_logits
+
+SpacingChoice = Literal["plan", "native"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +43,10 @@ class Engine:
     device: torch.device
     precision: torch.dtype
     overlap: float = 0.5
+    spacing: SpacingChoice = "plan"
+    """Native: each image at its own spacing, and so at its own degree of anisotropy, whatever the plan says."""
+    mirror: tuple[PatientAxis, ...] = ()
+    """Axes across which mirror images are predicted too, as far as the labels allow it, and averaged."""
 
 
 def build_network(model: Model, task_name: str) -> SegmentationNetwork:
@@ -57,11 +69,16 @@ def build_network(model: Model, task_name: str) -> SegmentationNetwork:
     return SegmentationNetwork(backbone, head).eval()
 
 
+def plan_at(plan: Plan, spacing: SpacingChoice) -> Plan:
+    """The plan, or the same without resampling."""
+    return plan.model_copy(update={"target_spacing_mm": "native"}) if spacing == "native" else plan
+
+
 def predict_image(image: Image, engine: Engine) -> LabelMap:
     """Label map of an image on the image's own grid."""
-    case = preprocess("image", image, None, engine.plan)
+    case = preprocess("image", image, None, plan_at(engine.plan, engine.spacing))
     logits = predict_logits(
-        engine.network,
+        with_mirroring(engine.network, mirror_axes(case.geometry, engine.plan.labels, engine.mirror)),
         torch.from_numpy(case.image).to(engine.device),
         case.geometry.da,
         engine.plan.patch_sizes_voxels[case.geometry.da],
@@ -72,12 +89,22 @@ def predict_image(image: Image, engine: Engine) -> LabelMap:
     return restore_logits(logits.cpu().numpy(), case.geometry, engine.plan.labels)
 
 
-def predict_case(case: RawCase, *, engine: Engine, folder: Path, label_format: LabelFormat = "nifti") -> Path:
-    """Predict one case and write its label map into a folder."""
+def predict_case(
+    case: RawCase,
+    *,
+    engine: Engine,
+    folder: Path,
+    label_format: LabelFormat = "nifti",
+    order: ChannelOrder | None = None,
+) -> Path:
+    """Predict one case and write its label map into a folder.
+
+    Args:
+        order: of the image's channels; None for that of the plan.
+    """
     path = prediction_path(folder, case.name, label_ending(case, label_format))
     headers = read_headers(case) if is_dicom(path) else []  # what is wrong with them is told before the work
-    num_channels = len(engine.plan.channel_names)
-    label_map = predict_image(read_image(case.image_paths, num_channels=num_channels, series=case.series), engine)
+    label_map = predict_image(read_ordered(case, engine.plan, order), engine)
     if headers:
         write_segmentation(path, label_map, headers, engine.plan.labels, engine.plan.dataset_name)
     else:
@@ -85,11 +112,27 @@ def predict_case(case: RawCase, *, engine: Engine, folder: Path, label_format: L
     return path
 
 
+def read_ordered(case: RawCase, plan: Plan, order: ChannelOrder | None) -> Image:
+    """A case's image with the channels of the plan, in its order."""
+    if order is None:
+        return read_image(case.image_paths, num_channels=len(plan.channel_names), series=case.series)
+    image = read_image(case.image_paths, num_channels=len(order.names), series=case.series)
+    try:
+        return pick_channels(image, order.numbers)
+    except InputError as error:
+        raise InputError(f"{case.name}: {error}") from error
+
+
 def predict_cases(
-    cases: list[RawCase], engine: Engine, folder: Path, *, label_format: LabelFormat = "nifti"
+    cases: list[RawCase],
+    engine: Engine,
+    folder: Path,
+    *,
+    label_format: LabelFormat = "nifti",
+    order: ChannelOrder | None = None,
 ) -> Iterator[Outcome[RawCase, Path]]:
     """Predict one case after the other; a broken one never stops the others."""
-    predict_one = partial(predict_case, engine=engine, folder=folder, label_format=label_format)
+    predict_one = partial(predict_case, engine=engine, folder=folder, label_format=label_format, order=order)
     yield from map_cases(predict_one, cases, title="Predicting")
 
 

@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..fingerprint import Fingerprint, IntensityFacts
 from ..labels import LabelSet
 from ..plan import IntensityRule, Plan
-from ..spacing import MAX_DA, Shape, Spacing
+from ..spacing import MAX_DA, Shape, Spacing, degree_of_anisotropy
 from .patch import choose_patch
 
 PERCENTILES = (0.5, 99.5)
@@ -104,15 +104,21 @@ def choose_intensity(channel_name: str, facts: IntensityFacts, window: Window | 
 
 
 def median_shape(fingerprint: Fingerprint, da: int, spacing_mm: Spacing | None) -> Shape:
-    """Median shape at a target spacing; where native, of the cases of this degree of anisotropy, or of all."""
+    """Median shape at a target spacing; where native, of the cases of this degree of anisotropy, or of all.
+
+    Volumes of another degree count with as many slices as they would have at this one: each degree halves them, as
+    merging does.
+    """
     cases = [case for case in fingerprint.cases if case.da == da] if spacing_mm is None else []
     cases = cases or list(fingerprint.volumes())
-    shapes = [
-        [
+    shapes = []
+    for case in cases:
+        sizes = [
             size * old / new
             for size, old, new in zip(case.shape, case.spacing_mm, spacing_mm or case.spacing_mm, strict=True)
         ]
-        for case in cases
-    ]
+        if case.shape[0] > 1:
+            sizes[0] *= 2.0 ** (degree_of_anisotropy(spacing_mm or case.spacing_mm) - da)
+        shapes.append(sizes)
     depth, height, width = (max(round(statistics.median(sizes)), 1) for sizes in zip(*shapes, strict=True))
     return depth, height, width

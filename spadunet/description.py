@@ -48,6 +48,8 @@ class DatasetDescription(Record):
     """Id that each region is painted with, where there are regions."""
     optional_channels: tuple[str, ...] = Field(default=(), exclude_if=is_unused)
     """Names of channels that a case may lack."""
+    mirror_pairs: tuple[tuple[str, str], ...] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Names of labels that are each other's mirror image, where their names do not tell, or tell it wrongly."""
     file_ending: str = ".nii.gz"
     patients: dict[str, str] = {}
 
@@ -136,6 +138,7 @@ class DatasetDescription(Record):
                 for (name, ids), painted_id in zip(regions.items(), self.regions_class_order or (), strict=False)
             ),
             ignore_id=ignore_id if isinstance(ignore_id, int) else None,
+            mirror_pairs=self.mirror_pairs,
         )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from pydantic import Field, model_validator
 
 from .record import FormatVersion, Record, is_unused
+from .sides import PatientAxis, side_partners, tells_end
 
 BACKGROUND, IGNORE = "background", "ignore"
 MAX_COUNTED_ID = 1 << 12
@@ -18,6 +21,16 @@ class Region(Record):
     name: str
     ids: tuple[int, ...]
     painted_id: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mirrored:
+    """What classes and outputs become in a mirror."""
+
+    classes: tuple[int, ...]
+    """Class number in the mirror image of each class, ignore included."""
+    outputs: tuple[int, ...]
+    """Number in the mirror image of each output."""
 
 
 class LabelSet(Record):
@@ -34,6 +47,8 @@ class LabelSet(Record):
     """What is learned instead of the classes, where there are any; the later is painted over the earlier."""
     ignore_id: int | None = Field(default=None, exclude_if=is_unused)
     """Of voxels of which nothing is known: they are neither learned nor scored, and never predicted."""
+    mirror_pairs: tuple[tuple[str, str], ...] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Names of structures that are each other's mirror image across left and right; None: as the names tell."""
 
     @model_validator(mode="after")
     def check(self) -> LabelSet:
@@ -53,6 +68,10 @@ class LabelSet(Record):
         if self.ignore_id is not None and (self.ignore_id in self.ids or self.ignore_id < 0):
             raise ValueError(f"ignore needs an id of its own, not {self.ignore_id}; the others are {list(self.ids)}")
         check_regions(self.regions, self.ids)
+        paired = [name for pair in self.mirror_pairs or () for name in pair]
+        known = [structure.name for structure in self.structures]
+        if len(set(paired)) < len(paired) or not set(paired) <= set(known):
+            raise ValueError(f"mirror_pairs needs names among {known}, each once, not {paired}")
         return self
 
     @property
@@ -101,6 +120,45 @@ class LabelSet(Record):
         else:
             rows = np.eye(self.num_classes)
         return np.pad(rows.astype(np.float32), ((0, len(self.known_ids) - self.num_classes), (0, 0)))
+
+    def mirrored(self, axis: PatientAxis) -> Mirrored | None:
+        """What an image's labels become when it is mirrored across an axis; None where that would make them wrong.
+
+        Across left and right, structures named as pairs change places, or those of `mirror_pairs`. Where names tell
+        ends of another axis (anterior, posterior, superior, inferior), nothing is mirrored across that.
+        """
+        names = [structure.name for structure in self.structures]
+        if axis != "left-right":
+            return None if any(tells_end(name, axis) for name in names) else self.swapped({})
+        if self.mirror_pairs is None:
+            partners = side_partners(names)
+            return None if partners is None else self.swapped(partners)
+        return self.swapped({name: other for pair in self.mirror_pairs for name, other in (pair, pair[::-1])})
+
+    def swapped(self, partners: dict[str, str]) -> Mirrored | None:
+        """Classes and outputs when these structures change places; None if their ids cannot follow.
+
+        An id goes where an id of all the partners of its paired structures is; other regions go where their ids do.
+        """
+        paired = [it for it in self.structures if it.name in partners]
+        there = {label_id: frozenset(it.name for it in paired if label_id in it.ids) for label_id in self.ids}
+        image: dict[int, int] = {}
+        for label_id, found in there.items():
+            alike = [other for other, names in there.items() if names == found]
+            wanted = [other for other, names in there.items() if names == {partners[name] for name in found}]
+            if len(wanted) != len(alike):
+                return None
+            image[label_id] = wanted[alike.index(label_id)]
+        classes = [self.ids.index(image[label_id]) for label_id in self.ids]
+        outputs = classes
+        if self.regions:
+            members = [set(region.ids) for region in self.regions]
+            images = [{image[label_id] for label_id in ids} for ids in members]
+            if any(ids not in members for ids in images):
+                return None
+            outputs = [members.index(ids) for ids in images]
+        ignored = () if self.ignore_class is None else (self.ignore_class,)
+        return Mirrored(classes=(*classes, *ignored), outputs=tuple(outputs))
 
     def unknown_ids(self, array: np.ndarray) -> list[int]:
         """Sorted values of a label map (any shape, integer) that are no label."""

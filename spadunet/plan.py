@@ -70,8 +70,9 @@ class Plan(Record):
         return self
 
     def preprocessing_digest(self) -> str:
-        """Changes with what stored cases depend on; patch sizes and memory are not among it."""
-        return digest_of(self.model_dump_json(include={"channel_names", "intensity", "target_spacing_mm", "labels"}))
+        """Changes with what stored cases depend on; patch sizes, memory and mirror images are not among it."""
+        included = {"channel_names", "intensity", "target_spacing_mm", "labels"}
+        return digest_of(self.model_dump_json(include=included, exclude={"labels": {"mirror_pairs"}}))
 
     @property
     def is_native(self) -> bool:

@@ -22,11 +22,13 @@ from .dry_run import (
     state_of,
     unknown,
 )
+from .options import find_mirror_axes
 
 if TYPE_CHECKING:
     import torch
 
     from ..dataset import RawCase
+    from ..inference.channels import ChannelOrder
     from ..plan import Plan
     from ..preprocessing.estimate import HeaderCase
 
@@ -45,6 +47,7 @@ def show_prediction(
     precision: torch.dtype,
     label_maps: dict[str, Path],
     keeps: bool,
+    order: ChannelOrder,
 ) -> int:
     """Print which images would be predicted, by which model, and what that needs.
 
@@ -52,6 +55,7 @@ def show_prediction(
         model: its folder.
         label_maps: where that of each case goes.
         keeps: those that are there are kept.
+        order: of the images' channels.
 
     Raises:
         InputError: with what the headers show to be wrong.
@@ -59,7 +63,7 @@ def show_prediction(
     from ..evaluation.label_names import LABELS_JSON
 
     begin("spadunet_predict")
-    headers, problems = read_headers(cases, len(plan.channel_names))
+    headers, problems = read_headers(cases, len(order.names))
     paths = [path for case in cases for path in case.paths]
     show(
         "reads",
@@ -74,10 +78,10 @@ def show_prediction(
     written = [f"label maps, {kind}: {num_new} new, {len(there)} {'kept' if keeps else 'replaced'}"]
     written += [state_of(options.output / name) for name in (LABELS_JSON, "spadunet_predict.json")]
     show(f"writes into {options.output}", [*written, state_of(options.output / "spadunet_predict.log", "added to")])
-    show("pairs", pairing_table(cases, headers, plan.channel_names, options.input, label=None))
+    show("pairs", pairing_table(cases, headers, order.names, options.input, label=None))
     todo = [header for name, header in headers.items() if not (keeps and name in there)]
     try:
-        needs = estimate(todo, plan, model, task, options.overlap, device, precision)
+        needs = estimate(todo, plan, model, task, options, order, device, precision)
     except (InputError, OutputError) as error:
         needs = unknown(f"the trial failed: {str(error).splitlines()[0]}")
     show_needs(needs, options.output)
@@ -89,25 +93,29 @@ def estimate(
     plan: Plan,
     model: Path,
     task: str,
-    overlap: float,
+    options: argparse.Namespace,
+    order: ChannelOrder,
     device: torch.device,
     precision: torch.dtype,
 ) -> Needs:
     """One window through the network and the rest of the way on a few voxels, scaled by what the headers announce."""
     from ..inference.estimate import num_windows, prepare_and_restore, try_model
+    from ..inference.predict import plan_at
     from ..measure import measure_apart
     from ..preprocessing.estimate import Stage, samples_of, try_stages
 
     if not found:
         nothing = Amount(value=0.0, basis="there is nothing to do")
         return Needs(time=nothing, memory=nothing, disk=nothing)
+    plan = plan_at(plan, options.spacing)
+    num_views = 2 ** len(find_mirror_axes(options.mirror))
     grids = [header.target_grid(plan) for header in found]
     counts = Counter[int]()
     for shape, da in grids:
-        counts[da] += num_windows(shape, plan.patch_sizes_voxels[da], overlap)
+        counts[da] += num_views * num_windows(shape, plan.patch_sizes_voxels[da], options.overlap)
     windows = measure_apart(try_model, model, task, sorted(counts), device, precision)
     with samples_of([header.without_label() for header in found]) as samples:
-        stage = Stage(run=partial(prepare_and_restore, plan=plan), plan=plan)
+        stage = Stage(run=partial(prepare_and_restore, plan=plan, order=order), plan=plan)
         rest = try_stages({"rest": stage}, samples)
     work = [header.work(plan) for header in found]
     network_seconds = sum(count * windows.result[da].seconds for da, count in counts.items())

@@ -10,12 +10,14 @@ import os
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..sides import PATIENT_AXES
 from .run import add_data_option, add_dry_run_option
 
 if TYPE_CHECKING:
     import torch
 
     from ..plans.planner import TargetSpacing
+    from ..sides import PatientAxis
     from ..workers import Workers
 
 MAX_PROCESSES = 8
@@ -128,6 +130,29 @@ def parse_spacing(words: list[str]) -> TargetSpacing:
     return depth, height, width
 
 
+def add_mirror_option(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """`--mirror`; `purpose` says what for."""
+    parser.add_argument(
+        "--mirror",
+        nargs="+",
+        choices=(*PATIENT_AXES, "all", "none"),
+        default=["none"],
+        help=f"{purpose}; structures that are named left and right change places, and an axis whose sides are named "
+        "otherwise is left out. In pictures left-right is the width, either of the others the height (default: none)",
+    )
+
+
+def find_mirror_axes(words: list[str]) -> tuple[PatientAxis, ...]:
+    """The axes of `--mirror`.
+
+    Raises:
+        InputError: if all or none stand beside others.
+    """
+    if len(words) > 1 and not {"all", "none"}.isdisjoint(words):
+        raise InputError(f"--mirror {' '.join(words)}: all and none stand alone")
+    return PATIENT_AXES if words == ["all"] else tuple(axis for axis in PATIENT_AXES if axis in words)
+
+
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """Where the network runs, and how precisely."""
     parser.add_argument("-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
@@ -191,6 +216,14 @@ def positive_float(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
+
+
+def probability(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from .options import add_device_options, find_device
+from .options import add_device_options, add_mirror_option, find_device, find_mirror_axes
 from .run import add_data_option, add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
 from .stages import GOES_ON
 
@@ -51,6 +51,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="of the label maps: NIfTI, that of the images (of DICOM: SEG), or DICOM SEG (default: nifti)",
     )
     parser.add_argument("--overlap", type=overlap, default=0.5, help=f"of windows, 0 to {MAX_OVERLAP} (default: 0.5)")
+    parser.add_argument(
+        "--spacing",
+        choices=("plan", "native"),
+        default="plan",
+        help="at which images are predicted: as the model's plan says, or each at its own (default: plan)",
+    )
+    add_mirror_option(parser, "average over mirror images across these axes of the patient, 2 to 8 times the work")
+    parser.add_argument(
+        "--channels",
+        nargs="+",
+        metavar="NAME",
+        help="names of the images' channels _0000, _0001 …, to match them with the model's (default: those of "
+        "dataset.json in or beside the folder, else the model's order)",
+    )
     add_device_options(parser)
     parser.add_argument(
         "--continue",
@@ -67,11 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Load the model, find the images, predict them one after the other."""
-    from ..dataset import numbers_of
     from ..evaluation.label_names import LABELS_JSON
     from ..files import require_writable, sha256_of_file, write_text
     from ..formats import is_dicom
     from ..inference.cases import find_cases, tell_series
+    from ..inference.channels import order_of
     from ..inference.label_format import check_format, label_ending
     from ..inference.predict import Engine, build_network, predict_cases, prediction_path
     from ..model import MODEL_JSON, load_model
@@ -87,9 +101,15 @@ def execute(options: argparse.Namespace) -> int:
     task = choose_task(folder, options.dataset)
     model = load_model(folder)
     plan = model.tasks[task].plan
-    optional = numbers_of(plan.optional_channels, plan.channel_names)
-    cases = find_cases(options.input, len(plan.channel_names), optional)
+    mirror = find_mirror_axes(options.mirror)
+    order = order_of(plan, options.input, options.channels)
+    cases = find_cases(options.input, len(order.names), order.optional)
     notes = [*tell_series(cases), *check_format(cases, options.format, plan.labels)]
+    notes += [
+        f"not mirrored across {axis}: the names of the labels tell its sides"
+        for axis in mirror
+        if plan.labels.mirrored(axis) is None
+    ]
     if options.output.resolve() == options.input.resolve():
         raise InputError(f"-o {options.output}: is the input folder; its images would be overwritten: give another")
     if is_dicom(cases[0].paths[0]) and options.input.resolve() in options.output.resolve().parents:
@@ -107,7 +127,7 @@ def execute(options: argparse.Namespace) -> int:
         log.info(note)
 
     unfinished = options.output / UNFINISHED_FILE
-    what = (options.input.resolve(), task, options.overlap, precision, options.format)
+    what = (options.input.resolve(), task, options.overlap, precision, options.format, options.spacing, mirror, order)
     request = "\n".join((*map(str, what), sha256_of_file(folder / MODEL_JSON)))
     goes_on = unfinished.is_file() and unfinished.read_text(encoding="utf-8") == request
     paths = {
@@ -127,6 +147,7 @@ def execute(options: argparse.Namespace) -> int:
             precision=precision,
             label_maps=paths,
             keeps=options.keep or goes_on,
+            order=order,
         )
     if not (options.keep or goes_on):
         for path in paths.values():  # those of an earlier run must not pass as this one's if it is interrupted
@@ -142,9 +163,11 @@ def execute(options: argparse.Namespace) -> int:
         device=device,
         precision=precision,
         overlap=options.overlap,
+        spacing=options.spacing,
+        mirror=mirror,
     )
     write_record(options.output / LABELS_JSON, plan.labels)
-    outcomes = list(predict_cases(cases, engine, options.output, label_format=options.format))
+    outcomes = list(predict_cases(cases, engine, options.output, label_format=options.format, order=order))
     written = [outcome.result for outcome in outcomes if outcome.result is not None]
     problems = [outcome.problem for outcome in outcomes if outcome.problem]
     for problem in problems:

@@ -23,6 +23,7 @@ from .options import (
 )
 from .run import add_data_option, add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
 from .stages import FINGERPRINT_JSON, PLAN_JSON, check_names_differ, read_plan
+from .variety_options import add_variety_options, find_variety
 
 if TYPE_CHECKING:
     from ..workspace import Workspace
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seed", type=non_negative_int, default=0, help="of weights, batches and augmentation (default: 0)"
     )
+    add_variety_options(parser)
     add_device_options(parser)
     parser.add_argument("--num-workers", type=non_negative_int, default=None, help="processes that make batches ahead")
     parser.add_argument("--checkpoint-minutes", type=positive_float, default=5.0, help="save this often (default: 5)")
@@ -156,6 +158,7 @@ def execute(options: argparse.Namespace) -> int:
         scratch_twin=options.scratch_twin,
         goes_on=bool(earlier),
         dry_run=options.dry_run,
+        variety=find_variety(options),
     )
     files = RunFiles(result=MODEL_JSON, manifest="spadunet_train.json", others=(INIT_COVERAGE_JSON,))
     done = find_earlier_run(folder, files, run.request, restart=options.restart, must_go_on=options.c)

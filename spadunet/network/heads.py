@@ -16,9 +16,10 @@ from .unet import INPUT_CHANNELS
 class SegmentationTask(nn.Module):
     """A 1×1×1 map from named channels to the backbone's three, and a 1×1×1 head for each supervised level.
 
-    The map starts as the mean over channels, replicated: one grey channel enters the backbone three times. It is
-    linear, so a missing channel, which is 0, adds nothing. A case with one channel of three thus enters at a third of
-    that channel's strength; nothing is scaled, since the norm of the backbone's stem takes any factor out again.
+    The map starts as the mean over channels, replicated: one grey channel enters the backbone three times. A channel
+    that a case lacks is 0 everywhere, which no channel that is there can be; it adds nothing, and what the others add
+    is scaled up, as if the map had been the mean over these alone. (GroupNorm in the U-Net's stem would take a factor
+    out again, but for the map's bias; the SPAD-ViT adds positions to its patches and has no such norm.)
 
     Args:
         widths: channels of the backbone's decoded maps, finest first.
@@ -31,6 +32,14 @@ class SegmentationTask(nn.Module):
         nn.init.zeros_(self.channel_map.bias)
         self.heads = nn.ModuleList(PointwiseConv(width, num_outputs) for width in widths)
 
+    def enter(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) in [-1, 1], 0 where a channel is missing, to what the backbone sees, (B, 3, D, H, W)."""
+        num_channels = x.shape[1]
+        if num_channels > 1:
+            num_there = x.detach().flatten(2).any(2).sum(1).clamp_min(1)  # (B,)
+            x = x * (num_channels / num_there).to(x.dtype).view(-1, 1, 1, 1, 1)
+        return self.channel_map(x)
+
 
 class SegmentationNetwork(nn.Module):
     """A backbone with one task: the network that one dataset sees."""
@@ -41,11 +50,11 @@ class SegmentationNetwork(nn.Module):
 
     def forward(self, x: Tensor, da: int) -> Tensor:
         """(B, C, D, H, W) in [-1, 1] to logits (B, K, D, H, W)."""
-        features = self.backbone(self.task.channel_map(x), da)
+        features = self.backbone(self.task.enter(x), da)
         return self.task.heads[0](features[0])
 
     def deep_logits(self, x: Tensor, da: int) -> list[Tensor]:
         """Logits of the supervised levels, finest first: (B, K, D_n, H_n, W_n)."""
-        features = self.backbone(self.task.channel_map(x), da)
+        features = self.backbone(self.task.enter(x), da)
         supervised = features[: len(self.task.heads)]
         return [head(feature) for head, feature in zip(self.task.heads, supervised, strict=True)]

@@ -1,8 +1,7 @@
 """Augmentation of one patch by batchgeneratorsv2's transforms.
 
-Nothing is mirrored: labels that name a side (left and right, anterior and posterior) would be wrong, and on small
-datasets rotation, scaling and gamma teach more (measured on cine MR). Nothing is rotated out of plane where slices
-are thick.
+Nothing is mirrored unless it is asked for: on small datasets rotation, scaling and gamma teach more (measured on cine
+MR), and the body is not symmetric. Nothing is rotated out of plane where slices are thick.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from torch import Tensor
 
+from ..preprocessing.mirror import MirrorAxis
 from ..spacing import Shape
 
 MAX_ROTATION = np.pi / 12
@@ -62,6 +62,36 @@ def augment(
         # In [0, 1], where a factor of brightness leaves air black.
         result = transforms(size, da >= 1)(image=(image + 1) / 2, segmentation=classes[None].to(torch.int16))
     return result["image"].clamp_(0, 1) * 2 - 1, result["segmentation"][0].long()
+
+
+def mirror(
+    image: Tensor, classes: Tensor, axes: Sequence[MirrorAxis], generator: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Turn a patch round along each of the axes every other time; labels that change places in the mirror do.
+
+    Args:
+        image: (C, D, H, W).
+        classes: (D, H, W) int64.
+    """
+    for axis in axes:
+        if generator.random() < 0.5:
+            image, classes = image.flip(axis.array_axis + 1), classes.flip(axis.array_axis)
+            classes = torch.tensor(axis.labels.classes)[classes]
+    return image, classes
+
+
+def drop_channels(image: Tensor, missing: Sequence[int], probability: float, generator: np.random.Generator) -> Tensor:
+    """With this probability, set some channels to 0, as if the case lacked them; at least one stays.
+
+    Args:
+        image: (C, *size); changed in place.
+        missing: numbers of channels that are 0 already.
+    """
+    there = [number for number in range(len(image)) if number not in missing]
+    if probability and len(there) > 1 and generator.random() < probability:
+        num_dropped = int(generator.integers(1, len(there)))
+        image[generator.permutation(there)[:num_dropped].tolist()] = 0
+    return image
 
 
 @functools.lru_cache(maxsize=32)

@@ -20,6 +20,7 @@ from ..network.vit import resize_positions
 from ..plan import Plan
 from ..record import FormatVersion, Record
 from ..weights import read_weights
+from .channels import BIAS, WEIGHT, match_channels
 from .eva02 import read_eva02
 from .loop import JointNetwork
 
@@ -28,9 +29,9 @@ log = logging.getLogger("spadunet")
 INIT_COVERAGE_JSON = "init_coverage.json"
 POSITIONS = "vit.pos_embed"
 
-Fate = Literal["loaded", "resized", "inflated", "new"]
-"""Of a tensor: as in the file, interpolated to another grid, made 3D from 2D weights, or fresh."""
-FATES: tuple[Fate, ...] = ("loaded", "resized", "inflated", "new")
+Fate = Literal["loaded", "resized", "inflated", "matched", "new"]
+"""Of a tensor: as in the file, interpolated to another grid, made 3D from 2D weights, for other channels, or fresh."""
+FATES: tuple[Fate, ...] = ("loaded", "resized", "inflated", "matched", "new")
 
 
 class CoverageRow(Record):
@@ -112,7 +113,7 @@ def start_from(
     kind: InitKind,
     scratch_twin: bool = False,
 ) -> Coverage:
-    """Take over a model's backbone, and its tasks where the names of dataset, channels and labels agree.
+    """Take over a model's backbone, heads where the names of dataset and labels agree, and channels by their names.
 
     A pre-trained backbone need not have all tensors; what it has must fit. An EVA-02 file gives a SPAD-ViT.
 
@@ -132,16 +133,24 @@ def start_from(
         )
     state, tasks = read_source(source, network.backbone)
     fates: dict[str, Fate] = {}
+    matched: dict[str, Fate] = {}
     parts: list[tuple[str, nn.Module, dict[str, Tensor]]] = [("", network.backbone, state)]
     for (name, plan), task in zip(plans.items(), network.tasks, strict=True):
         there = tasks.get(name)
-        is_same = there is not None and is_same_task(there.plan, plan)
-        if there is not None and not is_same:
-            log.warning("--init: the model's task %s has other channels or labels and is not taken over", name)
-        parts.append((f"{name} ", task, there.state if there is not None and is_same else {}))
+        heads: dict[str, Tensor] = {}
+        if there is not None and there.plan.labels == plan.labels:
+            heads = {key: value for key, value in there.state.items() if key not in (WEIGHT, BIAS)}
+        elif there is not None:
+            log.warning("--init: the model's task %s has other labels; its heads are not taken over", name)
+        match = None if scratch_twin else match_channels(name, plan.channel_names, tasks)
+        parts.append((f"{name} ", task, heads | (match.state if match else {})))
+        if match is not None and not match.is_same:
+            matched[f"{name} {WEIGHT}"] = "matched"
+            log.info("--init: channels of %s: %s", name, match.describe(plan.channel_names))
     for prefix, module, state in parts:
         found = load_tensors(module, {} if scratch_twin else state, source)
         fates |= {f"{prefix}{name}": fate for name, fate in found.items()}
+    fates |= matched
     if source.is_file() and not scratch_twin:
         fates |= {f"vit.{name}": "inflated" for name in INFLATED}
     own = {f"{prefix}{name}": value for prefix, module, _ in parts for name, value in module.state_dict().items()}
@@ -159,11 +168,6 @@ def read_source(source: Path, backbone: nn.Module) -> tuple[dict[str, Tensor], d
         return {f"vit.{name}": value for name, value in read_eva02(source, backbone.vit).items()}, {}
     model = load_model(source)
     return model.backbone_state, model.tasks
-
-
-def is_same_task(plan: Plan, other: Plan) -> bool:
-    """Whether one's channel map and heads mean the same in the other."""
-    return (plan.channel_names, plan.labels) == (other.channel_names, other.labels)
 
 
 @torch.no_grad()

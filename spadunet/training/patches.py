@@ -15,9 +15,12 @@ from torch.utils.data import Dataset
 
 from ..plan import Plan
 from ..plans.patch import VOXELS_PER_GB
+from ..preprocessing.mirror import MirrorAxis, mirror_axes
 from ..preprocessing.store import StoredCase
 from ..spacing import Shape
-from .augment import augment, margin
+from .augment import augment, drop_channels, margin, mirror
+from .respace import Respacing, draw_respacing, respace
+from .variety import Variety
 
 FOREGROUND_SHARE = 0.33
 """Share of patches centred on a foreground voxel (of a random class).
@@ -47,6 +50,7 @@ class TrainingTask:
     cases: tuple[StoredCase, ...]
     batch_size: int | None
     weight: float = 1.0
+    variety: Variety = Variety()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,39 +73,57 @@ class BatchStream(Dataset):
         weights = np.array([task.weight for task in self.tasks])
         self.shares = weights / weights.sum()
         self.foreground: dict[tuple[int, str], np.ndarray] = {}
+        self.mirrors: dict[tuple[int, str], tuple[MirrorAxis, ...]] = {}
 
     def __getitem__(self, step: int) -> Batch:
         generator = np.random.default_rng([self.seed, step])
         number = int(generator.choice(len(self.tasks), p=self.shares))
         task = self.tasks[number]
         first = task.cases[generator.integers(len(task.cases))]
-        bucket = [case for case in task.cases if case.da == first.da]
-        batch_size = task.batch_size or choose_batch_size(task.plan, first.da)
+        respacing = draw_respacing(
+            first.header.geometry,
+            slice_merging=task.variety.slice_merging,
+            spacing_jitter=task.variety.spacing_jitter,
+            generator=generator,
+        )
+        da = respacing.da_of(first.header.geometry)
+        assert da is not None
+        bucket = [case for case in task.cases if respacing.da_of(case.header.geometry) == da]
+        batch_size = task.batch_size or choose_batch_size(task.plan, da)
         others = [bucket[index] for index in generator.integers(len(bucket), size=batch_size - 1)]
-        patch_size = task.plan.patch_sizes_voxels[first.da]
-        samples = [self.draw_patch(number, case, patch_size, generator) for case in (first, *others)]
+        samples = [self.draw_patch(number, case, da, respacing, generator) for case in (first, *others)]
         return Batch(
             task=task.name,
-            da=first.da,
+            da=da,
             image=torch.stack([image for image, _ in samples]),
             classes=torch.stack([classes for _, classes in samples]),
         )
 
     def draw_patch(
-        self, number: int, case: StoredCase, size: Shape, generator: np.random.Generator
+        self, number: int, case: StoredCase, da: int, respacing: Respacing, generator: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        """One augmented patch: image (C, *size) and classes (*size)."""
-        if (number, case.name) not in self.foreground:
-            self.foreground[number, case.name] = case.foreground_voxels()
-        first = draw_corner(case.header.geometry.shape, size, self.foreground[number, case.name], generator)
-        extra = margin(size, case.da)
-        image, classes = case.read_patch(
-            [f - e for f, e in zip(first, extra, strict=True)],
-            (size[0] + 2 * extra[0], size[1] + 2 * extra[1], size[2] + 2 * extra[2]),
-        )
-        augmented = augment(torch.from_numpy(image), torch.from_numpy(classes), case.da, size, generator)
-        augmented[0][list(case.header.missing_channels)] = 0  # brightness and noise changed them too
-        return augmented
+        """One augmented patch of the plan's size at `da`: image (C, *size) and classes (*size)."""
+        task, key = self.tasks[number], (number, case.name)
+        if key not in self.foreground:
+            self.foreground[key] = case.foreground_voxels()
+            self.mirrors[key] = mirror_axes(case.header.geometry, task.plan.labels, task.variety.mirror)
+        size = task.plan.patch_sizes_voxels[da]
+        extra = margin(size, da)
+        larger: Shape = (size[0] + 2 * extra[0], size[1] + 2 * extra[1], size[2] + 2 * extra[2])
+        seen, read = respacing.source_size(size), respacing.source_size(larger)
+        corner = draw_corner(case.header.geometry.shape, seen, self.foreground[key], generator)
+        first = [c - (r - s) // 2 for c, r, s in zip(corner, read, seen, strict=True)]
+        image, classes = (torch.from_numpy(array) for array in case.read_patch(first, read))
+        if not respacing.is_none:
+            slices = torch.arange(first[0], first[0] + read[0])
+            is_inside = (slices >= 0) & (slices < case.header.geometry.shape[0])
+            is_late = bool(generator.integers(2))
+            image, classes = respace(image, classes, respacing, larger, is_inside=is_inside, is_late=is_late)
+        image, classes = augment(image, classes, da, size, generator)
+        image, classes = mirror(image, classes, self.mirrors[key], generator)
+        missing = case.header.missing_channels
+        image[list(missing)] = 0  # brightness and noise changed them too
+        return drop_channels(image, missing, task.variety.channel_dropout, generator), classes
 
 
 def draw_corner(shape: Shape, size: Shape, foreground: np.ndarray, generator: np.random.Generator) -> list[int]:

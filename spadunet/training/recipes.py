@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PRESETS = ("tiny", "small", "base", "large")
+CHANNEL_DROPOUT = 0.2
+"""Share of patches of several channels that lack some."""
+NATIVE_SHARE = 0.3
+"""Of batches with merged slices, and of those with jittered spacing, where images keep their own spacing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ from .loop import JointNetwork, RunOptions, train_network
 from .patches import TrainingTask
 from .samples import draw_samples
 from .splits import choose_cases
+from .variety import VarietyOptions
 
 log = logging.getLogger("spadunet")
 
@@ -75,6 +76,7 @@ def prepare_run(
     scratch_twin: bool = False,
     goes_on: bool = False,
     dry_run: bool = False,
+    variety: VarietyOptions | None = None,
 ) -> PreparedRun:
     """Open the cases of a fold and build the network. Writes nothing but splits_final.json where there is none.
 
@@ -88,10 +90,12 @@ def prepare_run(
         scratch_twin: the same run without loading `init`, for comparison.
         goes_on: the weights will come from a checkpoint; `init` need not exist any more.
         dry_run: does not even write splits_final.json.
+        variety: what patches meet; each plan decides where nothing is said.
 
     Raises:
         InputError: if the fold, a case or the model to start from is missing or does not fit.
     """
+    variety = variety or VarietyOptions()
     splits = [choose_cases(member.dataset, member.folder, fold, dry_run=dry_run) for member in datasets]
     tasks = tuple(
         TrainingTask(
@@ -100,6 +104,7 @@ def prepare_run(
             cases=tuple(open_planned_case(member, name) for name in names),
             batch_size=batch_size,
             weight=math.sqrt(len(names)),
+            variety=variety.for_plan(member.plan),
         )
         for member, (names, _) in zip(datasets, splits, strict=True)
     )
@@ -126,6 +131,7 @@ def prepare_run(
         "max_steps": str(options.max_steps),
         "max_minutes": str(options.max_minutes),
         "precision": str(options.precision),
+        "variety": str(variety),
     }
     return PreparedRun(
         datasets=tuple(datasets),
@@ -165,6 +171,8 @@ def train_and_validate(run: PreparedRun, folder: Path, refresh: Callable[[], Non
     if run.coverage is not None:
         write_record(folder / INIT_COVERAGE_JSON, run.coverage)
         log.info("weights from %s:\n%s", run.coverage.source, "\n".join(run.coverage.lines()))
+    for task in run.tasks:
+        log.info("patches of %s: %s", task.name, task.variety.describe(task.plan.labels))
     progress = train_network(run.network, run.tasks, folder, run.options, run=run.request, keep=lambda step: refresh())
     provenance = run.request | {"steps": str(progress.step), "spadunet": __version__}
     if (folder / INIT_COVERAGE_JSON).is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,34 @@ def test_label_map_has_the_images_size_after_resampling():
     inner = np.zeros_like(organ)
     inner[4:8, 5:11, 5:11] = True
     assert (label_map.array[inner] == ORGAN_ID).all()
+
+
+class Degree(nn.Module):
+    """Organ everywhere; notes the degrees of anisotropy that it is called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def forward(self, x: Tensor, da: int) -> Tensor:
+        self.seen.append(da)
+        return torch.cat([-torch.ones_like(x[:, :1]), torch.ones_like(x[:, :1])], dim=1)
+
+
+@pytest.mark.parametrize(("thickness", "da"), [(1.9, 0), (2.1, 1), (8.0, 3)])
+def test_a_model_of_a_fixed_spacing_predicts_at_the_images_own_if_told(thickness: float, da: int):
+    image, organ = image_with_box((10, 14, 12), np.diag([thickness, 1.0, 1.0, 1.0]))
+    plan, network = plan_of((1.0, 1.0, 1.0)), Degree()
+    engine = replace(engine_of(plan), network=network)
+    predict_image(image, engine)
+    assert set(network.seen) == {0}
+    network.seen.clear()
+    label_map = predict_image(image, replace(engine, spacing="native"))
+    assert set(network.seen) == {da}
+    assert label_map.shape == image.shape
+    exact = predict_image(image, replace(engine_of(plan), spacing="native"))
+    assert np.array_equal(exact.array, organ * ORGAN_ID)  # nothing was resampled
+    assert not plan.is_native
 
 
 @pytest.mark.parametrize("shape", [(1, 20, 20), (20, 1, 20), (20, 20, 1)])

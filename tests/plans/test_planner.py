@@ -67,13 +67,20 @@ def test_single_slices_are_of_the_largest_degree_whatever_the_target():
 
 def test_the_median_shape_is_that_at_the_target_spacing():
     assert median_shape(MIXED, 2, (5, 1, 1)) == (40, 64, 128)  # depths 40, 40, 32
-    assert median_shape(MIXED, 2, (1, 2, 2)) == (200, 32, 64)  # depths 200, 200, 160
+    assert median_shape(MIXED, 0, (1, 2, 2)) == (200, 32, 64)  # depths 200, 200, 160
 
 
 def test_the_native_median_shape_is_that_of_the_cases_of_the_same_degree():
     assert median_shape(MIXED, 1, None) == (100, 64, 64)
     assert median_shape(MIXED, 3, None) == (20, 64, 256)
-    assert median_shape(MIXED, 0, None) == (40, 64, 128)  # there is none: of all
+    assert median_shape(MIXED, 4, None) == (10, 64, 128)  # there is none: of all, with depths 12.5, 10 and 10
+
+
+def test_an_image_has_half_the_slices_at_each_further_degree():
+    assert [median_shape(HIPPOCAMPUS, da, (1, 1, 1))[0] for da in range(4)] == [36, 18, 9, 4]
+    assert [median_shape(SUNNYBROOK, da, (8, 1.25, 1.25))[0] for da in (1, 2, 3)] == [20, 10, 5]
+    assert [median_shape(HIPPOCAMPUS, da, None)[0] for da in (0, 2)] == [36, 9]
+    assert plan_of(HIPPOCAMPUS).patch_sizes_voxels[2] == (9, 52, 36)
 
 
 def test_single_slices_do_not_count_for_the_shape_of_volumes():

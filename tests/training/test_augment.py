@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from spadunet.training.augment import MARGIN, augment, margin, transforms
+from spadunet.labels import LabelSet
+from spadunet.preprocessing.mirror import MirrorAxis
+from spadunet.training.augment import MARGIN, augment, margin, mirror, transforms
 
 SIZES = [((8, 16, 16), 0), ((4, 16, 16), 2), ((1, 16, 16), 6), ((2, 8, 8), 3), ((5, 7, 9), 0)]
 
@@ -143,3 +145,18 @@ def test_a_factor_of_brightness_leaves_air_black(monkeypatch: pytest.MonkeyPatch
     changed, _ = augment(image, classes, 0, size, np.random.default_rng(0))
     assert (changed[0, 1:] == -1).all()
     assert (changed[0, 0] != 0).all()
+
+
+def test_a_mirrored_patch_has_its_sides_swapped_and_ignored_voxels_ignored():
+    labels = LabelSet(names=("background", "left kidney", "right kidney"), ids=(0, 1, 2), ignore_id=9)
+    mirrored = labels.mirrored("left-right")
+    assert mirrored is not None
+    axis = MirrorAxis(array_axis=2, labels=mirrored)
+    image, classes = torch.arange(4.0).expand(1, 1, 1, 4), torch.tensor([[[1, 0, 2, 3]]])
+    generator = np.random.default_rng(0)
+    results = [mirror(image, classes, [axis], generator) for _ in range(200)]
+    turned = [(seen.flatten().tolist(), found.flatten().tolist()) for seen, found in results]
+    as_it_was, in_mirror = ([0, 1, 2, 3], [1, 0, 2, 3]), ([3, 2, 1, 0], [3, 1, 0, 2])
+    assert all(pair in (as_it_was, in_mirror) for pair in turned)
+    assert abs(turned.count(in_mirror) - 100) < 4 * (200 / 4) ** 0.5
+    assert mirror(image, classes, [], generator) == (image, classes)

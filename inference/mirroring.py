@@ -1,0 +1,31 @@
+"""Test-time mirroring: the mean over an image's mirror images, in which left is right."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ..preprocessing.mirror import MirrorAxis
+from .sliding import Network
+
+
+def with_mirroring(network: Network, axes: Sequence[MirrorAxis]) -> Network:
+    """The mean of a network's logits over all combinations of mirrored axes; the network itself where there is none.
+
+    Each view's logits are turned back, and outputs that change places in the mirror change back.
+    """
+    views = [chosen for size in range(1, len(axes) + 1) for chosen in itertools.combinations(axes, size)]
+
+    def predict(x: Tensor, da: int) -> Tensor:
+        total = network(x, da)  # (B, K, D, H, W)
+        for view in views:
+            dims = [axis.array_axis - 3 for axis in view]
+            logits = network(x.flip(dims), da).flip(dims)
+            for axis in view:
+                logits = logits[:, list(axis.labels.outputs)]
+            total = total + logits
+        return total / (len(views) + 1)
+
+    return predict if views else network

@@ -1,0 +1,42 @@
+"""Channels go by their names, not by their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from .errors import InputError
+from .image import Image
+
+
+def match_names(wanted: Sequence[str], given: Sequence[str]) -> tuple[int | None, ...]:
+    """The number among the given names of each wanted one, capital letters aside; None where it is not there.
+
+    Of a name that occurs several times, the first means the first, the second the second.
+    """
+    places: dict[str, list[int]] = {}
+    for number, name in enumerate(given):
+        places.setdefault(name.strip().casefold(), []).append(number)
+    numbers: list[int | None] = []
+    for name in wanted:
+        there = places.get(name.strip().casefold(), [])
+        numbers.append(there.pop(0) if there else None)
+    return tuple(numbers)
+
+
+def pick_channels(image: Image, numbers: Sequence[int | None]) -> Image:
+    """An image with these channels in this order; None stands for one that is missing.
+
+    Raises:
+        InputError: if none is left.
+    """
+    if tuple(numbers) == tuple(range(len(image.array))):
+        return image
+    missing = tuple(place for place, number in enumerate(numbers) if number is None or number in image.missing_channels)
+    if len(missing) == len(numbers):
+        raise InputError("the image has none of the channels that the model knows")
+    nothing = np.zeros_like(image.array[0])
+    array = np.stack([nothing if number is None else image.array[number] for number in numbers])
+    return replace(image, array=array, missing_channels=missing)

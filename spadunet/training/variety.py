@@ -1,0 +1,62 @@
+"""What patches meet beside rotation, scaling and intensities: missing contrasts, other spacings, mirrors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..labels import LabelSet
+from ..plan import Plan
+from ..sides import PatientAxis
+from .recipes import CHANNEL_DROPOUT, NATIVE_SHARE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variety:
+    """Of one dataset's patches; by default none."""
+
+    channel_dropout: float = 0
+    """Probability that a patch lacks some of its contrasts; never all of them."""
+    slice_merging: float = 0
+    """Probability that the slices of a batch are merged, several into one."""
+    spacing_jitter: float = 0
+    """Probability that the pixels of a batch get another size."""
+    mirror: tuple[PatientAxis, ...] = ()
+    """Axes across which every other patch is mirrored, as far as the labels allow it."""
+
+    def describe(self, labels: LabelSet) -> str:
+        """In words, for the log; says across which axes the labels' names forbid to mirror."""
+        parts = [
+            f"{share:.0%} {what}"
+            for share, what in (
+                (self.channel_dropout, "lack a contrast"),
+                (self.slice_merging, "have merged slices"),
+                (self.spacing_jitter, "have pixels of another size"),
+            )
+            if share
+        ]
+        for axis in self.mirror:
+            is_free = labels.mirrored(axis) is not None
+            parts.append(
+                f"mirrored across {axis}" if is_free else f"not mirrored across {axis}, since labels name its sides"
+            )
+        return ", ".join(parts) or "spacing and contrasts as they are, not mirrored"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VarietyOptions:
+    """What the user said; None where the plan decides."""
+
+    channel_dropout: float = CHANNEL_DROPOUT
+    slice_merging: float | None = None
+    spacing_jitter: float | None = None
+    mirror: tuple[PatientAxis, ...] = ()
+
+    def for_plan(self, plan: Plan) -> Variety:
+        """A native plan meets any spacing in prediction, so in training too; with a fixed one it would be time lost."""
+        share = NATIVE_SHARE if plan.is_native else 0.0
+        return Variety(
+            channel_dropout=self.channel_dropout if len(plan.channel_names) > 1 else 0.0,
+            slice_merging=share if self.slice_merging is None else self.slice_merging,
+            spacing_jitter=share if self.spacing_jitter is None else self.spacing_jitter,
+            mirror=self.mirror,
+        )

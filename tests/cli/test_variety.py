@@ -1,0 +1,183 @@
+"""Mixed spacings, channels in another order, and mirrors, through all commands."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from spadunet.cli import plan_and_preprocess, predict, train
+from spadunet.image import read_label_map
+from spadunet.inference.estimate import num_windows
+from spadunet.inference.predict import Engine
+from spadunet.plan import Plan
+from spadunet.preprocessing.store import open_case
+from spadunet.training.curves import read_rows
+
+HIPPOCAMPUS = "Dataset004_Hippocampus"
+SCRIPT = Path(__file__).parents[2] / "benchmarks/da_boundary.py"
+MERGED = (1, 1, 2, 4)
+"""Slices of each case that become one."""
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("da_boundary", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["da_boundary"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def thicken(path: Path, num_merged: int, *, is_label: bool) -> None:
+    """Make slices of a NIfTI file as many times thicker."""
+    image = sitk.ReadImage(str(path))
+    array = sitk.GetArrayFromImage(image)
+    parts = array[: len(array) // num_merged * num_merged].reshape(-1, num_merged, *array.shape[1:])
+    thick = sitk.GetImageFromArray(parts[:, num_merged // 2] if is_label else parts.mean(1, dtype=np.float32))
+    thick.SetDirection(image.GetDirection())
+    thick.SetOrigin(image.TransformContinuousIndexToPhysicalPoint((0, 0, (num_merged - 1) / 2)))
+    thick.SetSpacing((*image.GetSpacing()[:2], image.GetSpacing()[2] * num_merged))
+    sitk.WriteImage(thick, str(path))
+
+
+@pytest.fixture(scope="module")
+def native_model(tmp_path_factory: pytest.TempPathFactory, copy_demo, run, quick) -> Path:
+    """A workspace with a model of cases with 1, 1, 2 and 4 mm slices, planned and trained at their own spacing."""
+    data = tmp_path_factory.mktemp("native")
+    raw = copy_demo(HIPPOCAMPUS, data / "raw" / HIPPOCAMPUS, num_cases=len(MERGED), size=(20, 24, 24))
+    for path, num_merged in zip(sorted((raw / "labelsTr").iterdir()), MERGED, strict=True):
+        thicken(path, num_merged, is_label=True)
+        thicken(raw / "imagesTr" / path.name.replace(".nii.gz", "_0000.nii.gz"), num_merged, is_label=False)
+    command = ("-d", 4, "--spacing", "native", "--memory-gb", 0.03, "-np", 1, "--data", data)
+    assert run(plan_and_preprocess.main, *command) == 0
+    options = (*quick, "--batch-size", 2, "--slice-merging", 0.5, "--data", data)
+    assert run(train.main, "-d", 4, "-f", "all", "--max-steps", 12, *options) == 0
+    return data
+
+
+def test_cases_of_mixed_spacing_train_at_their_own_and_at_others(native_model: Path):
+    preprocessed = native_model / "preprocessed" / HIPPOCAMPUS
+    plan = Plan.from_json((preprocessed / "plan.json").read_text())
+    assert plan.is_native
+    names = sorted(path.stem for path in (preprocessed / "cases").glob("*.json"))
+    own = [open_case(preprocessed / "cases", name).da for name in names]
+    assert sorted(own) == [0, 0, 1, 2]
+    depths = [plan.patch_sizes_voxels[da][0] for da in range(4)]
+    assert depths == [16, 12, 6, 3]  # what memory leaves of 24, the whole of 12 and 6 slices, and half of that
+    folder = native_model / "results" / HIPPOCAMPUS / "spad_unet_tiny/fold_all"
+    seen = {int(row["da"]) for row in read_rows(folder / "curves.csv")}
+    assert {0, 1, 2} <= seen
+    log = (folder / "training.log").read_text()
+    assert f"patches of {HIPPOCAMPUS}: 50% have merged slices, 30% have pixels of another size" in log
+
+
+def test_a_native_model_predicts_every_spacing_on_its_own_grid(native_model: Path, run, tmp_path: Path):
+    images = native_model / "raw" / HIPPOCAMPUS / "imagesTr"
+    command = ("-i", images, "-o", tmp_path, "-device", "cpu", "--mirror", "all", "--data", native_model)
+    assert run(predict.main, *command) == 0
+    for path in sorted(images.iterdir()):
+        label_map = read_label_map(tmp_path / path.name.replace("_0000", ""))
+        assert label_map.shape == sitk.GetArrayFromImage(sitk.ReadImage(str(path))).shape
+    log = (tmp_path / "spadunet_predict.log").read_text()
+    assert "not mirrored across anterior-posterior: the names of the labels tell its sides" in log
+    assert "not mirrored across left-right" not in log
+
+
+def test_an_image_on_either_side_of_the_boundary_is_scored_on_its_own_grid(
+    native_model: Path, script: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[tuple[float, ...]] = []
+    predict_image = script.predict_image
+
+    def note(image, engine: Engine):
+        assert engine.spacing == "native"
+        seen.append(image.spacing_mm)
+        return predict_image(image, engine)
+
+    monkeypatch.setattr(script, "predict_image", note)
+    model = native_model / "results" / HIPPOCAMPUS / "spad_unet_tiny/fold_all"
+    raw = native_model / "raw" / HIPPOCAMPUS
+    monkeypatch.setattr(sys, "argv", ["da_boundary", str(model), "-d", str(raw), "--cases", "1", "--device", "cpu"])
+    script.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [round(max(spacing), 4) for spacing in seen] == [1.9, 2.1]
+    assert lines[1].split() == ["Dice", "DA", "0", "DA", "1", "change"]
+    values = [float(word) for word in lines[-1].split()[1:]]
+    assert lines[-1].split()[0] == "mean"
+    assert values[2] == pytest.approx(values[1] - values[0], abs=2e-4)
+
+
+def test_slices_made_thicker_hold_the_mean_of_what_they_cover_and_labels_find_back(script: ModuleType):
+    array = np.zeros((1, 8, 2, 2), np.float32)
+    array[0, 4:] = 1
+    image = script.Image(array=array, affine=np.diag([1.0, 1, 1, 1]))
+    change = script.Thicker(axis=0, factor=2.5, num_old=8)
+    thick = change.image(image)
+    # Covered: 0 to 2.5, 2.5 to 5 (of which 4 to 5 is bright), 5 to 7.5.
+    np.testing.assert_allclose(thick.array[0, :, 0, 0], [0, 0.4, 1], atol=1e-6)
+    assert thick.spacing_mm == (2.5, 1, 1)
+    assert thick.affine[0, 3] == pytest.approx(0.75)  # the middle of 0 to 2.5 is 1.25, half a voxel beyond 0.5
+    label_map = script.LabelMap(array=np.arange(3)[:, None, None] * np.ones((3, 2, 2), int), affine=thick.affine)
+    back = change.back(label_map, image.affine)
+    assert back.array[:, 0, 0].tolist() == [0, 0, 1, 1, 1, 2, 2, 2]
+    with pytest.raises(ValueError, match="already"):
+        script.thicker(script.Image(array=array, affine=np.diag([8.0, 1, 1, 1])), 0.95, 2.0)
+    assert script.thicker(script.Image(array=array, affine=np.diag([6.4, 1, 1, 1])), 0.95, None).factor * 6.4 == (
+        pytest.approx(7.6)
+    )
+
+
+def test_channels_in_another_order_give_the_same_prediction(copy_demo, tmp_path: Path, run, quick):
+    changes: dict[str, Callable[[np.ndarray], np.ndarray]] = {"plain": lambda x: x, "dark": lambda x: 500 - x}
+    raw = copy_demo(HIPPOCAMPUS, tmp_path / "raw" / HIPPOCAMPUS, num_cases=1, size=(20, 24, 16))
+    other = tmp_path / "other"
+    shutil.copytree(raw, other)
+    for folder, names in ((raw, list(changes)), (other, list(changes)[::-1])):
+        description = json.loads((folder / "dataset.json").read_text())
+        (folder / "dataset.json").write_text(json.dumps(description | {"channel_names": dict(enumerate(names))}))
+        for path in sorted((folder / "imagesTr").iterdir()):
+            image = sitk.ReadImage(str(path))
+            for number, name in enumerate(names):
+                channel = sitk.GetImageFromArray(changes[name](sitk.GetArrayFromImage(image).astype(np.float32)))
+                channel.CopyInformation(image)
+                sitk.WriteImage(channel, str(path).replace("_0000", f"_{number:04}"))
+    data = ("--data", tmp_path)
+    assert run(plan_and_preprocess.main, "-d", 4, "--memory-gb", 0.03, "-np", 1, *data) == 0
+    assert run(train.main, "-d", 4, "-f", "all", "--max-steps", 4, *quick, *data) == 0
+    for name, folder, more in (("a", raw, ()), ("b", other, ()), ("c", other, ("--channels", "plain", "dark"))):
+        assert run(predict.main, "-i", folder / "imagesTr", "-o", tmp_path / name, *more, "-device", "cpu", *data) == 0
+    maps = {
+        name: np.concatenate([read_label_map(path).array for path in sorted((tmp_path / name).glob("*.nii.gz"))])
+        for name in "abc"
+    }
+    assert np.array_equal(maps["a"], maps["b"])
+    assert not np.array_equal(maps["a"], maps["c"])  # where the user says that the files are in another order
+
+
+@pytest.mark.slow
+def test_a_dry_run_counts_mirrors_and_spacings(native_model: Path, run, capsys: pytest.CaptureFixture[str], tmp_path):
+    preprocessed = native_model / "preprocessed" / HIPPOCAMPUS
+    patches = Plan.from_json((preprocessed / "plan.json").read_text()).patch_sizes_voxels
+    cases = [open_case(preprocessed / "cases", path.stem) for path in (preprocessed / "cases").glob("*.json")]
+    count = sum(num_windows(case.header.geometry.shape, patches[case.da], 0.5) for case in cases)
+    images = native_model / "raw" / HIPPOCAMPUS / "imagesTr"
+    command = ("-i", images, "-o", tmp_path / "x", "--spacing", "native", "-device", "cpu", "--data", native_model)
+    assert run(predict.main, *command, "--mirror", "left-right", "superior-inferior", "--dry-run") == 0
+    assert f"{4 * count} windows of " in capsys.readouterr().out
+
+
+def test_contradictory_mirrors_are_refused(native_model: Path, run, capsys: pytest.CaptureFixture[str]):
+    assert (
+        run(train.main, "-d", 4, "--mirror", "none", "left-right", "--data", native_model, "-o", "x", "--dry-run") == 2
+    )
+    assert "--mirror none left-right: all and none stand alone" in capsys.readouterr().err
