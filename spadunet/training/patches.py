@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..labels import LabelSet
 from ..plan import Plan
 from ..plans.patch import VOXELS_PER_GB
 from ..preprocessing.store import StoredCase
@@ -39,7 +40,8 @@ def choose_batch_size(plan: Plan, da: int) -> int:
 class TrainingTask:
     """One dataset in a run: its plan, the cases to train on, patches a batch, and how often it is drawn.
 
-    batch_size None: as many as `choose_batch_size` finds room for.
+    batch_size None: as many as `choose_batch_size` finds room for. class_weights: how much each output counts in the
+    loss; None for alike.
     """
 
     name: str
@@ -47,6 +49,7 @@ class TrainingTask:
     cases: tuple[StoredCase, ...]
     batch_size: int | None
     weight: float = 1.0
+    class_weights: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,8 @@ class Batch:
     """(B, C, D, H, W) float32 in [-1, 1]."""
     classes: Tensor
     """(B, D, H, W) int64."""
+    known: Tensor | None = None
+    """(B, K) bool: outputs that were annotated in each patch; None where all were in all."""
 
 
 class BatchStream(Dataset):
@@ -79,12 +84,14 @@ class BatchStream(Dataset):
         batch_size = task.batch_size or choose_batch_size(task.plan, first.da)
         others = [bucket[index] for index in generator.integers(len(bucket), size=batch_size - 1)]
         patch_size = task.plan.patch_sizes_voxels[first.da]
-        samples = [self.draw_patch(number, case, patch_size, generator) for case in (first, *others)]
+        cases = (first, *others)
+        samples = [self.draw_patch(number, case, patch_size, generator) for case in cases]
         return Batch(
             task=task.name,
             da=first.da,
             image=torch.stack([image for image, _ in samples]),
             classes=torch.stack([classes for _, classes in samples]),
+            known=known_outputs(task.plan.labels, cases),
         )
 
     def draw_patch(
@@ -102,6 +109,13 @@ class BatchStream(Dataset):
         augmented = augment(torch.from_numpy(image), torch.from_numpy(classes), case.da, size, generator)
         augmented[0][list(case.header.missing_channels)] = 0  # brightness and noise changed them too
         return augmented
+
+
+def known_outputs(labels: LabelSet, cases: Sequence[StoredCase]) -> Tensor | None:
+    """(B, K) bool: the outputs that each case tells of; None where every case tells of all."""
+    if not any(case.header.annotated for case in cases):
+        return None
+    return torch.from_numpy(np.stack([labels.known_outputs(case.header.annotated) for case in cases]))
 
 
 def draw_corner(shape: Shape, size: Shape, foreground: np.ndarray, generator: np.random.Generator) -> list[int]:

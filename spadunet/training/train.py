@@ -6,20 +6,21 @@ import json
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
 
 from .. import __version__
 from ..dataset import Dataset
-from ..errors import InputError
+from ..errors import InputError, OutputError
 from ..evaluation.evaluate import evaluate_pair
 from ..evaluation.pairs import Pair
 from ..evaluation.tables import table_text, write_scores
 from ..inference.predict import Engine, build_network, predict_cases
 from ..labels import LabelSet
-from ..model import Model, Task, save_model
+from ..model import BACKBONE_FILE, Model, Task, add_tasks, read_model_record, save_model
 from ..network.build import build_backbone, build_task
 from ..plan import Plan
 from ..preprocessing.store import StoredCase, open_case
@@ -35,11 +36,21 @@ log = logging.getLogger("spadunet")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingDataset:
-    """A raw dataset, its plan, and where its preprocessed cases lie."""
+    """A raw dataset, its plan, where its preprocessed cases lie, and how much it and its classes count."""
 
     dataset: Dataset
     plan: Plan
     folder: Path
+    weight: float | None = None
+    """How often it is drawn beside others; None for the square root of the number of its training cases."""
+    class_weights: dict[str, float] = field(default_factory=dict)
+    """Of classes or regions; instead of those in dataset.json."""
+
+    def output_weights(self) -> tuple[float, ...] | None:
+        """How much each output counts in the loss; None where all count alike."""
+        weights = self.dataset.class_weights | self.class_weights
+        found = tuple(weights.get(name, 1.0) for name in self.plan.labels.output_names)
+        return found if len(set(found)) > 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +70,8 @@ class PreparedRun:
     """What the weights to start from gave; None without such, and where a run goes on."""
     request: dict[str, str]
     """What was asked for, as kept in the checkpoint and in the model's provenance."""
+    adds_to: Path | None = None
+    """Model that the tasks are added to."""
 
 
 def prepare_run(
@@ -71,24 +84,27 @@ def prepare_run(
     batch_size: int | None = None,
     init: Path | None = None,
     scratch_twin: bool = False,
+    adds_task: bool = False,
     goes_on: bool = False,
     dry_run: bool = False,
 ) -> PreparedRun:
     """Open the cases of a fold and build the network. Writes nothing but splits_final.json where there is none.
 
-    Datasets are drawn in proportion to the square root of their number of cases: large ones more often, small ones
-    not forgotten.
+    Datasets are drawn in proportion to their weight: unless it is given, the square root of their number of cases, so
+    that large ones come more often and small ones are not forgotten.
 
     Args:
         fold: number of a fold of splits_final.json, or "all".
         batch_size: patches a step; None for as many as each plan leaves room for.
-        init: a model folder whose backbone, and tasks of the same names, the run starts from.
+        init: a model folder whose backbone, and heads for classes of the same names, the run starts from.
         scratch_twin: the same run without loading `init`, for comparison.
+        adds_task: the tasks will be added to `init`, whose backbone must be frozen.
         goes_on: the weights will come from a checkpoint; `init` need not exist any more.
         dry_run: does not even write splits_final.json.
 
     Raises:
-        InputError: if the fold, a case or the model to start from is missing or does not fit.
+        InputError: if the fold, a case or the model to start from is missing or does not fit, or a backbone that is to
+            be frozen would have fresh weights.
     """
     splits = [choose_cases(member.dataset, member.folder, fold, dry_run=dry_run) for member in datasets]
     tasks = tuple(
@@ -97,7 +113,8 @@ def prepare_run(
             plan=member.plan,
             cases=tuple(open_planned_case(member, name) for name in names),
             batch_size=batch_size,
-            weight=math.sqrt(len(names)),
+            weight=math.sqrt(len(names)) if member.weight is None else member.weight,
+            class_weights=member.output_weights(),
         )
         for member, (names, _) in zip(datasets, splits, strict=True)
     )
@@ -108,6 +125,8 @@ def prepare_run(
         plans = {member.dataset.name: member.plan for member in datasets}
         kind = InitKind(backbone=backbone, preset=preset)
         coverage = start_from(network, plans, init, kind=kind, scratch_twin=scratch_twin)
+        if options.freezes_backbone and not scratch_twin:
+            require_whole(coverage)
     request = {
         "datasets": " ".join(member.dataset.name for member in datasets),
         "plans": " ".join(member.plan.digest() for member in datasets),
@@ -121,6 +140,11 @@ def prepare_run(
         "batch_size": "auto" if batch_size is None else str(batch_size),
         "learning_rate": str(options.learning_rate),
         "weight_decay": str(options.weight_decay),
+        "dataset_weights": " ".join("auto" if member.weight is None else f"{member.weight:g}" for member in datasets),
+        "class_weights": class_weights_text(tasks),
+        "labelled_classes": annotated_text(tasks),
+        "freeze_backbone": str(options.freezes_backbone),
+        "add_task": f"to backbone {read_model_record(init).sha256[BACKBONE_FILE]}" if adds_task and init else "no",
         "max_steps": str(options.max_steps),
         "max_minutes": str(options.max_minutes),
         "precision": str(options.precision),
@@ -135,7 +159,41 @@ def prepare_run(
         options=options,
         coverage=coverage,
         request=request,
+        adds_to=init if adds_task else None,
     )
+
+
+def require_whole(coverage: Coverage) -> None:
+    """Refuse to freeze a backbone of which some is as fresh as dice gave it.
+
+    Raises:
+        InputError: names the parts.
+    """
+    new = [row.group for row in coverage.rows if row.fate == "new" and not row.is_of_task]
+    if new:
+        raise InputError(
+            f"--freeze-backbone: {coverage.source} has no weights for {', '.join(new)} of the backbone, which would "
+            "stay random; give a model that was trained with labels, or leave --freeze-backbone out"
+        )
+
+
+def class_weights_text(tasks: Sequence[TrainingTask]) -> str:
+    """For people: how much the classes of each dataset count, where they do not count alike."""
+    texts = [
+        f"{task.name} " + " ".join(f"{name}={weight:g}" for name, weight in zip(names, weights, strict=True))
+        for task in tasks
+        for names, weights in [(task.plan.labels.output_names, task.class_weights)]
+        if weights is not None
+    ]
+    return "; ".join(texts) or "all 1"
+
+
+def annotated_text(tasks: Sequence[TrainingTask]) -> str:
+    """Changes when other classes were annotated in a training case."""
+    annotated = [
+        (task.name, case.name, case.header.annotated) for task in tasks for case in task.cases if case.header.annotated
+    ]
+    return f"all but in {len(annotated)} cases ({digest_of(json.dumps(annotated))})" if annotated else "all"
 
 
 def digest_of_cases(splits: Sequence[tuple[list[str], list[str]]]) -> str:
@@ -143,11 +201,12 @@ def digest_of_cases(splits: Sequence[tuple[list[str], list[str]]]) -> str:
     return digest_of(json.dumps([(sorted(train), sorted(val)) for train, val in splits]))
 
 
-def train(run: PreparedRun, folder: Path) -> list[str]:
+def train(run: PreparedRun, folder: Path, *, model_folder: Path | None = None) -> list[str]:
     """Train, write the model, and validate it.
 
     Args:
-        folder: of the model; a checkpoint in it is gone on from.
+        folder: of the run; a checkpoint in it is gone on from.
+        model_folder: where the model goes, if not there too.
 
     Returns:
         A line for each held-out case that could not be validated.
@@ -161,8 +220,19 @@ def train(run: PreparedRun, folder: Path) -> list[str]:
         coverage = read_record(folder / INIT_COVERAGE_JSON, Coverage, remedy="start anew with --restart")
         provenance["init_coverage"] = coverage.lines()[-1]
     model = as_model(run.network, run.datasets, backbone=run.backbone, preset=run.preset, provenance=provenance)
-    save_model(folder, model)
-    log.info("model after %d steps: %s", progress.step, folder)
+    model_folder = model_folder or folder
+    if run.adds_to is None:
+        save_model(model_folder, model)
+    else:
+        when = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        told = f"{when}, after {progress.step} steps, by spadunet {__version__}, to {run.adds_to.resolve()}"
+        tasks = {name: replace(task, provenance=provenance) for name, task in model.tasks.items()}
+        if not run.request["add_task"].endswith(read_model_record(run.adds_to).sha256[BACKBONE_FILE]):
+            raise OutputError(
+                f"{run.adds_to}: has got another backbone since this run began; start anew with --restart"
+            )
+        add_tasks(run.adds_to, model_folder, tasks, {f"added {name}": told for name in tasks})
+    log.info("model after %d steps: %s", progress.step, model_folder)
     problems: list[str] = []
     for member, names in zip(run.datasets, run.held_out, strict=True):
         if names:
@@ -177,6 +247,11 @@ def open_planned_case(member: TrainingDataset, name: str) -> StoredCase:
         InputError: if it is not there or another plan made it.
     """
     case = open_case(member.folder / "cases", name)
+    if case.header.annotated != member.dataset.annotated.get(name, ()):
+        raise InputError(
+            f"{case.folder / name}.json: labelled_classes in dataset.json says by now that other classes were "
+            f"annotated; run spadunet_preprocess -d {member.dataset.name}"
+        )
     if case.header.plan_digest != member.plan.preprocessing_digest():
         raise InputError(
             f"{case.folder / name}.json: made by another plan; run spadunet_preprocess -d {member.dataset.name}"
@@ -234,7 +309,7 @@ def validate(
             problems.append(str(outcome.problem))
             continue
         assert outcome.item.label_path is not None
-        pair = Pair(outcome.item.name, outcome.result, outcome.item.label_path)
+        pair = Pair(outcome.item.name, outcome.result, outcome.item.label_path, outcome.item.annotated)
         try:
             scores.append(evaluate_pair(pair, labels))
         except InputError as error:

@@ -124,10 +124,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(
 ):
     real, calls = loop.deep_loss, 0
 
-    def explode(*arguments: object) -> Tensor:
+    def explode(*arguments: object, **further: object) -> Tensor:
         nonlocal calls
         calls += 1
-        return real(*arguments) * (float("nan") if calls == 4 else 1)
+        return real(*arguments, **further) * (float("nan") if calls == 4 else 1)
 
     monkeypatch.setattr(loop, "deep_loss", explode)
     with pytest.raises(
