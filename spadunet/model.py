@@ -120,8 +120,8 @@ def add_tasks(source: Path, folder: Path, tasks: dict[str, Task], provenance: di
         provenance: added to what model.json tells.
 
     Raises:
-        InputError: if a file of the source is missing or was changed, or it has another task of such a name (the same task
-            is left as it is).
+        InputError: if a file of the source is missing or was changed, or it has another task of such a name (the same
+            task is left as it is).
     """
     record = check_files(source)
     new = {name: task for name, task in tasks.items() if not is_there(source, record, name, task)}

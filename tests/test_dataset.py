@@ -441,7 +441,12 @@ def test_weights_of_classes_are_read_and_those_of_unknown_classes_refused(tmp_pa
     def make(name: str, weights: dict[str, float]) -> Path:
         return make_dataset(tmp_path / name, ["a_0000.nii.gz"], description=ORGANS | {"class_weights": weights})
 
-    assert load_dataset(make("good", {"spleen": 2, "background": 0.5})).class_weights == {"spleen": 2, "background": 0.5}
+    assert load_dataset(make("good", {"spleen": 2, "background": 0.5})).class_weights == {
+        "spleen": 2,
+        "background": 0.5,
+    }
     unknown = "field 'class_weights': livr is none of the labels background, liver, spleen"
     assert unknown in problem_of(make("unknown", {"livr": 2}))
-    assert "field 'class_weights.liver': Input should be greater than 0 (found 0)" in problem_of(make("0", {"liver": 0}))
+    assert "field 'class_weights.liver': Input should be greater than 0 (found 0)" in problem_of(
+        make("0", {"liver": 0})
+    )

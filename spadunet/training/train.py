@@ -6,26 +6,27 @@ import json
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from .. import __version__
 from ..dataset import Dataset
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from ..evaluation.evaluate import evaluate_pair
 from ..evaluation.pairs import Pair
 from ..evaluation.tables import table_text, write_scores
 from ..inference.predict import Engine, build_network, predict_cases
 from ..labels import LabelSet
-from ..model import BACKBONE_FILE, Model, Task, add_tasks, read_model_record, save_model
+from ..model import Model, Task, save_model
 from ..network.build import build_backbone, build_task
 from ..plan import Plan
 from ..preprocessing.store import StoredCase, open_case
 from ..record import digest_of, read_record, write_record
 from ..scores import Scores
+from .adding import add_trained, backbone_of, require_whole
+from .asked import annotated_text, class_weights_text
 from .init import INIT_COVERAGE_JSON, Coverage, InitKind, start_from
 from .loop import JointNetwork, RunOptions, train_network
 from .patches import TrainingTask
@@ -144,7 +145,7 @@ def prepare_run(
         "class_weights": class_weights_text(tasks),
         "labelled_classes": annotated_text(tasks),
         "freeze_backbone": str(options.freezes_backbone),
-        "add_task": f"to backbone {read_model_record(init).sha256[BACKBONE_FILE]}" if adds_task and init else "no",
+        "add_task": backbone_of(init) if adds_task and init else "no",
         "max_steps": str(options.max_steps),
         "max_minutes": str(options.max_minutes),
         "precision": str(options.precision),
@@ -161,39 +162,6 @@ def prepare_run(
         request=request,
         adds_to=init if adds_task else None,
     )
-
-
-def require_whole(coverage: Coverage) -> None:
-    """Refuse to freeze a backbone of which some is as fresh as dice gave it.
-
-    Raises:
-        InputError: names the parts.
-    """
-    new = [row.group for row in coverage.rows if row.fate == "new" and not row.is_of_task]
-    if new:
-        raise InputError(
-            f"--freeze-backbone: {coverage.source} has no weights for {', '.join(new)} of the backbone, which would "
-            "stay random; give a model that was trained with labels, or leave --freeze-backbone out"
-        )
-
-
-def class_weights_text(tasks: Sequence[TrainingTask]) -> str:
-    """For people: how much the classes of each dataset count, where they do not count alike."""
-    texts = [
-        f"{task.name} " + " ".join(f"{name}={weight:g}" for name, weight in zip(names, weights, strict=True))
-        for task in tasks
-        for names, weights in [(task.plan.labels.output_names, task.class_weights)]
-        if weights is not None
-    ]
-    return "; ".join(texts) or "all 1"
-
-
-def annotated_text(tasks: Sequence[TrainingTask]) -> str:
-    """Changes when other classes were annotated in a training case."""
-    annotated = [
-        (task.name, case.name, case.header.annotated) for task in tasks for case in task.cases if case.header.annotated
-    ]
-    return f"all but in {len(annotated)} cases ({digest_of(json.dumps(annotated))})" if annotated else "all"
 
 
 def digest_of_cases(splits: Sequence[tuple[list[str], list[str]]]) -> str:
@@ -224,14 +192,7 @@ def train(run: PreparedRun, folder: Path, *, model_folder: Path | None = None) -
     if run.adds_to is None:
         save_model(model_folder, model)
     else:
-        when = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        told = f"{when}, after {progress.step} steps, by spadunet {__version__}, to {run.adds_to.resolve()}"
-        tasks = {name: replace(task, provenance=provenance) for name, task in model.tasks.items()}
-        if not run.request["add_task"].endswith(read_model_record(run.adds_to).sha256[BACKBONE_FILE]):
-            raise OutputError(
-                f"{run.adds_to}: has got another backbone since this run began; start anew with --restart"
-            )
-        add_tasks(run.adds_to, model_folder, tasks, {f"added {name}": told for name in tasks})
+        add_trained(run.adds_to, model_folder, model, backbone_sha256=run.request["add_task"])
     log.info("model after %d steps: %s", progress.step, model_folder)
     problems: list[str] = []
     for member, names in zip(run.datasets, run.held_out, strict=True):

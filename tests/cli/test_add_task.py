@@ -82,7 +82,11 @@ def test_a_task_that_is_there_is_not_added_again_and_other_options_say_what_they
 ):
     files = hashes(old_model)
     said = {
-        (*add, "-d", HEART): f"{old_model} has a task {HEART} already, which stays as it is; to train it further, leave",
+        (
+            *add,
+            "-d",
+            HEART,
+        ): f"{old_model} has a task {HEART} already, which stays as it is; to train it further, leave",
         (*add, "--scratch-twin"): "--add-task: a scratch twin has no model to be added to; leave --scratch-twin out",
         (*add, "--init", tmp_path / "none"): "model.json: not found; give a model folder",
         (*add, "--init", planned / "raw" / HEART / "dataset.json"): "is a file; --add-task needs the folder of a model",

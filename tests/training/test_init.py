@@ -228,7 +228,9 @@ def test_heads_of_another_width_are_refused_and_nothing_is_changed(plans, write)
     folder = write(UNET, source.backbone.state_dict(), {name: Task(plan=plans[name], state=wrong)})
     network = build({name: plans[name]}, UNET, seed=2)
     fresh = copy_of(network.tasks[0].heads)
-    with pytest.raises(InputError, match=rf"tensor heads\.0\.bias of its task {name} is 5, not 2; copy the model again"):
+    with pytest.raises(
+        InputError, match=rf"tensor heads\.0\.bias of its task {name} is 5, not 2; copy the model again"
+    ):
         start_from(network, {name: plans[name]}, folder, kind=UNET)
     assert all(torch.equal(value, fresh[key]) for key, value in network.tasks[0].heads.state_dict().items())
 

@@ -225,9 +225,7 @@ def test_a_region_that_was_not_annotated_gets_no_gradient():
     # By hand: "all" in both patches, "c" in the second, in the entropy by its voxels and in the mean of the Dice.
     pairs = [(finest[:, 0], classes > 0), (finest[1:, 1], classes[1:] == 3)]
     sums = [functional.binary_cross_entropy_with_logits(z, t.float(), reduction="sum") for z, t in pairs]
-    dice = [
-        (2 * (z.sigmoid() * t).sum() + SMOOTH) / (z.sigmoid().sum() + t.sum() + SMOOTH) for z, t in pairs
-    ]
+    dice = [(2 * (z.sigmoid() * t).sum() + SMOOTH) / (z.sigmoid().sum() + t.sum() + SMOOTH) for z, t in pairs]
     expected = sum(sums) / sum(z.numel() for z, _ in pairs) + 1 - sum(dice) / 2
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
