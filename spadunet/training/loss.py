@@ -11,6 +11,7 @@ Letters: B batch, K outputs (classes, or regions where a label set has them); D,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,14 +25,21 @@ LEAST_SHARE = 1e-8
 """Keeps a patch without a labelled voxel from a division by zero."""
 
 
+def itself(tensor: Tensor) -> Tensor:
+    """The sum over processes where there is one."""
+    return tensor
+
+
 @dataclass(frozen=True, kw_only=True)
 class Counting:
     """What counts in a batch, and how much; None where all outputs count alike."""
 
-    known: Tensor | None
+    known: Tensor | None = None
     """(B, K, 1, 1, 1) float of 0 and 1: outputs that were annotated in each patch."""
-    weights: Tensor | None
+    weights: Tensor | None = None
     """(1, K, 1, 1, 1) float: of each output, above 0."""
+    total: Callable[[Tensor], Tensor] = itself
+    """Sum over the processes that share a batch evenly, with a gradient through it."""
 
     def of(self, target: Tensor) -> Tensor:
         """How much each output of each patch counts: (B, K, 1, 1, 1).
@@ -44,9 +52,13 @@ class Counting:
 
     def foreground(self) -> Counting:
         """The same without the first output."""
-        parts = (None if part is None else part[:, 1:] for part in (self.known, self.weights))
-        known, weights = parts
-        return Counting(known=known, weights=weights)
+        known, weights = (None if part is None else part[:, 1:] for part in (self.known, self.weights))
+        return Counting(known=known, weights=weights, total=self.total)
+
+    def mean(self, values: Tensor, weights: Tensor) -> Tensor:
+        """Sum of this process's values over its share of the sum of all weights: their mean over processes is right."""
+        sum_of_all, num_processes = self.total(torch.stack([weights.sum(), weights.new_ones(())]))
+        return values.sum() / (sum_of_all / num_processes).clamp_min(LEAST_SHARE)
 
     @property
     def is_even(self) -> bool:
@@ -54,13 +66,14 @@ class Counting:
         return self.known is None and self.weights is None
 
 
-EVEN = Counting(known=None, weights=None)
+EVEN = Counting()
 
 
 def deep_loss(
     logits: list[Tensor],
     classes: Tensor,
     labels: LabelSet,
+    total: Callable[[Tensor], Tensor] = itself,
     *,
     known: Tensor | None = None,
     class_weights: tuple[float, ...] | None = None,
@@ -73,7 +86,10 @@ def deep_loss(
     Args:
         logits: (B, K, D_n, H_n, W_n), finest first.
         classes: (B, D, H, W) int64, as `LabelSet.to_classes` numbers them.
-        known: (B, K) bool, outputs that were annotated in each patch, background always; None for all.
+        total: sum of a tensor over the processes that share a batch evenly, with a gradient through it. The Dice is
+            then of the whole batch, and the mean of their losses is the loss of one process with all of it.
+        known: (B, K) bool, outputs that were annotated in each patch, background always; None for all, in all
+            processes.
         class_weights: how much each output counts, in the cross-entropy and in the mean of the Dice; None for alike.
     """
     table = torch.from_numpy(labels.targets()).to(classes.device)
@@ -82,6 +98,7 @@ def deep_loss(
     counting = Counting(
         known=None if known is None else known.to(target)[:, :, None, None, None],
         weights=None if class_weights is None else target.new_tensor(class_weights)[None, :, None, None, None],
+        total=total,
     )
     weights = [0.5**level for level in range(len(logits))]
     losses = []
@@ -90,7 +107,7 @@ def deep_loss(
         losses.append(
             weight
             * level_loss(
-                level.float(),
+                level.to(torch.promote_types(level.dtype, torch.float32)),
                 functional.interpolate(target, size, mode="area"),
                 None if labelled is None else functional.interpolate(labelled, size, mode="area"),
                 counting,
@@ -112,6 +129,7 @@ def level_loss(
         target: of the same shape, shares of what each voxel covers.
         labelled: (B, 1, D, H, W), the share of each voxel that is not ignored; None where all is labelled.
     """
+    target = target.to(logits.dtype)
     if has_regions:
         return region_entropy(logits, target, labelled, counting) + soft_dice_loss(
             logits.sigmoid(), target, labelled, counting
@@ -127,12 +145,12 @@ def class_entropy(logits: Tensor, target: Tensor, labelled: Tensor | None, count
     """
     if counting.is_even:
         entropy = functional.cross_entropy(logits, target)  # an ignored share has no target and adds nothing
-        return entropy if labelled is None else entropy / labelled.mean().clamp_min(LEAST_SHARE)
+        return entropy if labelled is None else counting.mean(entropy, labelled.mean())
     logs = logits.log_softmax(1)
     if counting.known is not None:
         logs, target = merge_unknown(logs, target, counting.known)
     weighted = target if counting.weights is None else target * counting.weights
-    return -(weighted * logs).sum() / weighted.sum().clamp_min(LEAST_SHARE)
+    return counting.mean(-(weighted * logs), weighted)
 
 
 def merge_unknown(logs: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,10 +177,10 @@ def region_entropy(logits: Tensor, target: Tensor, labelled: Tensor | None, coun
     share = target if labelled is None else target / labelled.clamp_min(LEAST_SHARE)  # of what is labelled
     if counting.is_even:
         entropy = functional.binary_cross_entropy_with_logits(logits, share, weight=labelled)
-        return entropy if labelled is None else entropy / labelled.mean().clamp_min(LEAST_SHARE)
+        return entropy if labelled is None else counting.mean(entropy, labelled.mean())
     weight = (counting.of(target) * (1 if labelled is None else labelled)).expand_as(logits)
     entropy = functional.binary_cross_entropy_with_logits(logits, share, weight=weight, reduction="sum")
-    return entropy / weight.sum().clamp_min(LEAST_SHARE)
+    return counting.mean(entropy, weight)
 
 
 def soft_dice_loss(probabilities: Tensor, target: Tensor, labelled: Tensor | None, counting: Counting = EVEN) -> Tensor:
@@ -178,8 +196,10 @@ def soft_dice_loss(probabilities: Tensor, target: Tensor, labelled: Tensor | Non
         probabilities, target = probabilities * counting.known, target * counting.known
     overlap = (probabilities * target).sum(axes)
     predicted = (probabilities if labelled is None else probabilities * labelled).sum(axes)
-    dice = (2 * overlap + SMOOTH) / (predicted + target.sum(axes) + SMOOTH)  # (K,)
+    overlap, both = counting.total(torch.stack([overlap, predicted + target.sum(axes)]))
+    dice = (2 * overlap + SMOOTH) / (both + SMOOTH)  # (K,)
     if counting.is_even:
         return 1 - dice.mean()
-    weights = counting.of(target).amax(axes)  # 0 for an output that no patch tells of
+    is_told = (counting.total((counting.of(target) > 0).to(dice).sum(axes)) > 0).to(dice)  # of by some patch
+    weights = is_told if counting.weights is None else is_told * counting.weights.flatten()
     return (weights * (1 - dice)).sum() / weights.sum().clamp_min(LEAST_SHARE)

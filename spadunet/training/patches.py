@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..labels import LabelSet
 from ..plan import Plan
 from ..plans.patch import VOXELS_PER_GB
 from ..preprocessing.store import StoredCase
@@ -63,7 +62,7 @@ class Batch:
     classes: Tensor
     """(B, D, H, W) int64."""
     known: Tensor | None = None
-    """(B, K) bool: outputs that were annotated in each patch; None where all were in all."""
+    """(B, K) bool: outputs that were annotated in each patch; None where all were in all cases of the task."""
 
 
 class BatchStream(Dataset):
@@ -91,7 +90,7 @@ class BatchStream(Dataset):
             da=first.da,
             image=torch.stack([image for image, _ in samples]),
             classes=torch.stack([classes for _, classes in samples]),
-            known=known_outputs(task.plan.labels, cases),
+            known=known_outputs(task, cases),
         )
 
     def draw_patch(
@@ -111,11 +110,11 @@ class BatchStream(Dataset):
         return augmented
 
 
-def known_outputs(labels: LabelSet, cases: Sequence[StoredCase]) -> Tensor | None:
-    """(B, K) bool: the outputs that each case tells of; None where every case tells of all."""
-    if not any(case.header.annotated for case in cases):
+def known_outputs(task: TrainingTask, cases: Sequence[StoredCase]) -> Tensor | None:
+    """(B, K) bool: the outputs that each case of a batch tells of; None where every case of the task tells of all."""
+    if not any(case.header.annotated for case in task.cases):
         return None
-    return torch.from_numpy(np.stack([labels.known_outputs(case.header.annotated) for case in cases]))
+    return torch.from_numpy(np.stack([task.plan.labels.known_outputs(case.header.annotated) for case in cases]))
 
 
 def draw_corner(shape: Shape, size: Shape, foreground: np.ndarray, generator: np.random.Generator) -> list[int]:

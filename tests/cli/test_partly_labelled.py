@@ -14,6 +14,7 @@ from spadunet.image import LabelMap, read_label_map, write_label_map
 from spadunet.model import load_model
 from spadunet.preprocessing.store import open_case
 from spadunet.scores import Scores
+from spadunet.training.curves import read_rows
 
 HIPPOCAMPUS, HEART = "Dataset004_Hippocampus", "Dataset101_SunnybrookLV"
 
@@ -120,15 +121,20 @@ def test_regions_that_were_not_annotated_are_left_out(raw: Path, tmp_path: Path,
 def test_weights_of_classes_and_datasets_are_told_and_wrong_ones_refused(
     planned: Path, tmp_path: Path, run, quick, capsys: pytest.CaptureFixture[str]
 ):
-    command = ("-d", 4, 101, "-f", "all", "--max-steps", 2, *quick, "--data", planned, "-o", tmp_path / "model")
-    weights = ("--dataset-weights", 2, 0.5, "--class-weights", "Posterior=3", "background=0.5")
+    command = ("-d", 4, 101, "-f", "all", "--max-steps", 6, *quick, "--data", planned, "-o", tmp_path / "model")
+    weights = ("--dataset-weights", 1e6, 1, "--class-weights", "Posterior=3", "background=0.5")
     assert run(train.main, *command, *weights) == 0
+    rows = read_rows(tmp_path / "model/curves.csv")
+    assert [row["task"] for row in rows] == [HIPPOCAMPUS] * 6
+    even = [*command[:-1], tmp_path / "even", *weights[:3]]
+    assert run(train.main, *even) == 0
+    assert abs(float(read_rows(tmp_path / "even/curves.csv")[0]["loss"]) - float(rows[0]["loss"])) > 0.01
     told = load_model(tmp_path / "model").provenance
-    assert told["dataset_weights"] == "2 0.5"
+    assert told["dataset_weights"] == "1e+06 1"
     assert told["class_weights"].startswith(f"{HIPPOCAMPUS} background=0.5 Anterior=1 Posterior=3; {HEART} ")
     assert told["class_weights"].split("; ")[1].startswith(f"{HEART} background=0.5 ")
     assert run(train.main, *command) == 2
-    assert "an earlier run had dataset_weights 2 0.5, not auto auto" in capsys.readouterr().err
+    assert "an earlier run had dataset_weights 1e+06 1, not auto auto" in capsys.readouterr().err
     for wrong, message in (
         (
             ["Middle=2"],

@@ -268,3 +268,28 @@ def test_weights_of_regions_count_in_both_terms():
     expected = ((entropy + 1 - dice) * weights).sum() / weights.sum()
     found = deep_loss(logits[:1], classes, REGIONS, class_weights=(1.0, 3.0))
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("labels", [FOUR, REGIONS, ignoring(FOUR), ignoring(REGIONS)])
+def test_the_loss_of_a_batch_that_two_processes_share_is_the_mean_of_theirs(labels: LabelSet):
+    logits, classes = random_levels(labels.num_outputs)
+    if labels.ignore_class is not None:
+        classes[0, ..., :3] = 4
+    known = torch.ones(2, labels.num_outputs, dtype=torch.bool)
+    known[0, 1] = False
+    options: dict[str, object] = {"class_weights": tuple(range(1, labels.num_outputs + 1))}
+    whole = deep_loss(logits, classes, labels, known=known, **options)
+    # Each process asks for the same sums in the same order; the other's are those of its own first pass.
+    asked: list[list[Tensor]] = [[], []]
+    for rank in (0, 1):
+        part = slice(rank, rank + 1)
+        note = lambda it, rank=rank: asked[rank].append(it) or it  # noqa: E731
+        deep_loss([level[part] for level in logits], classes[part], labels, note, known=known[part], **options)
+    losses = []
+    for rank in (0, 1):
+        part, others = slice(rank, rank + 1), iter(asked[1 - rank])
+        add = lambda it, others=others: it + next(others)  # noqa: E731
+        losses.append(
+            deep_loss([level[part] for level in logits], classes[part], labels, add, known=known[part], **options)
+        )
+    assert sum(losses).item() / 2 == pytest.approx(whole.item(), rel=1e-5)
