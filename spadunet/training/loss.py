@@ -1,10 +1,10 @@
 """Soft Dice plus cross-entropy at every decoded level that has a head.
 
 Of a patch in which only some classes were annotated, background means "background or any class that was not": their
-probabilities are summed before they are compared, so that nothing is punished that may be there (the marginal loss of
-Fang and Yan 2020, https://doi.org/10.1109/TMI.2020.3001036, and Shi et al. 2021, "Marginal loss and exclusion loss for
-partially supervised multi-organ segmentation", https://doi.org/10.1016/j.media.2021.101979). Regions, which are learned
-one by one, are left out where they were not annotated.
+probabilities are summed before they are compared, so that nothing is punished that may be there: the target adaptive
+loss of Fang and Yan 2020 (https://doi.org/10.1109/TMI.2020.3001036) and marginal loss of Shi et al. 2021 ("Marginal loss
+and exclusion loss for partially supervised multi-organ segmentation", https://doi.org/10.1016/j.media.2021.101979).
+Regions, which are learned one by one, are left out where they were not annotated.
 
 Letters: B batch, K outputs (classes, or regions where a label set has them); D, H, W depth, height, width.
 """
