@@ -116,3 +116,31 @@ def require_new_tasks(init: Path, names: Sequence[str]) -> None:
             f"--add-task: {init} has a task {there[0]} already, which stays as it is; to train it further, "
             "leave --add-task out"
         )
+
+
+def require_none_lost(model_folder: Path, names: Sequence[str], source: Path | None) -> None:
+    """Refuse to write a model anew, with --restart or --c, over one that was given further tasks since.
+
+    Args:
+        names: of the datasets of the run.
+        source: model whose tasks it takes over, if it adds to one.
+
+    Raises:
+        InputError: names the task.
+    """
+    from ..model import MODEL_JSON, read_model_record
+    from ..training.adding import ADDED
+
+    if not (model_folder / MODEL_JSON).is_file():
+        return
+    try:
+        told = read_model_record(model_folder).provenance
+    except InputError:  # nothing to be lost
+        return
+    kept = {*names, *(read_model_record(source).tasks if source else ())}
+    lost = [key.removeprefix(ADDED) for key in told if key.startswith(ADDED) and key.removeprefix(ADDED) not in kept]
+    if lost:
+        raise InputError(
+            f"{model_folder}: was given the task {lost[0]} since, which would be lost; give another folder with -o, or "
+            "delete this one"
+        )

@@ -19,6 +19,7 @@ from .joint_options import (
     class_weights_for,
     place_of_addition,
     require_new_tasks,
+    require_none_lost,
 )
 from .options import (
     add_device_options,
@@ -143,11 +144,12 @@ def execute(options: argparse.Namespace) -> int:
         raise InputError(f"-d: the names of {len(datasets)} datasets make too long a folder name; name one with -o")
     kind = f"{backbone}_{preset}{'_twin' if options.scratch_twin else ''}"
     folder = options.output or workspace.results / joint_name / kind / f"fold_{options.fold}"
-    model_folder = folder
+    model_folder, dataset_names = folder, [member.dataset.name for member in datasets]
     if options.add_task:
         folder, model_folder = place_of_addition(options.init, options.output, joint_name)
         if options.restart or not request_of(folder):
-            require_new_tasks(options.init, [member.dataset.name for member in datasets])
+            require_new_tasks(options.init, dataset_names)
+    require_none_lost(model_folder, dataset_names, options.init if options.add_task else None)
     require_writable(folder, dry_run=options.dry_run)
     if not options.dry_run:
         log_to_file(folder / "training.log")

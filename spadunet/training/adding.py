@@ -11,6 +11,9 @@ from ..errors import InputError, OutputError
 from ..model import BACKBONE_FILE, Model, add_tasks, read_model_record
 from .init import Coverage
 
+ADDED = "added "
+"""Before the name of a task that joined a model, in what the model tells."""
+
 
 def require_whole(coverage: Coverage) -> None:
     """Refuse to freeze a backbone of which some is as fresh as dice gave it.
@@ -52,4 +55,4 @@ def add_trained(source: Path, folder: Path, trained: Model, *, backbone_sha256: 
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")
     told = f"{when}, after {trained.provenance['steps']} steps, by spadunet {__version__}, to {source.resolve()}"
     tasks = {name: replace(task, provenance=trained.provenance) for name, task in trained.tasks.items()}
-    add_tasks(source, folder, tasks, {f"added {name}": told for name in tasks})
+    add_tasks(source, folder, tasks, {f"{ADDED}{name}": told for name in tasks})

@@ -2,7 +2,7 @@
 
 Of a patch in which only some classes were annotated, background means "background or any class that was not": their
 probabilities are summed before they are compared, so that nothing is punished that may be there: the target adaptive
-loss of Fang and Yan 2020 (https://doi.org/10.1109/TMI.2020.3001036) and marginal loss of Shi et al. 2021 ("Marginal loss
+loss of Fang and Yan 2020 (https://doi.org/10.1109/TMI.2020.3001036), marginal loss of Shi et al. 2021 ("Marginal loss
 and exclusion loss for partially supervised multi-organ segmentation", https://doi.org/10.1016/j.media.2021.101979).
 Regions, which are learned one by one, are left out where they were not annotated.
 

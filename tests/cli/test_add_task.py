@@ -123,6 +123,23 @@ def test_a_run_that_dies_before_its_task_is_added_leaves_the_model_as_it_was_and
     assert list(load_model(old_model).tasks) == [HIPPOCAMPUS, HEART, SLICES]
 
 
+def test_the_run_that_made_a_model_does_not_take_away_what_was_added_since(
+    planned: Path, add, quick, tmp_path: Path, run, capsys: pytest.CaptureFixture[str]
+):
+    model = tmp_path / "own"
+    first = ("-d", 4, "-f", "all", "--max-steps", 1, *quick, "--data", planned, "-o", model)
+    assert run(train.main, *first) == 0
+    assert run(train.main, *add, "--init", model) == 0
+    for flag in ("--c", "--restart"):
+        assert run(train.main, *first, flag) == 2
+        assert f"{model}: was given the task {SLICES} since, which would be lost" in capsys.readouterr().err
+    assert list(load_model(model).tasks) == [HIPPOCAMPUS, SLICES]
+    again = (*add, "-d", HEART, "--init", model, "-o", tmp_path / "copy")
+    assert run(train.main, *again) == 0
+    assert run(train.main, *again, "--restart") == 0  # loses nothing
+    assert list(load_model(tmp_path / "copy").tasks) == [HIPPOCAMPUS, SLICES, HEART]
+
+
 def test_a_model_whose_backbone_was_replaced_meanwhile_is_left_alone(
     old_model: Path, add, run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
