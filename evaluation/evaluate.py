@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..image import LabelMap, geometry_difference, read_label_map, turned_onto
 from ..labels import LabelSet
 from ..parallel import map_cases
-from ..scores import CaseScore, ClassScore, Scores
+from ..scores import NOT_ANNOTATED, CaseScore, ClassScore, Scores
 from ..sizes import count_values
 from ..workers import THIS_PROCESS, Workers
 from .overlap import dice
@@ -35,6 +35,7 @@ def evaluate_folders(
     *,
     workers: Workers = THIS_PROCESS,
     allow_missing: bool = False,
+    annotated: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Scores:
     """Score each reference's prediction of the same name, sorted by case name.
 
@@ -44,11 +45,13 @@ def evaluate_folders(
         labels: what the ids in both folders' files mean.
         workers: several processes need a call under `if __name__ == "__main__"` in a script.
         allow_missing: leave out references without a prediction, and name them in `Scores.not_predicted`.
+        annotated: by case name, what its reference tells of where not of all; the rest is not scored.
 
     Raises:
         InputError: if no case can be scored; lists everything that is wrong with any file.
     """
     pairs, not_predicted = find_pairs(prediction_folder, reference_folder, allow_missing=allow_missing)
+    pairs = [pair._replace(annotated=(annotated or {}).get(pair.name, ())) for pair in pairs]
     score = functools.partial(evaluate_pair, labels=labels)
     outcomes = list(map_cases(score, pairs, title="Scoring", workers=workers, memory_of=memory_to_score))
     problems = sorted(outcome.problem for outcome in outcomes if outcome.problem is not None)
@@ -83,10 +86,12 @@ def evaluate_pair(pair: Pair, labels: LabelSet) -> CaseScore:
             problems.append(str(error))
     if problems:
         raise InputError("\n".join(problems))
-    return evaluate_case(pair.name, label_maps[0], label_maps[1], labels)
+    return evaluate_case(pair.name, label_maps[0], label_maps[1], labels, annotated=pair.annotated)
 
 
-def evaluate_case(case: str, prediction: LabelMap, reference: LabelMap, labels: LabelSet) -> CaseScore:
+def evaluate_case(
+    case: str, prediction: LabelMap, reference: LabelMap, labels: LabelSet, *, annotated: tuple[str, ...] = ()
+) -> CaseScore:
     """Dice, ASSD and HD of each foreground class, or of each region.
 
     Voxels that the reference ignores count for neither.
@@ -95,6 +100,7 @@ def evaluate_case(case: str, prediction: LabelMap, reference: LabelMap, labels: 
         case: the case's name, for messages.
         prediction: ids on the reference's grid.
         reference: ids; its spacing counts, where the two differ within the tolerance.
+        annotated: names of the classes or regions that it tells of, all if empty; the others have no scores.
 
     Raises:
         InputError: if the grids differ, or a value is no label.
@@ -121,6 +127,9 @@ def evaluate_case(case: str, prediction: LabelMap, reference: LabelMap, labels: 
     boxes = class_boxes(predicted, reference.array, labels)
     classes = {}
     for structure in labels.structures:
+        if annotated and structure.name not in annotated:
+            classes[structure.name] = NOT_ANNOTATED
+            continue
         box = union_of([boxes[label_id] for label_id in structure.ids])
         prediction_mask, reference_mask = (mask_of(it[box], structure.ids) for it in (predicted, reference.array))
         classes[structure.name] = score_class(prediction_mask, reference_mask, reference)

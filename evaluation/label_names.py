@@ -46,14 +46,29 @@ def find_labels(prediction_folder: Path, reference_folder: Path, description: Pa
     return read_labels(path)
 
 
+def annotated_in(reference_folder: Path, description: Path | None = None) -> dict[str, tuple[str, ...]]:
+    """By case, the classes or regions that were annotated where not all, as a dataset.json says.
+
+    `description`, if given and a dataset.json; else that beside the reference folder; else of no case.
+    """
+    path = description or reference_folder.resolve().parent / DATASET_JSON
+    if not path.is_file() or is_label_set(path):
+        return {}
+    return read_record(path, DatasetDescription, remedy="give a dataset.json").labelled_classes
+
+
+def is_label_set(path: Path) -> bool:
+    """True if a JSON file is a LabelSet, and no dataset.json."""
+    try:
+        return "names" in DOCUMENT.validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return False  # read_record says what is wrong
+
+
 def read_labels(path: Path) -> LabelSet:
     """Read a dataset.json, or a LabelSet as `spadunet_predict` writes it."""
     remedy = "give a dataset.json"
-    try:
-        is_label_set = "names" in DOCUMENT.validate_json(path.read_bytes())
-    except (OSError, ValueError):
-        is_label_set = False  # read_record says what is wrong
-    if is_label_set:
+    if is_label_set(path):
         return read_record(path, LabelSet, remedy=remedy)
     try:
         return read_record(path, DatasetDescription, remedy=remedy).label_set()

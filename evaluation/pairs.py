@@ -21,6 +21,8 @@ class Pair(NamedTuple):
     name: str
     prediction: Path
     reference: Path
+    annotated: tuple[str, ...] = ()
+    """Names of the classes or regions that the reference tells of, where not of all."""
 
 
 def find_pairs(

@@ -245,6 +245,17 @@ def examine(
                 f"{case.label_path}: holds label values {unknown} that dataset.json does not name "
                 f"(it has {list(labels.known_ids)}); add them to its labels or correct the file",
             )
+    if label_map is not None and case.annotated:
+        unsaid = unsaid_ids(case.annotated, labels)
+        is_unsaid = np.isin(label_map.array, unsaid)
+        if is_unsaid.any():
+            there = ids_in(label_map.array[is_unsaid])
+            note(
+                "warning",
+                f"{case.label_path}: holds labels {there}, which labelled_classes in dataset.json does not name for "
+                f"this case (it has {', '.join(case.annotated)}); taken as not annotated",
+            )
+            label_map = LabelMap(array=np.where(is_unsaid, 0, label_map.array), affine=label_map.affine)
     if image is not None and label_map is not None:
         difference = geometry_difference(image, label_map)
         turned = turned_onto(label_map, image) if difference else None
@@ -263,6 +274,13 @@ def examine(
             note("repair", f"{case.label_path}: lies {drift_mm:.3g} mm off its image, less than half a voxel: put back")
             label_map = LabelMap(array=label_map.array, affine=image.affine)
     return image, label_map, findings
+
+
+def unsaid_ids(annotated: tuple[str, ...], labels: LabelSet) -> list[int]:
+    """Ids that belong to no class or region of these names; background stands for them where they were not drawn."""
+    said = {0, labels.ignore_id}
+    said |= {label_id for it in labels.structures if it.name in annotated for label_id in it.ids}
+    return [label_id for label_id in labels.ids if label_id not in said]
 
 
 def lone_labels(dataset: Dataset) -> Iterator[Finding]:

@@ -67,6 +67,7 @@ def preprocess_case(case: RawCase, *, plan: Plan, folder: Path, device: str = "c
         made_from=made_from,
         plan_digest=plan.preprocessing_digest(),
         ignore_class=plan.labels.ignore_class,
+        annotated=case.annotated,
     )
     return True
 

@@ -47,6 +47,8 @@ class CaseHeader(Record):
     num_channels: int
     geometry: Geometry
     missing_channels: tuple[int, ...] = Field(default=(), exclude_if=is_unused)
+    annotated: tuple[str, ...] = Field(default=(), exclude_if=is_unused)
+    """Names of the classes or regions that its label map tells of, where not of all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +109,21 @@ def classes_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.classes.b2nd"
 
 
-def store_case(folder: Path, case: Case, *, made_from: str, plan_digest: str, ignore_class: int | None = None) -> None:
-    """Write a labelled case, its JSON header last; `ignore_class` is the number of ignored voxels, if any are."""
+def store_case(
+    folder: Path,
+    case: Case,
+    *,
+    made_from: str,
+    plan_digest: str,
+    ignore_class: int | None = None,
+    annotated: tuple[str, ...] = (),
+) -> None:
+    """Write a labelled case, its JSON header last.
+
+    Args:
+        ignore_class: number of ignored voxels, if any are.
+        annotated: names of the classes or regions that the label map tells of, where not of all.
+    """
     assert case.classes is not None
     write_array(image_path(folder, case.name), case.image.astype(IMAGE_DTYPE, copy=False))
     write_array(classes_path(folder, case.name), case.classes)
@@ -121,6 +136,7 @@ def store_case(folder: Path, case: Case, *, made_from: str, plan_digest: str, ig
         num_channels=len(case.image),
         geometry=case.geometry,
         missing_channels=case.missing_channels,
+        annotated=annotated,
     )
     write_record(folder / f"{case.name}.json", header)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -30,6 +30,8 @@ class RawCase:
     label_path: Path | None
     series: str | None = None
     """Which one, where the path holds several DICOM series: its file stem."""
+    annotated: tuple[str, ...] = ()
+    """Names of the classes or regions that its label map tells of, where not of all."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -37,9 +39,10 @@ class RawCase:
         return tuple(path for path in (*self.image_paths, self.label_path) if path is not None)
 
     def content(self) -> str:
-        """Hashes of all its files, which say too which channels are missing."""
+        """Hashes of all its files, which say too which channels are missing, and what was annotated."""
         missing = "".join(f"-{number}" for number, path in enumerate(self.image_paths) if path is None)
-        return "".join(sha256_of_file(file) for path in self.paths for file in files_of(path)) + missing
+        annotated = "".join(f"-{name}" for name in self.annotated)
+        return "".join(sha256_of_file(file) for path in self.paths for file in files_of(path)) + missing + annotated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,10 @@ class Dataset:
     """Patient by case name."""
     optional_channels: tuple[str, ...] = ()
     """Names of channels that a case may lack."""
+    annotated: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By name of a training or test case, the classes or regions that were annotated; all where it is not here."""
+    class_weights: dict[str, float] = field(default_factory=dict)
+    """How much classes or regions count in training; those not here count 1."""
 
 
 def find_dataset(name: str, raw_folder: Path) -> Path:
@@ -132,16 +139,32 @@ def load_dataset(folder: Path, *, dry_run: bool = False) -> Dataset:
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise InputError(f"{missing[0]}: label file missing{more}; add it or take its image out of {image_folder.name}")
-    return Dataset(
+    annotated = {case: names for case, names in description.labelled_classes.items() if not tells_all(names, labels)}
+    dataset = Dataset(
         name=folder.name,
         folder=folder,
         channel_names=channel_names,
         labels=labels,
         file_ending=description.file_ending,
-        cases=tuple(cases),
+        cases=tuple(replace(case, annotated=annotated.get(case.name, ())) for case in cases),
         patients=patients_of(list(images), description.patients),
         optional_channels=description.optional_channels,
+        annotated=annotated,
+        class_weights=description.class_weights,
     )
+    strange = description.labelled_classes.keys() - images.keys()
+    strange = strange and strange - {case.name for case in find_test_cases(dataset)}
+    if strange:
+        raise InputError(
+            f"{folder / DATASET_JSON}: field 'labelled_classes': no case is called {min(strange)}; "
+            f"expected names as in {image_folder.name}, such as {cases[0].name}"
+        )
+    return dataset
+
+
+def tells_all(names: Collection[str], labels: LabelSet) -> bool:
+    """True if these are all classes or regions."""
+    return {structure.name for structure in labels.structures} <= set(names)
 
 
 def numbers_of(names: Collection[str], channel_names: tuple[str, ...]) -> tuple[int, ...]:
@@ -158,7 +181,12 @@ def find_test_cases(dataset: Dataset) -> list[RawCase]:
     images = find_images(folder, dataset.file_ending, len(dataset.channel_names), optional)
     labels = {name: find_label(dataset.folder / "labelsTs", name, dataset.file_ending) for name in images}
     return [
-        RawCase(name=name, image_paths=paths, label_path=labels[name] if labels[name].is_file() else None)
+        RawCase(
+            name=name,
+            image_paths=paths,
+            label_path=labels[name] if labels[name].is_file() else None,
+            annotated=dataset.annotated.get(name, ()),
+        )
         for name, paths in images.items()
     ]
 

@@ -29,6 +29,7 @@ def check_ids(value: object, handler: Callable[[object], int | list[int]]) -> in
         raise ValueError("expected a whole number, or a list of them for a region") from error
 
 
+PositiveWeight = Annotated[float, Field(gt=0)]
 LabelIds = Annotated[int | list[int], WrapValidator(check_ids)]
 
 
@@ -52,6 +53,10 @@ class DatasetDescription(Record):
     """Names of labels that are each other's mirror image, where their names do not tell, or tell it wrongly."""
     file_ending: str = ".nii.gz"
     patients: dict[str, str] = {}
+    labelled_classes: dict[str, tuple[str, ...]] = Field(default={}, exclude_if=is_unused)
+    """By case, the classes or regions that were annotated; of a case that is not here, all."""
+    class_weights: dict[str, PositiveWeight] = Field(default={}, exclude_if=is_unused)
+    """How much a class or region counts in training; those not here count 1."""
 
     @model_validator(mode="before")
     @classmethod
@@ -102,6 +107,32 @@ class DatasetDescription(Record):
         if not set(names) <= set(channels):
             raise ValueError(f"expected names among channel_names, {channels}")
         return names
+
+    @field_validator("labelled_classes")
+    @classmethod
+    def check_labelled(cls, cases: dict[str, tuple[str, ...]], info: ValidationInfo) -> dict[str, tuple[str, ...]]:
+        """At least one class a case, and only what labels names."""
+        names = [name for name in info.data.get("labels", {}) if name not in (BACKGROUND, IGNORE)]
+        for case, annotated in cases.items():
+            unknown = [name for name in annotated if name not in names]
+            if not annotated or unknown:
+                found = ", ".join(unknown) or "none"
+                raise ValueError(f"{case}: expected at least one of the labels {', '.join(names)}, not {found}")
+        return cases
+
+    @model_validator(mode="after")
+    def check_weights(self) -> DatasetDescription:
+        """Weights are of what the network tells apart."""
+        names = self.output_names()
+        for name in self.class_weights:
+            if name not in names:
+                raise ValueError(f"field 'class_weights': {name} is none of the labels {', '.join(names)}")
+        return self
+
+    def output_names(self) -> list[str]:
+        """Labels that can be weighed: the classes with background, or the regions."""
+        left_out = (BACKGROUND, IGNORE) if self.region_ids() else (IGNORE,)
+        return [name for name in self.labels if name not in left_out]
 
     @model_validator(mode="after")
     def check_order(self) -> DatasetDescription:

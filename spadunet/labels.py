@@ -85,6 +85,20 @@ class LabelSet(Record):
         return len(self.regions) or self.num_classes
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        """What each output is for: the classes, background first, or the regions."""
+        return tuple(region.name for region in self.regions) or self.names
+
+    def known_outputs(self, annotated: tuple[str, ...]) -> np.ndarray:
+        """Of which outputs a case tells in which only these classes or regions were annotated: bool (num_outputs,).
+
+        Background is always told of, though it then means background or any class that was not annotated. No names
+        mean all.
+        """
+        known = [not annotated or name in annotated for name in self.output_names]
+        return np.array(known if self.regions else [True, *known[1:]])
+
+    @property
     def ignore_class(self) -> int | None:
         """Class number of ignored voxels in stored cases."""
         return None if self.ignore_id is None else self.num_classes

@@ -10,22 +10,24 @@ tasks/<name>/task.safetensors
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from .errors import InputError, OutputError
 from .files import atomic_path, sha256_of_file
 from .plan import Plan
-from .record import FormatVersion, Record, read_record, write_record
+from .record import FormatVersion, Record, is_unused, read_record, write_record
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MODEL_JSON = "model.json"
 BACKBONE_FILE = "backbone.safetensors"
+TASK_FILES = ("task.json", "task.safetensors")
 STATE_FOLDER = "state"
 
 
@@ -35,6 +37,8 @@ class TaskRecord(Record):
     format_version: FormatVersion = 1
     name: str
     plan: Plan
+    provenance: dict[str, str] = Field(default={}, exclude_if=is_unused)
+    """Of a task that was added to a model; of the others, model.json tells."""
 
 
 class ModelRecord(Record):
@@ -66,6 +70,7 @@ class Task:
 
     plan: Plan
     state: dict[str, Tensor]
+    provenance: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +90,7 @@ def save_model(folder: Path, model: Model) -> None:
     (folder / MODEL_JSON).unlink(missing_ok=True)
     write_tensors(folder / BACKBONE_FILE, model.backbone_state)
     for name, task in model.tasks.items():
-        task_folder = Path("tasks") / name
-        write_record(folder / task_folder / "task.json", TaskRecord(name=name, plan=task.plan))
-        write_tensors(folder / task_folder / "task.safetensors", task.state)
-        files += [task_folder / "task.json", task_folder / "task.safetensors"]
+        files += write_task(folder, name, task)
     record = ModelRecord(
         backbone=model.backbone,
         preset=model.preset,
@@ -97,6 +99,61 @@ def save_model(folder: Path, model: Model) -> None:
         sha256={file.as_posix(): sha256_of_file(folder / file) for file in files},
     )
     write_record(folder / MODEL_JSON, record)
+
+
+def write_task(folder: Path, name: str, task: Task) -> list[Path]:
+    """Write a task's two files; their paths below the model folder."""
+    files = [Path("tasks") / name / file for file in TASK_FILES]
+    write_record(folder / files[0], TaskRecord(name=name, plan=task.plan, provenance=task.provenance))
+    write_tensors(folder / files[1], task.state)
+    return files
+
+
+def add_tasks(source: Path, folder: Path, tasks: dict[str, Task], provenance: dict[str, str]) -> None:
+    """Give a model further tasks, in its own folder or in a new one, to which all else is copied byte for byte.
+
+    Not a byte of the backbone and the tasks that are there changes, and so no output of theirs. model.json comes last:
+    until then the source is the model that it was, and a new folder none.
+
+    Args:
+        source: model folder that stays as it is, unless it is `folder`.
+        provenance: added to what model.json tells.
+
+    Raises:
+        InputError: if a file of the source is missing or was changed, or it has another task of such a name (the same
+            task is left as it is).
+    """
+    record = check_files(source)
+    new = {name: task for name, task in tasks.items() if not is_there(source, record, name, task)}
+    if source.resolve() != folder.resolve():
+        (folder / MODEL_JSON).unlink(missing_ok=True)
+        for file in record.sha256:
+            with atomic_path(folder / file) as partial:
+                shutil.copyfile(source / file, partial)
+    sha256 = dict(record.sha256)
+    for name, task in new.items():
+        sha256 |= {file.as_posix(): sha256_of_file(folder / file) for file in write_task(folder, name, task)}
+    grown = {"tasks": (*record.tasks, *new), "provenance": record.provenance | provenance, "sha256": sha256}
+    write_record(folder / MODEL_JSON, ModelRecord(**(dict(record) | grown)))
+
+
+def is_there(folder: Path, record: ModelRecord, name: str, task: Task) -> bool:
+    """True if a model has this very task, as an interrupted run left it.
+
+    Raises:
+        InputError: if it has another task of the name.
+    """
+    if name not in record.tasks:
+        return False
+    state = read_tensors(folder / "tasks" / name / TASK_FILES[1])
+    is_same = state.keys() == task.state.keys() and all(
+        state[key].equal(value.detach().cpu()) for key, value in task.state.items()
+    )
+    if not is_same:
+        raise InputError(
+            f"{folder}: has a task {name} already; --add-task never changes one: train it with --init alone"
+        )
+    return True
 
 
 def read_model_record(folder: Path) -> ModelRecord:
@@ -109,16 +166,14 @@ def read_model_record(folder: Path) -> ModelRecord:
     return read_record(path, ModelRecord, remedy="give a model folder, as spadunet_train writes it")
 
 
-def load_model(folder: Path) -> Model:
-    """Read a model folder and check every file against its hash.
+def check_files(folder: Path) -> ModelRecord:
+    """model.json, after every file was checked against its hash.
 
     Raises:
         InputError: if model.json is missing, damaged or newer, or a file is missing or was changed.
     """
     record = read_model_record(folder)
-    expected = {BACKBONE_FILE} | {
-        f"tasks/{name}/{file}" for name in record.tasks for file in ("task.json", "task.safetensors")
-    }
+    expected = {BACKBONE_FILE} | {f"tasks/{name}/{file}" for name in record.tasks for file in TASK_FILES}
     if set(record.sha256) != expected:
         raise InputError(f"{folder / MODEL_JSON}: its sha256 must list exactly {sorted(expected)}; train or copy again")
     for file, digest in record.sha256.items():
@@ -129,11 +184,22 @@ def load_model(folder: Path) -> Model:
             raise InputError(
                 f"{path}: does not have the SHA-256 that model.json states: damaged or changed; copy it again"
             )
+    return record
+
+
+def load_model(folder: Path) -> Model:
+    """Read a model folder and check every file against its hash.
+
+    Raises:
+        InputError: if model.json is missing, damaged or newer, or a file is missing or was changed.
+    """
+    record = check_files(folder)
     tasks = {}
     for name in record.tasks:
         task_folder = folder / "tasks" / name
-        plan = read_record(task_folder / "task.json", TaskRecord, remedy="copy the model folder again").plan
-        tasks[name] = Task(plan=plan, state=read_tensors(task_folder / "task.safetensors"))
+        task = read_record(task_folder / "task.json", TaskRecord, remedy="copy the model folder again")
+        state = read_tensors(task_folder / "task.safetensors")
+        tasks[name] = Task(plan=task.plan, state=state, provenance=task.provenance)
     return Model(
         backbone=record.backbone,
         preset=record.preset,

@@ -31,7 +31,7 @@ def is_unused(value: object) -> bool:
 
     So documents of datasets that do not use it, and their digests, stay what they were.
     """
-    return value is None or value == ()
+    return value in (None, (), {})
 
 
 class NewerFormatError(InputError):

@@ -21,7 +21,8 @@ DEFINITIONS = {
     "directed means); not defined if a mask is empty",
     "hd_mm": "largest of those distances (100th percentile), as MONAI and MedPy; not defined if a mask is empty",
     "mean": "of a class over the cases where the value is defined, then over the classes that have a mean; "
-    "missed and false alarms count the cases where just the prediction or just the reference is empty",
+    "missed and false alarms count the cases where just the prediction or just the reference is empty; "
+    "a class that was not annotated in a case counts for nothing there",
 }
 """What the numbers mean, written beside them: tools that use the same names differ by tens of per cent."""
 
@@ -39,18 +40,28 @@ class ClassScore(Record):
     dice: Fraction | None
     assd_mm: Millimetres | None
     hd_mm: Millimetres | None
-    num_prediction_voxels: Count
-    num_reference_voxels: Count
+    num_prediction_voxels: Count | None
+    """None, as all else, if the reference does not tell of the class."""
+    num_reference_voxels: Count | None
+
+    @property
+    def is_annotated(self) -> bool:
+        """The reference tells where the class is, or that it is nowhere."""
+        return self.num_reference_voxels is not None
 
     @property
     def is_missed(self) -> bool:
         """The reference has the class, the prediction has none of it."""
-        return self.num_reference_voxels > 0 and self.num_prediction_voxels == 0
+        return bool(self.num_reference_voxels) and self.num_prediction_voxels == 0
 
     @property
     def is_false_alarm(self) -> bool:
         """The prediction has the class, the reference has none of it."""
-        return self.num_prediction_voxels > 0 and self.num_reference_voxels == 0
+        return bool(self.num_prediction_voxels) and self.num_reference_voxels == 0
+
+
+NOT_ANNOTATED = ClassScore(dice=None, assd_mm=None, hd_mm=None, num_prediction_voxels=None, num_reference_voxels=None)
+"""Of a class that a case's reference does not tell of."""
 
 
 class CaseScore(Record):
@@ -112,7 +123,8 @@ class Scores(Record):
 
 
 def summarise(scores: list[ClassScore]) -> ClassSummary:
-    """Means of one class over cases, and the counts beside them."""
+    """Means of one class over the cases whose reference tells of it, and the counts beside them."""
+    scores = [score for score in scores if score.is_annotated]
     return ClassSummary(
         dice=mean_of([score.dice for score in scores]),
         assd_mm=mean_of([score.assd_mm for score in scores]),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from spadunet.dataset import Dataset, RawCase, find_dataset, find_images, load_dataset
+from spadunet.dataset import Dataset, RawCase, find_dataset, find_images, find_test_cases, load_dataset
 from spadunet.errors import InputError
 from spadunet.files import sha256_of_file
 from spadunet.formats import files_of
@@ -401,3 +401,52 @@ def test_what_lies_in_another_file_counts_as_content(tmp_path: Path):
         (tmp_path / other).write_bytes(content[:-3] + b"]} " if other == "a.json" else content[:-1] + b"!")
         os.utime(tmp_path / other, ns=(1, 1))
         assert case.content() != before
+
+
+# --- what was annotated, and how much it counts
+
+ORGANS = JSON | {"labels": {"background": 0, "liver": 1, "spleen": 2, "ignore": 9}}
+
+
+def test_cases_that_tell_of_some_classes_are_known_by_name_in_training_and_test(tmp_path: Path):
+    annotated = {"a": ["liver"], "b": ["spleen", "liver"], "t": ["spleen"]}
+    folder = make_dataset(
+        tmp_path, ["a_0000.nii.gz", "b_0000.nii.gz"], description=ORGANS | {"labelled_classes": annotated}
+    )
+    (folder / "imagesTs").mkdir()
+    (folder / "imagesTs/t_0000.nii.gz").touch()
+    dataset = load_dataset(folder)
+    assert {case.name: case.annotated for case in dataset.cases} == {"a": ("liver",), "b": ()}  # b tells of all
+    assert [case.annotated for case in find_test_cases(dataset)] == [("spleen",)]
+    plain = load_dataset(make_dataset(tmp_path / "plain", ["a_0000.nii.gz"], description=ORGANS))
+    assert plain.cases[0].annotated == ()
+    assert plain.cases[0].content() != dataset.cases[0].content()  # so that stages know when to work again
+
+
+@pytest.mark.parametrize(
+    ("labelled", "message"),
+    [
+        ({"c": ["liver"]}, "field 'labelled_classes': no case is called c; expected names as in imagesTr, such as a"),
+        ({"a": ["livr"]}, "a: expected at least one of the labels liver, spleen, not livr"),
+        ({"a": ["background"]}, "a: expected at least one of the labels liver, spleen, not background"),
+        ({"a": []}, "a: expected at least one of the labels liver, spleen, not none"),
+    ],
+)
+def test_annotation_of_unknown_cases_or_classes_is_refused(tmp_path: Path, labelled: dict, message: str):
+    folder = make_dataset(tmp_path, ["a_0000.nii.gz"], description=ORGANS | {"labelled_classes": labelled})
+    assert message in problem_of(folder)
+
+
+def test_weights_of_classes_are_read_and_those_of_unknown_classes_refused(tmp_path: Path):
+    def make(name: str, weights: dict[str, float]) -> Path:
+        return make_dataset(tmp_path / name, ["a_0000.nii.gz"], description=ORGANS | {"class_weights": weights})
+
+    assert load_dataset(make("good", {"spleen": 2, "background": 0.5})).class_weights == {
+        "spleen": 2,
+        "background": 0.5,
+    }
+    unknown = "field 'class_weights': livr is none of the labels background, liver, spleen"
+    assert unknown in problem_of(make("unknown", {"livr": 2}))
+    assert "field 'class_weights.liver': Input should be greater than 0 (found 0)" in problem_of(
+        make("0", {"liver": 0})
+    )

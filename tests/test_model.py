@@ -13,7 +13,7 @@ import torch
 from spadunet.errors import InputError, OutputError
 from spadunet.files import sha256_of_file
 from spadunet.labels import LabelSet
-from spadunet.model import Model, Task, load_model, read_model_record, save_model
+from spadunet.model import Model, Task, add_tasks, load_model, read_model_record, save_model
 from spadunet.plan import IntensityRule, Plan
 
 FILES = (
@@ -191,3 +191,55 @@ def test_a_pretrained_backbone_is_a_model_without_tasks(tmp_path: Path):
     model = load_model(tmp_path)
     assert model.tasks == {}
     assert model.backbone_state.keys() == make_model().backbone_state.keys()
+
+
+# --- models that grow
+
+
+def new_task(number: float = 9) -> dict[str, Task]:
+    """One that the model does not have."""
+    task = make_model().tasks["Dataset101_SunnybrookLV"]
+    return {"Dataset009_New": replace(task, state={"heads.0.weight": torch.full((2, 3), number)})}
+
+
+@pytest.mark.parametrize("name", ["model", "copy"])
+def test_a_task_is_added_and_no_other_file_changes(folder: Path, tmp_path: Path, name: str):
+    source = folder.rename(tmp_path / "model")
+    before = {file: (source / file).read_bytes() for file in FILES}
+    add_tasks(source, tmp_path / name, new_task(), {"added": "today"})
+    assert all((tmp_path / name / file).read_bytes() == content for file, content in before.items())
+    grown = load_model(tmp_path / name)
+    assert list(grown.tasks) == [*make_model().tasks, "Dataset009_New"]
+    assert grown.tasks["Dataset009_New"].state["heads.0.weight"].eq(9).all()
+    assert grown.provenance == {"steps": "3", "added": "today"}
+    assert len(load_model(source).tasks) == (3 if name == "model" else 2)
+    add_tasks(source, tmp_path / name, new_task(), {"added": "today"})  # again, as a run that goes on does
+    assert len(load_model(tmp_path / name).tasks) == 3
+
+
+def test_a_task_of_a_name_that_is_there_is_refused_unless_it_is_the_same(folder: Path, tmp_path: Path):
+    add_tasks(folder, folder, new_task(), {})
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for place in (folder, tmp_path / "copy"):
+        with pytest.raises(InputError, match="has a task Dataset009_New already; --add-task never changes one"):
+            add_tasks(folder, place, new_task(10), {})
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_disk_that_fills_up_while_a_task_is_added_leaves_the_model_as_it_was(
+    folder: Path, tmp_path: Path, full_disk: None
+):
+    before = {file: (folder / file).read_bytes() for file in (*FILES, "model.json")}
+    for place in (folder, tmp_path / "copy"):
+        with pytest.raises(OutputError, match="no space is left"):
+            add_tasks(folder, place, new_task(), {})
+    assert {file: (folder / file).read_bytes() for file in before} == before
+    assert list(load_model(folder).tasks) == list(make_model().tasks)
+    assert not (tmp_path / "copy/model.json").exists()
+
+
+def test_a_damaged_model_gets_no_task(folder: Path):
+    (folder / FILES[2]).write_bytes(b"x")
+    with pytest.raises(InputError, match="does not have the SHA-256 that model.json states"):
+        add_tasks(folder, folder, new_task(), {})

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from ..training.train import PreparedRun, TrainingDataset
 
 
-def show_training(run: PreparedRun, folder: Path, done: Progress | None) -> int:
+def show_training(run: PreparedRun, folder: Path, done: Progress | None, *, model_folder: Path) -> int:
     """Print what a run would learn from, what it would write, and what it needs.
 
     Args:
-        folder: of the model.
+        folder: of the run.
         done: how far the run has come that this one would go on with.
     """
     from ..model import BACKBONE_FILE, MODEL_JSON
@@ -32,9 +32,7 @@ def show_training(run: PreparedRun, folder: Path, done: Progress | None) -> int:
     going_on = "new" if done is None else f"gone on with after step {done.step}"
     written = [
         f"{checkpoint_path(folder).relative_to(folder)}: {going_on}",
-        *(state_of(folder / name) for name in (MODEL_JSON, BACKBONE_FILE)),
         *([INIT_COVERAGE_JSON] if run.coverage is not None else []),
-        *(f"tasks/{member.dataset.name}/" for member in run.datasets),
         "report.html, curves.csv, curves.png, tensorboard/, training.log, spadunet_train.json",
         *(
             f"validation/{member.dataset.name}/"
@@ -44,6 +42,11 @@ def show_training(run: PreparedRun, folder: Path, done: Progress | None) -> int:
     ]
     splits = [member.folder / SPLITS_JSON for member in run.datasets if run.request["fold"] != "all"]
     show(f"writes into {folder}", [*written, *(f"{path}: new" for path in splits if not path.is_file())])
+    tasks = [f"tasks/{member.dataset.name}/" for member in run.datasets]
+    if run.adds_to is None:
+        show(f"model in {model_folder}", [*(state_of(model_folder / it) for it in (MODEL_JSON, BACKBONE_FILE)), *tasks])
+    else:
+        show(f"adds to the tasks of {run.adds_to}, in {model_folder}", [MODEL_JSON, *tasks])
     if run.coverage is not None:
         show(f"weights from {run.coverage.source}", run.coverage.lines())
     options = run.options

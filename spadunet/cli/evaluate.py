@@ -49,7 +49,7 @@ def execute(options: argparse.Namespace) -> int:
     """Score, write, print the table; returns the exit code."""
     from ..errors import InputError
     from ..evaluation.evaluate import evaluate_folders
-    from ..evaluation.label_names import labels_for
+    from ..evaluation.label_names import annotated_in, labels_for
     from ..evaluation.tables import table_text, write_scores
     from ..files import require_writable
 
@@ -72,6 +72,7 @@ def execute(options: argparse.Namespace) -> int:
         labels,
         workers=workers,
         allow_missing=options.allow_missing,
+        annotated=annotated_in(options.references, options.labels),
     )
     files = write_scores(output, scores, labels)
     write_manifest(

@@ -6,12 +6,21 @@ import argparse
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..training.recipes import PRESETS, RECIPES
 from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of
+from .joint_options import (
+    add_joint_options,
+    check_joint_options,
+    class_weights_for,
+    place_of_addition,
+    require_new_tasks,
+    require_none_lost,
+)
 from .options import (
     add_device_options,
     default_workers,
@@ -33,6 +42,7 @@ EXAMPLES = """\
   spadunet_train -d 4 101 -f all                    both datasets, one backbone
   spadunet_train -d BTCV --backbone spad_vit --preset base
   spadunet_train -d BTCV -f 0 --init results/pretraining/spad_vit_base
+  spadunet_train -d Heart --init MODEL --add-task   MODEL learns hearts too; what it knew stays as it is
   spadunet_train -d BTCV -f 0                       again: an interrupted run goes on
 """
 DEFAULT_STEPS = 50_000
@@ -73,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="store_true",
         help="the same run as with --init, but from fresh weights, for comparison; goes to a folder ..._twin",
     )
+    add_joint_options(parser)
     parser.add_argument("--max-steps", type=positive_int, help=f"(default: {DEFAULT_STEPS} unless --max-minutes)")
     parser.add_argument("--max-minutes", type=positive_float, help="end after this time of training")
     parser.add_argument("--batch-size", type=positive_int, help="patches a step (default: 2, up to 4 if small)")
@@ -111,6 +122,7 @@ def execute(options: argparse.Namespace) -> int:
     from ..workspace import find_workspace
 
     started = time.time()
+    check_joint_options(options)
     workspace = find_workspace(options.data)
     names = options.dataset or [planned_last(workspace.preprocessed)]
     datasets = []
@@ -119,6 +131,12 @@ def execute(options: argparse.Namespace) -> int:
         folder = workspace.preprocessed / dataset.name
         datasets.append(TrainingDataset(dataset=dataset, plan=read_plan(folder, dataset), folder=folder))
     check_names_differ([member.dataset for member in datasets])
+    class_weights = class_weights_for(options.class_weights, datasets)
+    dataset_weights = options.dataset_weights or [None] * len(datasets)
+    datasets = [
+        replace(member, weight=weight, class_weights=of_classes)
+        for member, weight, of_classes in zip(datasets, dataset_weights, class_weights, strict=True)
+    ]
     device = find_device(options.device)
     earlier = {} if options.restart or options.output is None else request_of(options.output)
     backbone, preset = choose_network(options, earlier, device.type)
@@ -128,6 +146,12 @@ def execute(options: argparse.Namespace) -> int:
         raise InputError(f"-d: the names of {len(datasets)} datasets make too long a folder name; name one with -o")
     kind = f"{backbone}_{preset}{'_twin' if options.scratch_twin else ''}"
     folder = options.output or workspace.results / joint_name / kind / f"fold_{options.fold}"
+    model_folder, dataset_names = folder, [member.dataset.name for member in datasets]
+    if options.add_task:
+        folder, model_folder = place_of_addition(options.init, options.output, joint_name)
+        if options.restart or not request_of(folder):
+            require_new_tasks(options.init, dataset_names)
+    require_none_lost(model_folder, dataset_names, options.init if options.add_task else None)
     require_writable(folder, dry_run=options.dry_run)
     if not options.dry_run:
         log_to_file(folder / "training.log")
@@ -146,6 +170,7 @@ def execute(options: argparse.Namespace) -> int:
         num_workers=default_workers() if options.num_workers is None else options.num_workers,
         checkpoint_minutes=options.checkpoint_minutes,
         spares_vectors=recipe.spares_vectors,
+        freezes_backbone=options.freeze_backbone or options.add_task,
     )
     run = prepare_run(
         datasets,
@@ -156,6 +181,7 @@ def execute(options: argparse.Namespace) -> int:
         batch_size=options.batch_size,
         init=options.init,
         scratch_twin=options.scratch_twin,
+        adds_task=options.add_task,
         goes_on=bool(earlier),
         dry_run=options.dry_run,
         variety=find_variety(options),
@@ -165,17 +191,17 @@ def execute(options: argparse.Namespace) -> int:
     if options.dry_run:
         from .dry_train import show_training
 
-        return show_training(run, folder, done)
+        return show_training(run, folder, done, model_folder=model_folder)
     clear_earlier_run(folder, files, done, restart=options.restart)
     log.info("training %s on %s, %s %s, %s: %s", joint_name, device, backbone, preset, run_options.precision, folder)
-    problems = train(run, folder)
+    problems = train(run, folder, model_folder=model_folder)
     write_manifest(
         folder / files.manifest,
         "spadunet_train",
         options,
         started=started,
         device=str(device),
-        files=[folder],
+        files=[model_folder],
     )
     return 1 if problems else 0
 

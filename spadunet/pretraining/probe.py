@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..dataset import Dataset
+from ..errors import InputError
 from ..evaluation.overlap import dice
 from ..files import write_text
 from ..labels import LabelSet
@@ -73,13 +74,22 @@ class Probe:
 def choose_probe_cases(dataset: Dataset, folder: Path, *, dry_run: bool = False) -> tuple[list[str], list[str]]:
     """Names of at most 5 training cases and at most 10 held-out ones of fold 0, spread evenly over the list.
 
+    Cases in which only some classes were annotated are left out.
+
     Args:
         folder: where splits_final.json lies, or is put.
 
     Raises:
-        InputError: if the dataset cannot be split.
+        InputError: if the dataset cannot be split, or no case of a part is wholly annotated.
     """
-    train, held_out = choose_cases(dataset, folder, FOLD, dry_run=dry_run)
+    train, held_out = (
+        [name for name in names if name not in dataset.annotated]
+        for names in choose_cases(dataset, folder, FOLD, dry_run=dry_run)
+    )
+    if not (train and held_out):
+        raise InputError(
+            f"--probe {dataset.name}: needs cases in which all classes were annotated, in both of its parts"
+        )
     return spread(train, NUM_LABELLED), spread(held_out, NUM_HELD_OUT)
 
 

@@ -15,6 +15,7 @@ from ..network.heads import SegmentationNetwork, SegmentationTask
 from ..preprocessing.store import open_case
 from ..spacing import Shape
 from .loop import RunOptions, train_step
+from .optimiser import make_optimiser
 from .patches import Batch, BatchStream, TrainingTask
 from .state import Progress
 from .train import PreparedRun, TrainingDataset, build_joint
@@ -118,7 +119,8 @@ def try_steps(
 ) -> list[StepCost]:
     """One step of each dataset with real patches, made smaller where a processor would take long."""
     network = build_joint(datasets, backbone, preset).to(options.device).train()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, fused=True)
+    network.backbone.requires_grad_(not options.freezes_backbone)
+    optimiser = make_optimiser(network, options.learning_rate, options.weight_decay, spares_vectors=False)
     is_gpu = options.device.type == "cuda"
     costs = []
     for number, task in enumerate(tasks):
@@ -128,7 +130,7 @@ def try_steps(
         batch = drawn.result if is_gpu else shrink(drawn.result)
 
         def step(number: int = number, batch: Batch = batch, task: TrainingTask = task) -> None:
-            train_step(network, number, batch, task.plan.labels, optimiser, options)
+            train_step(network, number, batch, task, optimiser, options)
             if is_gpu:
                 torch.cuda.synchronize(options.device)
 
@@ -179,4 +181,5 @@ def shrink(batch: Batch) -> Batch:
         da=batch.da,
         image=image[:, :, parts[0], parts[1], parts[2]].contiguous(),
         classes=classes[:, parts[0], parts[1], parts[2]].contiguous(),
+        known=None if batch.known is None else batch.known[:num_patches],
     )

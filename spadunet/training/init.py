@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..labels import LabelSet
 from ..model import Task, load_model, read_model_record
 from ..network.build import VIT_PRESETS
 from ..network.eva02 import INFLATED
+from ..network.heads import SegmentationTask
 from ..network.pyramid import SpadViTUNet
+from ..network.scale import resize, sizes_of
 from ..network.vit import resize_positions
 from ..plan import Plan
-from ..record import FormatVersion, Record
+from ..record import FormatVersion, Record, is_unused
 from ..weights import read_weights
-from .channels import BIAS, WEIGHT, match_channels
+from .channels import match_channels
 from .eva02 import read_eva02
+from .heads import load_heads, match_heads
 from .loop import JointNetwork
+from .state import below
 
 log = logging.getLogger("spadunet")
 
@@ -31,6 +37,8 @@ POSITIONS = "vit.pos_embed"
 
 Fate = Literal["loaded", "resized", "inflated", "matched", "new"]
 """Of a tensor: as in the file, interpolated to another grid, made 3D from 2D weights, for other channels, or fresh."""
+MAX_LISTED = 4
+"""Names in a line of the table; init_coverage.json has all."""
 FATES: tuple[Fate, ...] = ("loaded", "resized", "inflated", "matched", "new")
 
 
@@ -41,6 +49,19 @@ class CoverageRow(Record):
     fate: Fate
     num_tensors: int
     num_parameters: int
+    outputs: tuple[str, ...] = Field(default=(), exclude_if=is_unused)
+    """Of heads of which only some outputs were taken over: the classes or regions. Their tensors count in both rows."""
+
+    @property
+    def is_of_task(self) -> bool:
+        """Not of the backbone."""
+        return " " in self.group
+
+    @property
+    def title(self) -> str:
+        """The part, with the first of its outputs."""
+        more = f" and {len(self.outputs) - MAX_LISTED} more" if len(self.outputs) > MAX_LISTED else ""
+        return f"{self.group}{': ' if self.outputs else ''}{', '.join(self.outputs[:MAX_LISTED])}{more}"
 
 
 class Coverage(Record):
@@ -60,7 +81,7 @@ class Coverage(Record):
     def lines(self) -> list[str]:
         """An aligned table, and the shares of all parameters."""
         cells = [("part", "", "tensors", "parameters")] + [
-            (row.group, row.fate, str(row.num_tensors), f"{row.num_parameters:,}") for row in self.rows
+            (row.title, row.fate, str(row.num_tensors), f"{row.num_parameters:,}") for row in self.rows
         ]
         wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [f"{a:{wide[0]}}  {b:{wide[1]}}  {c:>{wide[2]}}  {d:>{wide[3]}}" for a, b, c, d in cells]
@@ -112,8 +133,9 @@ def start_from(
     *,
     kind: InitKind,
     scratch_twin: bool = False,
+    keeps_sizes: bool = False,
 ) -> Coverage:
-    """Take over a model's backbone, heads where the names of dataset and labels agree, and channels by their names.
+    """Take over a model's backbone, heads for classes of the same names, and channels by their names.
 
     A pre-trained backbone need not have all tensors; what it has must fit. An EVA-02 file gives a SPAD-ViT.
 
@@ -121,6 +143,8 @@ def start_from(
         network: fresh, of this kind; changed in place. What is new stays as it is.
         plans: by the name of the dataset, in the order of the network's tasks.
         scratch_twin: only tell what the network has; nothing is loaded.
+        keeps_sizes: weights stay as they are to the last bit, for a backbone that is frozen. Else those in front of a
+            norm are brought to the size of fresh ones, so that they learn as fast (`network.scale`).
 
     Raises:
         InputError: if the weights are for another backbone or preset, or a tensor has no place or another shape.
@@ -132,29 +156,38 @@ def start_from(
             f"give --backbone {given.backbone} --preset {given.preset}, or leave both out"
         )
     state, tasks = read_source(source, network.backbone)
-    fates: dict[str, Fate] = {}
-    matched: dict[str, Fate] = {}
-    parts: list[tuple[str, nn.Module, dict[str, Tensor]]] = [("", network.backbone, state)]
-    for (name, plan), task in zip(plans.items(), network.tasks, strict=True):
-        there = tasks.get(name)
-        heads: dict[str, Tensor] = {}
-        if there is not None and there.plan.labels == plan.labels:
-            heads = {key: value for key, value in there.state.items() if key not in (WEIGHT, BIAS)}
-        elif there is not None:
-            log.warning("--init: the model's task %s has other labels; its heads are not taken over", name)
-        match = None if scratch_twin else match_channels(name, plan.channel_names, tasks)
-        parts.append((f"{name} ", task, heads | (match.state if match else {})))
-        if match is not None and not match.is_same:
-            matched[f"{name} {WEIGHT}"] = "matched"
-            log.info("--init: channels of %s: %s", name, match.describe(plan.channel_names))
-    for prefix, module, state in parts:
-        found = load_tensors(module, {} if scratch_twin else state, source)
-        fates |= {f"{prefix}{name}": fate for name, fate in found.items()}
-    fates |= matched
+    sizes = sizes_of(network.backbone)
+    fates = load_tensors(network.backbone, {} if scratch_twin else state, source)
+    if not keeps_sizes:
+        resize(network.backbone, {name: size for name, size in sizes.items() if fates[name] == "loaded"})
     if source.is_file() and not scratch_twin:
         fates |= {f"vit.{name}": "inflated" for name in INFLATED}
-    own = {f"{prefix}{name}": value for prefix, module, _ in parts for name, value in module.state_dict().items()}
-    return Coverage(source=str(source.resolve()), is_scratch_twin=scratch_twin, rows=tuple(rows_of(own, fates)))
+    rows = list(rows_of("", network.backbone.state_dict(), fates))
+    for (name, plan), task in zip(plans.items(), network.tasks, strict=True):
+        assert isinstance(task, SegmentationTask)
+        rows += start_task(task, name, plan, {} if scratch_twin else tasks, source)
+    return Coverage(source=str(source.resolve()), is_scratch_twin=scratch_twin, rows=tuple(rows))
+
+
+def start_task(
+    task: SegmentationTask, name: str, plan: Plan, tasks: Mapping[str, Task], source: Path
+) -> Iterable[CoverageRow]:
+    """Take over what a model's tasks have for one dataset: channels and heads by name.
+
+    Raises:
+        InputError: if a tensor has no place or another shape.
+    """
+    channels = match_channels(name, plan.channel_names, tasks)
+    fates = load_tensors(task.channel_map, below(channels.state, "channel_map.") if channels else {}, source)
+    if channels is not None and not channels.is_same:
+        fates["weight"] = "matched"
+        log.info("--init: channels of %s: %s", name, channels.describe(plan.channel_names))
+    yield from rows_of(f"{name} channel_map.", task.channel_map.state_dict(), fates)
+    match = match_heads(name, plan.labels, tasks)
+    if match is not None:
+        load_heads(task.heads, match, tasks[match.task], source)
+        log.info("--init: heads of %s begin as those of the model's task %s", name, match.task)
+    yield from head_rows(f"{name} heads", task.heads, plan.labels, match.numbers if match else ())
 
 
 def read_source(source: Path, backbone: nn.Module) -> tuple[dict[str, Tensor], dict[str, Task]]:
@@ -198,11 +231,11 @@ def load_tensors(module: nn.Module, state: Mapping[str, Tensor], source: Path) -
     return fates
 
 
-def rows_of(tensors: Mapping[str, Tensor], fates: Mapping[str, Fate]) -> Iterable[CoverageRow]:
+def rows_of(prefix: str, tensors: Mapping[str, Tensor], fates: Mapping[str, Fate]) -> Iterable[CoverageRow]:
     """One row for each part of the network and fate, in the network's order."""
     members: dict[tuple[str, Fate], list[Tensor]] = {}
     for name, value in tensors.items():
-        members.setdefault((group_of(name), fates[name]), []).append(value)
+        members.setdefault((group_of(prefix + name), fates[name]), []).append(value)
     for (group, fate), values in members.items():
         yield CoverageRow(
             group=group,
@@ -210,6 +243,28 @@ def rows_of(tensors: Mapping[str, Tensor], fates: Mapping[str, Fate]) -> Iterabl
             num_tensors=len(values),
             num_parameters=sum(value.numel() for value in values),
         )
+
+
+def head_rows(group: str, heads: nn.ModuleList, labels: LabelSet, loaded: Collection[int]) -> Iterable[CoverageRow]:
+    """A row for the outputs that were loaded and one for those that are new, as far as there are such.
+
+    Args:
+        loaded: numbers of outputs.
+    """
+    values = list(heads.state_dict().values())
+    parts: dict[Fate, list[int]] = {"loaded": [], "new": []}
+    for number in range(labels.num_outputs):
+        parts["loaded" if number in loaded else "new"].append(number)
+    for fate, numbers in parts.items():
+        if numbers:
+            is_part = len(numbers) < labels.num_outputs
+            yield CoverageRow(
+                group=group,
+                fate=fate,
+                num_tensors=len(values),
+                num_parameters=sum(value[numbers].numel() for value in values),
+                outputs=tuple(labels.output_names[number] for number in numbers) if is_part else (),
+            )
 
 
 def group_of(name: str) -> str:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..labels import LabelSet
 from ..network.heads import SegmentationNetwork, SegmentationTask
 from .loss import deep_loss
 from .optimiser import make_optimiser, take_step
@@ -32,6 +31,8 @@ class RunOptions(LoopOptions):
     weight_decay: float
     spares_vectors: bool = False
     """Weight decay leaves out norms, biases, tokens and positions."""
+    freezes_backbone: bool = False
+    """Only the tasks learn: their channel maps and heads."""
 
 
 class JointNetwork(nn.Module):
@@ -80,6 +81,7 @@ def train_network(
         OutputError: if the loss is no longer finite.
     """
     network.to(options.device)
+    network.backbone.requires_grad_(not options.freezes_backbone)
     optimiser = make_optimiser(
         network, options.learning_rate, options.weight_decay, spares_vectors=options.spares_vectors
     )
@@ -87,7 +89,7 @@ def train_network(
 
     def learn(batch: Batch) -> dict[str, float]:
         number = numbers[batch.task]
-        return {"loss": train_step(network, number, batch, tasks[number].plan.labels, optimiser, options)}
+        return {"loss": train_step(network, number, batch, tasks[number], optimiser, options)}
 
     stream = BatchStream(tasks, options.seed)
     return run_steps(
@@ -125,15 +127,16 @@ def load_batches(stream: BatchStream, start_step: int, options: RunOptions) -> I
 
 def train_step(
     network: JointNetwork,
-    task: int,
+    number: int,
     batch: Batch,
-    labels: LabelSet,
+    task: TrainingTask,
     optimiser: torch.optim.Optimizer,
     options: RunOptions,
 ) -> float:
-    """One optimiser step; its loss, NaN where its gradient is not finite."""
+    """One optimiser step of the task of this number; its loss, NaN where its gradient is not finite."""
     image, classes = batch.image.to(options.device), batch.classes.to(options.device)
     with autocast(options.device, options.precision):
-        logits = network.deep_logits(image, batch.da, task)
-    loss = deep_loss(logits, classes, labels)
+        logits = network.deep_logits(image, batch.da, number)
+    known = None if batch.known is None else batch.known.to(options.device)
+    loss = deep_loss(logits, classes, task.plan.labels, known=known, class_weights=task.class_weights)
     return float(take_step(loss, network, optimiser, MAX_GRADIENT_NORM))

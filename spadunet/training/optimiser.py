@@ -11,12 +11,13 @@ from ..network.decay import parameter_groups
 def make_optimiser(
     network: nn.Module, learning_rate: float, weight_decay: float, *, spares_vectors: bool
 ) -> torch.optim.AdamW:
-    """AdamW over all parameters.
+    """AdamW over all parameters that are trained.
 
     Args:
         spares_vectors: weight decay leaves out norms, biases, tokens and positions.
     """
-    groups = parameter_groups(network, weight_decay) if spares_vectors else network.parameters()
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = parameter_groups(network, weight_decay) if spares_vectors else trained
     return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 

@@ -42,7 +42,8 @@ def choose_batch_size(plan: Plan, da: int) -> int:
 class TrainingTask:
     """One dataset in a run: its plan, the cases to train on, patches a batch, and how often it is drawn.
 
-    batch_size None: as many as `choose_batch_size` finds room for.
+    batch_size None: as many as `choose_batch_size` finds room for. class_weights: how much each output counts in the
+    loss; None for alike.
     """
 
     name: str
@@ -51,6 +52,7 @@ class TrainingTask:
     batch_size: int | None
     weight: float = 1.0
     variety: Variety = Variety()
+    class_weights: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,8 @@ class Batch:
     """(B, C, D, H, W) float32 in [-1, 1]."""
     classes: Tensor
     """(B, D, H, W) int64."""
+    known: Tensor | None = None
+    """(B, K) bool: outputs that were annotated in each patch; None where all were in all cases of the task."""
 
 
 class BatchStream(Dataset):
@@ -91,12 +95,14 @@ class BatchStream(Dataset):
         bucket = [case for case in task.cases if respacing.da_of(case.header.geometry) == da]
         batch_size = task.batch_size or choose_batch_size(task.plan, da)
         others = [bucket[index] for index in generator.integers(len(bucket), size=batch_size - 1)]
-        samples = [self.draw_patch(number, case, da, respacing, generator) for case in (first, *others)]
+        cases = (first, *others)
+        samples = [self.draw_patch(number, case, da, respacing, generator) for case in cases]
         return Batch(
             task=task.name,
             da=da,
             image=torch.stack([image for image, _ in samples]),
             classes=torch.stack([classes for _, classes in samples]),
+            known=known_outputs(task, cases),
         )
 
     def draw_patch(
@@ -106,7 +112,12 @@ class BatchStream(Dataset):
         task, key = self.tasks[number], (number, case.name)
         if key not in self.foreground:
             self.foreground[key] = case.foreground_voxels()
-            self.mirrors[key] = mirror_axes(case.header.geometry, task.plan.labels, task.variety.mirror)
+            known = task.plan.labels.known_outputs(case.header.annotated)
+            self.mirrors[key] = tuple(
+                axis  # a swap must not make a class known that was not annotated
+                for axis in mirror_axes(case.header.geometry, task.plan.labels, task.variety.mirror)
+                if (known[list(axis.labels.outputs)] == known).all()
+            )
         size = task.plan.patch_sizes_voxels[da]
         extra = margin(size, da)
         larger: Shape = (size[0] + 2 * extra[0], size[1] + 2 * extra[1], size[2] + 2 * extra[2])
@@ -124,6 +135,13 @@ class BatchStream(Dataset):
         missing = case.header.missing_channels
         image[list(missing)] = 0  # brightness and noise changed them too
         return drop_channels(image, missing, task.variety.channel_dropout, generator), classes
+
+
+def known_outputs(task: TrainingTask, cases: Sequence[StoredCase]) -> Tensor | None:
+    """(B, K) bool: the outputs that each case of a batch tells of; None where every case of the task tells of all."""
+    if not any(case.header.annotated for case in task.cases):
+        return None
+    return torch.from_numpy(np.stack([task.plan.labels.known_outputs(case.header.annotated) for case in cases]))
 
 
 def draw_corner(shape: Shape, size: Shape, foreground: np.ndarray, generator: np.random.Generator) -> list[int]:

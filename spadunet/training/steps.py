@@ -123,7 +123,7 @@ def run_steps(
     checkpoint = checkpoint_path(folder)
     learned = Learned(networks=learner.networks, optimisers=learner.optimisers, numbers=learner.numbers)
     for network in learner.networks.values():
-        network.train()
+        network.train(any(parameter.requires_grad for parameter in network.parameters()))  # else it stays as it is
     step, seconds = 0, 0.0
     if checkpoint.is_file():
         progress = read_progress(checkpoint)

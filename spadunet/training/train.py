@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,6 +25,8 @@ from ..plan import Plan
 from ..preprocessing.store import StoredCase, open_case
 from ..record import digest_of, read_record, write_record
 from ..scores import Scores
+from .adding import add_trained, backbone_of, require_whole
+from .asked import annotated_text, class_weights_text
 from .follow import followed
 from .init import INIT_COVERAGE_JSON, Coverage, InitKind, start_from
 from .loop import JointNetwork, RunOptions, train_network
@@ -38,11 +40,21 @@ log = logging.getLogger("spadunet")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingDataset:
-    """A raw dataset, its plan, and where its preprocessed cases lie."""
+    """A raw dataset, its plan, where its preprocessed cases lie, and how much it and its classes count."""
 
     dataset: Dataset
     plan: Plan
     folder: Path
+    weight: float | None = None
+    """How often it is drawn beside others; None for the square root of the number of its training cases."""
+    class_weights: dict[str, float] = field(default_factory=dict)
+    """Of classes or regions; instead of those in dataset.json."""
+
+    def output_weights(self) -> tuple[float, ...] | None:
+        """How much each output counts in the loss; None where all count alike."""
+        weights = self.dataset.class_weights | self.class_weights
+        found = tuple(weights.get(name, 1.0) for name in self.plan.labels.output_names)
+        return found if len(set(found)) > 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +74,8 @@ class PreparedRun:
     """What the weights to start from gave; None without such, and where a run goes on."""
     request: dict[str, str]
     """What was asked for, as kept in the checkpoint and in the model's provenance."""
+    adds_to: Path | None = None
+    """Model that the tasks are added to."""
 
 
 def prepare_run(
@@ -74,26 +88,29 @@ def prepare_run(
     batch_size: int | None = None,
     init: Path | None = None,
     scratch_twin: bool = False,
+    adds_task: bool = False,
     goes_on: bool = False,
     dry_run: bool = False,
     variety: VarietyOptions | None = None,
 ) -> PreparedRun:
     """Open the cases of a fold and build the network. Writes nothing but splits_final.json where there is none.
 
-    Datasets are drawn in proportion to the square root of their number of cases: large ones more often, small ones
-    not forgotten.
+    Datasets are drawn in proportion to their weight: unless it is given, the square root of their number of cases, so
+    that large ones come more often and small ones are not forgotten.
 
     Args:
         fold: number of a fold of splits_final.json, or "all".
         batch_size: patches a step; None for as many as each plan leaves room for.
-        init: a model folder whose backbone, and tasks of the same names, the run starts from.
+        init: a model folder whose backbone, and heads for classes of the same names, the run starts from.
         scratch_twin: the same run without loading `init`, for comparison.
+        adds_task: the tasks will be added to `init`, whose backbone must be frozen.
         goes_on: the weights will come from a checkpoint; `init` need not exist any more.
         dry_run: does not even write splits_final.json.
         variety: what patches meet; each plan decides where nothing is said.
 
     Raises:
-        InputError: if the fold, a case or the model to start from is missing or does not fit.
+        InputError: if the fold, a case or the model to start from is missing or does not fit, or a backbone that is to
+            be frozen would have fresh weights.
     """
     variety = variety or VarietyOptions()
     splits = [choose_cases(member.dataset, member.folder, fold, dry_run=dry_run) for member in datasets]
@@ -103,7 +120,8 @@ def prepare_run(
             plan=member.plan,
             cases=tuple(open_planned_case(member, name) for name in names),
             batch_size=batch_size,
-            weight=math.sqrt(len(names)),
+            weight=math.sqrt(len(names)) if member.weight is None else member.weight,
+            class_weights=member.output_weights(),
             variety=variety.for_plan(member.plan),
         )
         for member, (names, _) in zip(datasets, splits, strict=True)
@@ -114,7 +132,11 @@ def prepare_run(
     if init is not None and not goes_on:
         plans = {member.dataset.name: member.plan for member in datasets}
         kind = InitKind(backbone=backbone, preset=preset)
-        coverage = start_from(network, plans, init, kind=kind, scratch_twin=scratch_twin)
+        coverage = start_from(
+            network, plans, init, kind=kind, scratch_twin=scratch_twin, keeps_sizes=options.freezes_backbone
+        )
+        if options.freezes_backbone and not scratch_twin:
+            require_whole(coverage)
     request = {
         "datasets": " ".join(member.dataset.name for member in datasets),
         "plans": " ".join(member.plan.digest() for member in datasets),
@@ -128,6 +150,11 @@ def prepare_run(
         "batch_size": "auto" if batch_size is None else str(batch_size),
         "learning_rate": str(options.learning_rate),
         "weight_decay": str(options.weight_decay),
+        "dataset_weights": " ".join("auto" if member.weight is None else f"{member.weight:g}" for member in datasets),
+        "class_weights": class_weights_text(tasks),
+        "labelled_classes": annotated_text(tasks),
+        "freeze_backbone": str(options.freezes_backbone),
+        "add_task": backbone_of(init) if adds_task and init else "no",
         "max_steps": str(options.max_steps),
         "max_minutes": str(options.max_minutes),
         "precision": str(options.precision),
@@ -143,6 +170,7 @@ def prepare_run(
         options=options,
         coverage=coverage,
         request=request,
+        adds_to=init if adds_task else None,
     )
 
 
@@ -151,22 +179,23 @@ def digest_of_cases(splits: Sequence[tuple[list[str], list[str]]]) -> str:
     return digest_of(json.dumps([(sorted(train), sorted(val)) for train, val in splits]))
 
 
-def train(run: PreparedRun, folder: Path) -> list[str]:
+def train(run: PreparedRun, folder: Path, *, model_folder: Path | None = None) -> list[str]:
     """Train, write the model, and validate it, while the folder's page shows how the run stands.
 
     Args:
-        folder: of the model; a checkpoint in it is gone on from.
+        folder: of the run; a checkpoint in it is gone on from.
+        model_folder: where the model goes, if not there too.
 
     Returns:
         A line for each held-out case that could not be validated.
     """
     plans = [member.plan for member in run.datasets]
     with followed(folder, "train", run.options, request=run.request, plans=plans) as shown:
-        shown.problems = train_and_validate(run, folder, shown.refresh)
+        shown.problems = train_and_validate(run, folder, model_folder or folder, shown.refresh)
     return shown.problems
 
 
-def train_and_validate(run: PreparedRun, folder: Path, refresh: Callable[[], None]) -> list[str]:
+def train_and_validate(run: PreparedRun, folder: Path, model_folder: Path, refresh: Callable[[], None]) -> list[str]:
     """As `train`; `refresh` is called with every checkpoint and before validation."""
     if run.coverage is not None:
         write_record(folder / INIT_COVERAGE_JSON, run.coverage)
@@ -179,8 +208,11 @@ def train_and_validate(run: PreparedRun, folder: Path, refresh: Callable[[], Non
         coverage = read_record(folder / INIT_COVERAGE_JSON, Coverage, remedy="start anew with --restart")
         provenance["init_coverage"] = coverage.lines()[-1]
     model = as_model(run.network, run.datasets, backbone=run.backbone, preset=run.preset, provenance=provenance)
-    save_model(folder, model)
-    log.info("model after %d steps: %s", progress.step, folder)
+    if run.adds_to is None:
+        save_model(model_folder, model)
+    else:
+        add_trained(run.adds_to, model_folder, model, backbone_sha256=run.request["add_task"])
+    log.info("model after %d steps: %s", progress.step, model_folder)
     problems: list[str] = []
     for member, names in zip(run.datasets, run.held_out, strict=True):
         if names:
@@ -195,6 +227,11 @@ def open_planned_case(member: TrainingDataset, name: str) -> StoredCase:
         InputError: if it is not there or another plan made it.
     """
     case = open_case(member.folder / "cases", name)
+    if case.header.annotated != member.dataset.annotated.get(name, ()):
+        raise InputError(
+            f"{case.folder / name}.json: labelled_classes in dataset.json says by now that other classes were "
+            f"annotated; run spadunet_preprocess -d {member.dataset.name}"
+        )
     if case.header.plan_digest != member.plan.preprocessing_digest():
         raise InputError(
             f"{case.folder / name}.json: made by another plan; run spadunet_preprocess -d {member.dataset.name}"
@@ -252,7 +289,7 @@ def validate(
             problems.append(str(outcome.problem))
             continue
         assert outcome.item.label_path is not None
-        pair = Pair(outcome.item.name, outcome.result, outcome.item.label_path)
+        pair = Pair(outcome.item.name, outcome.result, outcome.item.label_path, outcome.item.annotated)
         try:
             scores.append(evaluate_pair(pair, labels))
         except InputError as error:

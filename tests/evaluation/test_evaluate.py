@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -12,8 +13,11 @@ import pytest
 import spadunet
 from spadunet.errors import InputError
 from spadunet.evaluation.evaluate import evaluate_case, evaluate_folders
+from spadunet.evaluation.label_names import annotated_in
+from spadunet.evaluation.tables import csv_text, table_text
 from spadunet.image import LabelMap, read_label_map, write_label_map
 from spadunet.labels import LabelSet, Region
+from spadunet.scores import NOT_ANNOTATED, Scores
 from spadunet.workers import Workers
 
 DEMO_LABELS = Path(spadunet.__file__).parent / "demo/data/Dataset004_Hippocampus/labelsTs"
@@ -181,3 +185,44 @@ def test_missing_predictions_are_left_out_and_named_only_if_allowed(tmp_path: Pa
     scores = evaluate_folders(predictions, references, HIPPOCAMPUS, allow_missing=True)
     assert [case.case for case in scores.cases] == ["hippocampus_014"]
     assert scores.not_predicted == ("hippocampus_038",)
+
+
+# --- references that tell of some classes only
+
+
+def test_a_class_that_was_not_annotated_is_not_scored_and_neither_missed_nor_a_false_alarm():
+    reference, prediction = label_map([1, 1, 0, 0]), label_map([1, 1, 6, 6])
+    case = evaluate_case("a", prediction, reference, LABELS, annotated=("liver",))
+    assert case.classes["liver"].dice == 1
+    spleen = case.classes["spleen"]
+    assert spleen == NOT_ANNOTATED
+    assert not spleen.is_missed
+    assert not spleen.is_false_alarm
+    whole = evaluate_case("b", label_map([1, 6, 6, 6]), label_map([1, 6, 6, 0]), LABELS)
+    scores = Scores(cases=(case, whole))
+    summary = scores.summary()
+    assert (summary["liver"].num_cases, summary["spleen"].num_cases) == (2, 1)
+    assert summary["spleen"].dice == 0.8
+    assert (summary["spleen"].num_missed, summary["spleen"].num_false_alarms) == (0, 0)
+    assert Scores.from_json(scores.to_json()) == scores
+    assert csv_text(scores).splitlines()[2] == "a,spleen,,,,,"
+    assert "leave out" not in table_text(scores)
+
+
+def test_folders_are_scored_as_the_dataset_says(tmp_path: Path):
+    predictions, references = two_folders(tmp_path)
+    first, second = (path.name.removesuffix(".nii.gz") for path in sorted(references.iterdir()))
+    description = {
+        "channel_names": {"0": "MRI"},
+        "labels": {"background": 0, "Anterior": 1, "Posterior": 2},
+        "labelled_classes": {first: ["Posterior"]},
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    annotated = annotated_in(references)
+    assert annotated == {first: ("Posterior",)}
+    scores = evaluate_folders(predictions, references, HIPPOCAMPUS, annotated=annotated)
+    there = {case.case: [name for name, score in case.classes.items() if score.is_annotated] for case in scores.cases}
+    assert there == {first: ["Posterior"], second: ["Anterior", "Posterior"]}
+    labels = tmp_path / "labels.json"
+    labels.write_text(HIPPOCAMPUS.to_json())
+    assert annotated_in(references, labels) == {}

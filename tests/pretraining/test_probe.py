@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from small_corpus import make_corpus, noise
 from toy_stage import toy_options
 
 from spadunet.case import Case, Geometry
+from spadunet.dataset import Dataset, RawCase
+from spadunet.errors import InputError
 from spadunet.labels import LabelSet, Region
 from spadunet.model import read_tensors
 from spadunet.preprocessing.store import open_case, store_case
@@ -24,6 +27,7 @@ from spadunet.pretraining.probe import (
     Probe,
     ProbeCase,
     ProbeCurve,
+    choose_probe_cases,
     enlarge,
     read_probe_case,
     sample_voxels,
@@ -159,6 +163,25 @@ def test_a_box_around_the_labels_is_read_no_larger_than_a_crop(tmp_path: Path):
     assert (found.classes == 1).sum() == 2 * 10 * 10  # whole, in the middle
     assert found.image.shape == (1, 3, 4, 32, 32)
     assert float(found.image.abs().max()) < 1e-3  # the mean of the channels that are there
+
+
+def test_a_probe_needs_cases_in_which_all_was_annotated(tmp_path: Path):
+    cases = tuple(RawCase(name=name, image_paths=(), label_path=None) for name in "abcd")
+    dataset = Dataset(
+        name="organs",
+        folder=tmp_path,
+        channel_names=("CT",),
+        labels=LABELS,
+        file_ending=".nii.gz",
+        cases=cases,
+        patients={case.name: case.name for case in cases},
+        annotated={"a": ("organ",), "c": ("organ",)},
+    )
+    (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["a", "b", "d"], "val": ["c"]}]))
+    with pytest.raises(InputError, match="--probe organs: needs cases in which all classes were annotated"):
+        choose_probe_cases(dataset, tmp_path)
+    (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["a", "b"], "val": ["c", "d"]}]))
+    assert choose_probe_cases(dataset, tmp_path) == (["b"], ["d"])
 
 
 def test_cases_are_spread_over_the_list():

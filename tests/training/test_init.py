@@ -11,24 +11,44 @@ import torch
 from torch import Tensor, nn
 
 from spadunet.errors import InputError
-from spadunet.labels import LabelSet
+from spadunet.fingerprint import CaseFacts, Fingerprint, IntensityFacts
+from spadunet.labels import LabelSet, Region
 from spadunet.model import Model, Task, save_model
 from spadunet.network.build import VIT_PRESETS, ViTSize, build_backbone, build_task, build_vit
 from spadunet.network.eva02 import eva02_shapes
+from spadunet.network.scale import normed_weights, sizes_of
 from spadunet.network.vit import resize_positions
 from spadunet.plan import Plan
+from spadunet.plans.planner import make_plan
 from spadunet.training.eva02 import read_eva02
+from spadunet.training.heads import match_heads
 from spadunet.training.init import Coverage, InitKind, kind_of, start_from
 from spadunet.training.loop import JointNetwork
 
 UNET, VIT = InitKind(backbone="spad_unet", preset="tiny"), InitKind(backbone="spad_vit", preset="tiny")
 NAMES = ("Dataset001_A", "Dataset002_B")
+FACTS = IntensityFacts(percentile_00_5=0, percentile_50=50, percentile_99_5=100, mean=50, std=20)
+CASE = CaseFacts(name="a", spacing_mm=(1.0, 1.0, 1.0), shape=(12, 24, 24))
+TINY_PLAN = make_plan(
+    Fingerprint(dataset_name="any", source_digest="0", cases=(CASE,), intensities=(FACTS,)),
+    ("MRI",),
+    LabelSet(names=("background", "organ"), ids=(0, 1)),
+)
+
+
+def with_labels(plan: Plan, *names: str, regions: bool = False) -> Plan:
+    """The same plan with other classes, or with a region of each."""
+    ids = tuple(range(len(names) + 1))
+    parts = [Region(name=name, ids=(number,), painted_id=number) for number, name in enumerate(names, start=1)]
+    labels = LabelSet(names=("background", *names), ids=ids, regions=tuple(parts) if regions else ())
+    return plan.model_copy(update={"labels": labels})
 
 
 @pytest.fixture
 def plans(make_task) -> dict[str, Plan]:
-    """Two datasets with two and three classes."""
-    return {name: make_task(name, num_classes=number).plan for name, number in zip(NAMES, (2, 3), strict=True)}
+    """Two datasets with two and three classes, none of which but background has a name in both."""
+    plans = {name: make_task(name, num_classes=number).plan for name, number in zip(NAMES, (2, 3), strict=True)}
+    return plans | {NAMES[1]: with_labels(plans[NAMES[1]], "part1", "part2")}
 
 
 def build(plans: dict[str, Plan], kind: InitKind, seed: int) -> JointNetwork:
@@ -71,7 +91,7 @@ def test_a_model_gives_its_backbone_and_the_tasks_of_the_same_name(plans, write,
     folder = write(kind, source.backbone.state_dict(), {NAMES[0]: task})
     network = build(plans, kind, seed=2)
     fresh = copy_of(network)
-    coverage = start_from(network, plans, folder, kind=kind)
+    coverage = start_from(network, plans, folder, kind=kind, keeps_sizes=True)
     for name, value in network.state_dict().items():
         known = name.replace("tasks.1.channel_map", "tasks.0.channel_map")  # of the same name, MRI
         expected = fresh[name] if known.startswith("tasks.1.") else source.state_dict()[known]
@@ -94,7 +114,7 @@ def test_a_pretrained_backbone_gives_what_it_has_and_the_rest_stays_fresh(plans,
     pretrained = {name: value for name, value in source.items() if name.startswith(prefix)}
     network = build(plans, kind, seed=2)
     fresh = copy_of(network)
-    coverage = start_from(network, plans, write(kind, pretrained), kind=kind)
+    coverage = start_from(network, plans, write(kind, pretrained), kind=kind, keeps_sizes=True)
     for name, value in network.state_dict().items():
         loaded = pretrained.get(name.removeprefix("backbone."))
         assert torch.equal(value, fresh[name] if loaded is None else loaded), name
@@ -109,6 +129,27 @@ def test_a_pretrained_backbone_gives_what_it_has_and_the_rest_stays_fresh(plans,
     share = 100 * num_loaded / total
     assert coverage.lines()[-1] == f"of {total:,} parameters: {share:.1f} % loaded, {100 - share:.1f} % new"
     assert Coverage.from_json(coverage.to_json()) == coverage
+
+
+@pytest.mark.parametrize("kind", [UNET, VIT])
+def test_loaded_weights_before_a_norm_are_as_large_as_fresh_ones_and_the_network_computes_the_same(plans, write, kind):
+    source = build(plans, kind, seed=1)
+    for _, weight in normed_weights(source.backbone):
+        weight.data.mul_(5)
+    folder = write(kind, source.backbone.state_dict())
+    network = build(plans, kind, seed=2)
+    fresh = sizes_of(network.backbone)
+    start_from(network, plans, folder, kind=kind)
+    assert len(fresh) > 3
+    assert sizes_of(network.backbone) == pytest.approx(fresh, rel=1e-5)
+    x = torch.rand(1, 3, 4, 20, 24)
+    with torch.no_grad():
+        for ours, theirs in zip(network.backbone(x, 2), source.backbone(x, 2), strict=True):
+            assert (ours - theirs).norm() < 0.01 * theirs.norm()  # the norms' epsilon
+    untouched = {name for name, _ in normed_weights(network.backbone)}
+    own = source.backbone.state_dict()
+    state = network.backbone.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in state.items() if name not in untouched)
 
 
 def test_positions_of_another_grid_are_resized_and_told(plans, write):
@@ -140,18 +181,84 @@ def test_a_scratch_twin_stays_fresh_bit_for_bit_and_its_table_says_so(plans, wri
     assert twin_coverage.lines()[-1].endswith("100.0 % new (scratch twin: nothing is loaded)")
 
 
-def test_heads_of_other_labels_are_not_taken_over(plans, write, caplog):
+def test_the_channel_map_of_other_channels_is_their_mean_and_the_heads_stay(plans, write, caplog):
+    caplog.set_level("INFO")
     name, plan = NAMES[0], plans[NAMES[0]]
-    other_labels = LabelSet(names=("background", "other"), ids=(0, 1))
     source = build({name: plan}, UNET, seed=1)
-    task = Task(plan=plan.model_copy(update={"labels": other_labels}), state=source.tasks[0].state_dict())
+    task = Task(plan=plan.model_copy(update={"channel_names": ("T2",)}), state=source.tasks[0].state_dict())
+    folder = write(UNET, source.backbone.state_dict(), {name: task})
     network = build({name: plan}, UNET, seed=2)
-    fresh = copy_of(network.tasks)
-    coverage = start_from(network, {name: plan}, write(UNET, source.backbone.state_dict(), {name: task}), kind=UNET)
-    assert f"the model's task {name} has other labels; its heads are not taken over" in caplog.text
-    assert groups_of(coverage, "new") == {f"{name} heads"}
-    heads = {key: value for key, value in network.tasks.state_dict().items() if "heads" in key}
-    assert all(torch.equal(value, fresh[key]) for key, value in heads.items())
+    coverage = start_from(network, {name: plan}, folder, kind=UNET)
+    assert f"channels of {name}: " in caplog.text
+    assert groups_of(coverage, "matched") == {f"{name} channel_map"}
+    assert groups_of(coverage, "new") == set()
+    assert torch.equal(network.tasks[0].heads[0].weight, source.tasks[0].heads[0].weight)
+
+
+@pytest.mark.parametrize("regions", [False, True], ids=["classes", "regions"])
+def test_heads_are_taken_over_class_by_class_by_name(plans, write, regions: bool, caplog):
+    caplog.set_level("INFO")
+    plan = plans[NAMES[0]]
+    theirs = with_labels(plan, "liver", "spleen", "aorta", regions=regions)
+    ours = with_labels(plan, "Aorta", "kidney", "liver", regions=regions)
+    source = build({"organs": theirs}, UNET, seed=1)
+    task = Task(plan=theirs, state=source.tasks[0].state_dict())
+    folder = write(UNET, source.backbone.state_dict(), {"organs": task})
+    network = build({"abdomen": ours}, UNET, seed=2)
+    fresh = copy_of(network)
+    coverage = start_from(network, {"abdomen": ours}, folder, kind=UNET)
+    found, old = network.tasks[0].heads[0], source.tasks[0].heads[0]
+    from_theirs = {0: 2, 2: 0} if regions else {0: 0, 1: 3, 3: 1}  # aorta and liver; background goes along
+    for number in range(ours.labels.num_outputs):
+        for part in ("weight", "bias"):
+            value = getattr(found, part)[number]
+            there = from_theirs.get(number)
+            start = fresh[f"tasks.0.heads.0.{part}"][number] if there is None else getattr(old, part)[there]
+            assert torch.equal(value, start), (number, part)
+    rows = {row.fate: row for row in coverage.rows if row.group == "abdomen heads"}
+    assert rows["loaded"].outputs == (() if regions else ("background",)) + ("Aorta", "liver")
+    assert rows["new"].outputs == ("kidney",)
+    assert rows["new"].num_parameters == 17  # sixteen channels and a bias
+    assert rows["loaded"].num_parameters == 17 * len(from_theirs)
+    assert "heads of abdomen begin as those of the model's task organs" in caplog.text
+    assert any("abdomen heads: kidney" in line for line in coverage.lines())
+    assert sum(row.num_parameters for row in coverage.rows) == sum(value.numel() for value in fresh.values())
+
+
+def test_the_task_that_knows_most_classes_gives_its_heads():
+    plan = Task(plan=TINY_PLAN, state={})
+    one, two = (replace(plan, plan=with_labels(TINY_PLAN, *names)) for names in (["liver"], ["spleen", "liver"]))
+    match = match_heads("new", with_labels(TINY_PLAN, "liver", "spleen").labels, {"one": one, "two": two})
+    assert match is not None
+    assert (match.task, match.numbers) == ("two", {0: 0, 1: 2, 2: 1})
+    same = match_heads("two", with_labels(TINY_PLAN, "liver").labels, {"one": one, "two": two})
+    assert same is not None
+    assert same.task == "two"  # both know it, and this is the same dataset
+
+
+def test_heads_of_other_classes_of_the_other_kind_and_of_mere_numbers_are_not_taken_over():
+    def match(name: str, plan: Plan, other: Plan) -> object:
+        return match_heads(name, plan.labels, {"there": Task(plan=other, state={})})
+
+    liver, numbers = with_labels(TINY_PLAN, "liver"), with_labels(TINY_PLAN, "1", "2")
+    assert match("new", liver, with_labels(TINY_PLAN, "heart")) is None
+    assert match("new", liver, with_labels(TINY_PLAN, "liver", regions=True)) is None
+    assert match("new", numbers, numbers) is None
+    assert match("there", numbers, numbers) is not None
+
+
+def test_heads_of_another_width_are_refused_and_nothing_is_changed(plans, write):
+    name = NAMES[0]
+    source = build({name: plans[name]}, UNET, seed=1)
+    wrong = source.tasks[0].state_dict() | {"heads.0.bias": torch.zeros(5)}
+    folder = write(UNET, source.backbone.state_dict(), {name: Task(plan=plans[name], state=wrong)})
+    network = build({name: plans[name]}, UNET, seed=2)
+    fresh = copy_of(network.tasks[0].heads)
+    with pytest.raises(
+        InputError, match=rf"tensor heads\.0\.bias of its task {name} is 5, not 2; copy the model again"
+    ):
+        start_from(network, {name: plans[name]}, folder, kind=UNET)
+    assert all(torch.equal(value, fresh[key]) for key, value in network.tasks[0].heads.state_dict().items())
 
 
 def test_weights_for_another_network_are_refused_and_the_right_options_named(plans, write):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from spadunet.network.unet import SpadUNet
 from spadunet.training import loop, steps
 from spadunet.training.curves import read_rows
 from spadunet.training.loop import JointNetwork, train_network
-from spadunet.training.patches import TrainingTask
+from spadunet.training.optimiser import make_optimiser
+from spadunet.training.patches import BatchStream, TrainingTask
 from spadunet.training.state import Learned, Progress, read_progress
 
 CHECKPOINT = "state/checkpoint.safetensors"
@@ -124,10 +126,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(
 ):
     real, calls = loop.deep_loss, 0
 
-    def explode(*arguments: object) -> Tensor:
+    def explode(*arguments: object, **further: object) -> Tensor:
         nonlocal calls
         calls += 1
-        return real(*arguments) * (float("nan") if calls == 4 else 1)
+        return real(*arguments, **further) * (float("nan") if calls == 4 else 1)
 
     monkeypatch.setattr(loop, "deep_loss", explode)
     with pytest.raises(
@@ -173,6 +175,52 @@ def test_two_tasks_share_the_backbone_and_keep_their_own_heads(make_task, make_o
     after = network.state_dict()
     for name in ("tasks.0.heads.0.weight", "tasks.1.heads.0.weight", "backbone.encoder.stem.norm.weight"):
         assert not torch.equal(before[name], after[name]), name
+
+
+def test_a_batch_of_one_task_gives_the_others_no_gradient_and_leaves_them_as_they_are(make_task, make_options):
+    tasks = [make_task("Dataset001_A"), make_task("Dataset002_B")]
+    network = small_network(num_tasks=2)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    optimiser = make_optimiser(network, 1e-2, 0.1, spares_vectors=False)
+    for number in (1, 0):  # the moments that B's own step left move nothing later
+        loop.train_step(network, number, BatchStream(tasks[number : number + 1], 0)[0], tasks[number], optimiser,
+                        make_options())  # fmt: skip
+        if number == 1:
+            before |= {f"tasks.1.{name}": value.clone() for name, value in network.tasks[1].state_dict().items()}
+    assert all(parameter.grad is None for parameter in network.tasks[1].parameters())
+    assert all(parameter.grad is not None for parameter in network.tasks[0].parameters())
+    after = network.state_dict()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in after if not name.startswith("tasks.1.")}
+
+
+@pytest.mark.parametrize("spares_vectors", [False, True])
+def test_a_frozen_backbone_has_no_gradient_no_moments_and_stays_as_it_is(
+    make_task, make_options, tmp_path: Path, spares_vectors: bool
+):
+    network = small_network()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    options = make_options(max_steps=3, weight_decay=0.5, freezes_backbone=True, spares_vectors=spares_vectors)
+    train_network(network, [make_task()], tmp_path, options, run={})
+    after = network.state_dict()
+    for name, value in after.items():
+        assert torch.equal(value, before[name]) == name.startswith("backbone."), name
+    assert all(parameter.grad is None for parameter in network.backbone.parameters())
+    assert not network.backbone.training
+    moments = [name for name in read_tensors(tmp_path / CHECKPOINT) if name.startswith("optimiser.")]
+    assert len(moments) == 3 * len(list(network.tasks.parameters()))  # step and two moments of each
+
+
+def test_classes_that_weigh_more_move_the_network_otherwise(make_task, make_options):
+    task = make_task()
+    batch, losses = BatchStream([task], 0)[0], []
+    for weights in (None, (1.0, 1.0, 1.0), (1.0, 1.0, 5.0)):
+        network = small_network()
+        optimiser = make_optimiser(network, 1e-2, 0.1, spares_vectors=False)
+        weighted = dataclasses.replace(task, class_weights=weights)
+        losses.append(loop.train_step(network, 0, batch, weighted, optimiser, make_options()))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert abs(losses[2] - losses[0]) > 1e-3
 
 
 def test_bfloat16_trains(make_task, make_options, tmp_path: Path):

@@ -154,3 +154,142 @@ def test_ignored_voxels_teach_nothing_and_a_patch_of_them_costs_nothing(labels: 
     loss.backward()
     assert loss.item() == 0
     assert all(level.grad is not None and (level.grad == 0).all() for level in levels)
+
+
+# --- classes that were annotated in some patches only
+
+SOME = torch.tensor([[True, True, False, True], [True, True, True, True]])
+"""In the first patch, b was not annotated."""
+
+
+def merged(level: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and classes of three outputs: b is background, and background's probability is the sum of both."""
+    background = torch.logaddexp(level[:, 0], level[:, 2])
+    return torch.stack([background, level[:, 1], level[:, 3]], dim=1), torch.tensor([0, 1, 0, 2])[classes]
+
+
+def test_a_class_that_no_patch_tells_of_is_one_with_background():
+    logits, classes = random_levels(4)
+    known = SOME[:1].expand(2, 4)
+    three = FOUR.model_copy(update={"names": ("background", "a", "c"), "ids": (0, 1, 3)})
+    expected = deep_loss([merged(level, classes)[0] for level in logits], merged(logits[0], classes)[1], three)
+    assert deep_loss(logits, classes, FOUR, known=known).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_batch_of_both_kinds_by_hand():
+    logits, classes = random_levels(4)
+    logs = logits[0].log_softmax(1)
+    # The first patch: of a and c alone, all else is background. The second: as ever.
+    together = torch.logaddexp(logs[0, 0], logs[0, 2])
+    first = torch.stack([together, logs[0, 1], together, logs[0, 3]]).gather(0, classes[0][None])
+    entropy = -torch.cat([first, logs[1].gather(0, classes[1][None])]).mean()
+    shares = functional.one_hot(classes, 4).movedim(-1, 1).float()
+    dice = []
+    for number in (1, 2, 3):
+        patches = slice(1, 2) if number == 2 else slice(0, 2)
+        p, t = logs.exp()[patches, number], shares[patches, number]
+        dice.append((2 * (p * t).sum() + SMOOTH) / (p.sum() + t.sum() + SMOOTH))
+    expected = entropy + 1 - sum(dice) / 3
+    assert deep_loss(logits[:1], classes, FOUR, known=SOME).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("ignores", [False, True])
+def test_background_never_speaks_against_a_class_that_was_not_annotated(ignores: bool):
+    logits, _ = random_levels(4)
+    classes = torch.zeros(2, *SIZES[0], dtype=torch.int64)
+    classes[:, :, :4] = 1
+    if ignores:
+        classes[:, :, 6:] = 4
+    levels = [level.requires_grad_() for level in logits]
+    deep_loss(levels, classes, ignoring(FOUR) if ignores else FOUR, known=SOME).backward()
+    for level in levels:
+        assert level.grad is not None
+        partly, fully = level.grad[:, 2, :, level.shape[3] // 2 :]  # where background is
+        assert (partly <= 0).all()  # pushed up if anything, for what stands in for background takes part in it
+        assert (partly < 0).any()
+        assert (fully > 0).any()
+    if ignores:
+        assert (levels[0].grad[:, :, :, 6:] == 0).all()
+
+
+def test_a_region_that_was_not_annotated_gets_no_gradient():
+    logits, classes = random_levels(2)
+    known = torch.tensor([[True, False], [True, True]])
+    finest = logits[0].requires_grad_()
+    loss = deep_loss([finest], classes, REGIONS, known=known)
+    loss.backward()
+    assert finest.grad is not None
+    assert (finest.grad[0, 1] == 0).all()
+    assert (finest.grad[0, 0] != 0).any()
+    assert (finest.grad[1] != 0).any()
+    # By hand: "all" in both patches, "c" in the second, in the entropy by its voxels and in the mean of the Dice.
+    pairs = [(finest[:, 0], classes > 0), (finest[1:, 1], classes[1:] == 3)]
+    sums = [functional.binary_cross_entropy_with_logits(z, t.float(), reduction="sum") for z, t in pairs]
+    dice = [(2 * (z.sigmoid() * t).sum() + SMOOTH) / (z.sigmoid().sum() + t.sum() + SMOOTH) for z, t in pairs]
+    expected = sum(sums) / sum(z.numel() for z, _ in pairs) + 1 - sum(dice) / 2
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("labels", [FOUR, REGIONS, ignoring(FOUR), ignoring(REGIONS)])
+def test_where_all_is_known_or_weighs_alike_the_loss_is_the_usual_one(labels: LabelSet):
+    logits, classes = random_levels(labels.num_outputs)
+    if labels.ignore_class is not None:
+        classes[..., :3] = 4
+    expected = deep_loss(logits, classes, labels).item()
+    known = torch.ones(2, labels.num_outputs, dtype=torch.bool)
+    assert deep_loss(logits, classes, labels, known=known).item() == pytest.approx(expected, rel=1e-5)
+    even = (2.5,) * labels.num_outputs
+    assert deep_loss(logits, classes, labels, class_weights=even).item() == pytest.approx(expected, rel=1e-5)
+
+
+# --- weights of classes
+
+
+def test_weights_of_classes_count_in_the_cross_entropy_and_in_the_mean_of_the_dice():
+    logits, classes = random_levels(4)
+    weights = (0.5, 1.0, 4.0, 2.0)
+    shares = functional.one_hot(classes, 4).movedim(-1, 1).float()
+    entropy = functional.cross_entropy(logits[0], classes, weight=torch.tensor(weights))
+    p, axes = logits[0].softmax(1), (0, 2, 3, 4)
+    dice = (2 * (p * shares).sum(axes) + SMOOTH) / (p.sum(axes) + shares.sum(axes) + SMOOTH)
+    expected = entropy + ((1 - dice[1:]) * torch.tensor(weights[1:])).sum() / sum(weights[1:])
+    found = deep_loss(logits[:1], classes, FOUR, class_weights=weights)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_weights_of_regions_count_in_both_terms():
+    logits, classes = random_levels(2)
+    weights = torch.tensor([1.0, 3.0])
+    members = torch.stack([classes > 0, classes == 3], dim=1).float()
+    axes = (0, 2, 3, 4)
+    entropy = functional.binary_cross_entropy_with_logits(logits[0], members, reduction="none").mean(axes)
+    p = logits[0].sigmoid()
+    dice = (2 * (p * members).sum(axes) + SMOOTH) / (p.sum(axes) + members.sum(axes) + SMOOTH)
+    expected = ((entropy + 1 - dice) * weights).sum() / weights.sum()
+    found = deep_loss(logits[:1], classes, REGIONS, class_weights=(1.0, 3.0))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("labels", [FOUR, REGIONS, ignoring(FOUR), ignoring(REGIONS)])
+def test_the_loss_of_a_batch_that_two_processes_share_is_the_mean_of_theirs(labels: LabelSet):
+    logits, classes = random_levels(labels.num_outputs)
+    if labels.ignore_class is not None:
+        classes[0, ..., :3] = 4
+    known = torch.ones(2, labels.num_outputs, dtype=torch.bool)
+    known[0, 1] = False
+    options: dict[str, object] = {"class_weights": tuple(range(1, labels.num_outputs + 1))}
+    whole = deep_loss(logits, classes, labels, known=known, **options)
+    # Each process asks for the same sums in the same order; the other's are those of its own first pass.
+    asked: list[list[Tensor]] = [[], []]
+    for rank in (0, 1):
+        part = slice(rank, rank + 1)
+        note = lambda it, rank=rank: asked[rank].append(it) or it  # noqa: E731
+        deep_loss([level[part] for level in logits], classes[part], labels, note, known=known[part], **options)
+    losses = []
+    for rank in (0, 1):
+        part, others = slice(rank, rank + 1), iter(asked[1 - rank])
+        add = lambda it, others=others: it + next(others)  # noqa: E731
+        losses.append(
+            deep_loss([level[part] for level in logits], classes[part], labels, add, known=known[part], **options)
+        )
+    assert sum(losses).item() / 2 == pytest.approx(whole.item(), rel=1e-5)

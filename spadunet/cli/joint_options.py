@@ -1,0 +1,146 @@
+"""Options of `spadunet_train` about several datasets, their classes, and models that grow."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from .options import positive_float
+
+if TYPE_CHECKING:
+    from ..training.train import TrainingDataset
+
+ADDED_FOLDER = "added"
+"""Below a model: the runs that added tasks to it."""
+
+
+def add_joint_options(parser: argparse.ArgumentParser) -> None:
+    """`--dataset-weights`, `--class-weights`, `--freeze-backbone` and `--add-task`."""
+    parser.add_argument(
+        "--dataset-weights",
+        nargs="+",
+        type=positive_float,
+        metavar="W",
+        help="how often each dataset of -d is drawn, in its order (default: the square root of its number of cases)",
+    )
+    parser.add_argument(
+        "--class-weights",
+        nargs="+",
+        type=class_weight,
+        default=[],
+        metavar="NAME=W",
+        help="how much classes or regions count in the loss; those not named count 1, or as dataset.json says",
+    )
+    parser.add_argument(
+        "--freeze-backbone",
+        action="store_true",
+        help="train only what a dataset has of its own, channel map and heads, on the backbone of --init",
+    )
+    parser.add_argument(
+        "--add-task",
+        action="store_true",
+        help="add the datasets of -d to the model of --init, which keeps its backbone and older tasks to the byte: in "
+        "its own folder, or in a copy with -o",
+    )
+
+
+def class_weight(text: str) -> tuple[str, float]:
+    """Parse NAME=W; the name may hold an equals sign."""
+    name, _, weight = text.rpartition("=")
+    if not name:
+        raise argparse.ArgumentTypeError(f"{text} is not NAME=W, such as liver=2")
+    try:
+        return name, positive_float(weight)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {weight or 'nothing'} is no number") from error
+
+
+def check_joint_options(options: argparse.Namespace) -> None:
+    """Refuse options that contradict each other, before any file is read.
+
+    Raises:
+        InputError: names the option and what it needs.
+    """
+    num_datasets, weights = len(options.dataset or [""]), options.dataset_weights
+    if weights is not None and len(weights) != num_datasets:
+        raise InputError(f"--dataset-weights: {len(weights)} weights for {num_datasets} datasets; give one for each")
+    if options.add_task and options.scratch_twin:
+        raise InputError("--add-task: a scratch twin has no model to be added to; leave --scratch-twin out")
+    for flag, is_given in (("--add-task", options.add_task), ("--freeze-backbone", options.freeze_backbone)):
+        if is_given and options.init is None:
+            raise InputError(f"{flag}: needs the model whose backbone is kept; give it with --init MODEL")
+    if options.add_task and options.init.is_file():
+        raise InputError(f"--init {options.init}: is a file; --add-task needs the folder of a model")
+
+
+def class_weights_for(
+    pairs: Sequence[tuple[str, float]], datasets: Sequence[TrainingDataset]
+) -> list[dict[str, float]]:
+    """The weights of `--class-weights` that concern each dataset.
+
+    Raises:
+        InputError: if a name is given twice, or is no class or region of any dataset.
+    """
+    weights = dict(pairs)
+    outputs = [member.plan.labels.output_names for member in datasets]
+    for number, (name, _) in enumerate(pairs):
+        if name in dict(pairs[:number]):
+            raise InputError(f"--class-weights: {name} is given twice; give each class once")
+        if not any(name in names for names in outputs):
+            there = ", ".join(dict.fromkeys(other for names in outputs for other in names))
+            raise InputError(f"--class-weights: {name} is no class of the datasets; give some of {there}")
+    return [{name: weight for name, weight in weights.items() if name in names} for names in outputs]
+
+
+def place_of_addition(init: Path, output: Path | None, joint_name: str) -> tuple[Path, Path]:
+    """Where the run of `--add-task` goes, and where its model: below `init` and in it, or both in another folder."""
+    if output is not None and output.resolve() != init.resolve():
+        return output, output
+    return init / ADDED_FOLDER / joint_name, init
+
+
+def require_new_tasks(init: Path, names: Sequence[str]) -> None:
+    """Refuse to add what a model has.
+
+    Raises:
+        InputError: if it has a task of such a name, or is no model.
+    """
+    from ..model import read_model_record
+
+    there = [name for name in names if name in read_model_record(init).tasks]
+    if there:
+        raise InputError(
+            f"--add-task: {init} has a task {there[0]} already, which stays as it is; to train it further, "
+            "leave --add-task out"
+        )
+
+
+def require_none_lost(model_folder: Path, names: Sequence[str], source: Path | None) -> None:
+    """Refuse to write a model anew, with --restart or --c, over one that was given further tasks since.
+
+    Args:
+        names: of the datasets of the run.
+        source: model whose tasks it takes over, if it adds to one.
+
+    Raises:
+        InputError: names the task.
+    """
+    from ..model import MODEL_JSON, read_model_record
+    from ..training.adding import ADDED
+
+    if not (model_folder / MODEL_JSON).is_file():
+        return
+    try:
+        told = read_model_record(model_folder).provenance
+    except InputError:  # nothing to be lost
+        return
+    kept = {*names, *(read_model_record(source).tasks if source else ())}
+    lost = [key.removeprefix(ADDED) for key in told if key.startswith(ADDED) and key.removeprefix(ADDED) not in kept]
+    if lost:
+        raise InputError(
+            f"{model_folder}: was given the task {lost[0]} since, which would be lost; give another folder with -o, or "
+            "delete this one"
+        )
