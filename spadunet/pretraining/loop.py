@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from ..training.options import LoopOptions
+from ..training.ranks import Ranks
 from ..training.schedule import learning_rate
 from ..training.state import Progress
 from ..training.steps import B, B_contra, Learner, run_steps
-from .ranks import Ranks
 
 
 class Stage(Learner[B_contra], Protocol[B_contra]):

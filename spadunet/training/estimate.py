@@ -177,6 +177,7 @@ def shrink(batch: Batch) -> Batch:
     return Batch(
         task=batch.task,
         da=batch.da,
+        cases=batch.cases[:num_patches],
         image=image[:, :, parts[0], parts[1], parts[2]].contiguous(),
         classes=classes[:, parts[0], parts[1], parts[2]].contiguous(),
     )

@@ -8,17 +8,22 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from ..labels import LabelSet
 from ..network.heads import SegmentationNetwork, SegmentationTask
-from .loss import deep_loss
+from ..preprocessing.store import StoredCase
+from .loss import deep_loss, itself
+from .monitor import Monitor
 from .optimiser import make_optimiser, take_step
 from .options import LoopOptions, autocast
+from .parts import Result, within_memory
 from .patches import Batch, BatchStream, TrainingTask
+from .ranks import Ranks, distribute, mean_over_ranks, sum_over_ranks
 from .schedule import learning_rate
 from .state import Progress
-from .steps import ENDLESS, Alone, run_steps
+from .steps import ENDLESS, run_steps
 from .workers import begin_worker
 
 MAX_GRADIENT_NORM = 1.0
@@ -32,6 +37,10 @@ class RunOptions(LoopOptions):
     weight_decay: float
     spares_vectors: bool = False
     """Weight decay leaves out norms, biases, tokens and positions."""
+    validate_every: int | None = None
+    """Steps between validations; 0 for none, None for what `Monitor` finds sound."""
+    patience: int | None = None
+    """Validations without a better Dice after which the rest of the schedule is hurried through."""
 
 
 class JointNetwork(nn.Module):
@@ -48,15 +57,87 @@ class JointNetwork(nn.Module):
         assert isinstance(member, SegmentationTask)
         return SegmentationNetwork(self.backbone, member).deep_logits(x, da)
 
+    def forward(self, x: Tensor, da: int, task: int, num_parts: int = 1) -> list[Tensor]:
+        """As `deep_logits`; in parts, only one part's activations are in memory at a time.
 
-@dataclass(frozen=True, kw_only=True)
+        A part is run again in the backward pass (Chen et al. 2016), so that a loss of the whole batch, as its Dice,
+        needs no more than all logits.
+        """
+        parts = x.chunk(num_parts)
+        if len(parts) == 1:
+            return self.deep_logits(x, da, task)
+        levels = [checkpoint(self.deep_logits, part, da, task, use_reentrant=False) for part in parts]
+        return [torch.cat(level) for level in zip(*levels, strict=True)]
+
+
 class SegmentationLearner:
-    """All that fine-tuning changes."""
+    """All that fine-tuning changes.
 
-    networks: dict[str, nn.Module]
-    optimisers: dict[str, torch.optim.Optimizer]
-    numbers: dict[str, float]
-    learn: Callable[[Batch], dict[str, float]]
+    Where memory does not suffice for a batch, it is taken in parts from then on: the gradient is still that of the
+    whole batch, since nothing in a network depends on the other patches.
+    """
+
+    def __init__(self, network: JointNetwork, tasks: Sequence[TrainingTask], options: RunOptions, ranks: Ranks):
+        self.network, self.tasks, self.options, self.ranks = network, tasks, options, ranks
+        self.wrapped = distribute(network, ranks, has_unused=len(tasks) > 1)
+        self.optimiser = make_optimiser(
+            network, options.learning_rate, options.weight_decay, spares_vectors=options.spares_vectors
+        )
+        self.networks: dict[str, nn.Module] = {"backbone": network.backbone, "tasks": network.tasks}
+        self.optimisers: dict[str, torch.optim.Optimizer] = {"all": self.optimiser}
+        self.numbers: dict[str, float] = {"num_parts": 1}
+        self.number_of = {task.name: index for index, task in enumerate(tasks)}
+        self.tried: set[tuple[str, int]] = set()
+
+    def learn(self, batch: Batch) -> dict[str, float]:
+        """One step; the loss over all processes."""
+        number = self.number_of[batch.task]
+        labels = self.tasks[number].plan.labels
+
+        def learn(num_parts: int) -> float:
+            return train_step(self.wrapped, number, batch, labels, self.optimiser, self.options, num_parts)
+
+        if self.ranks.world_size == 1:
+            return {"loss": self.within_memory(learn, batch)}
+        # A process that runs out of memory in the midst of a step cannot tell those that wait for its gradient, so
+        # each one tries alone before the first batch of a kind.
+        if (batch.task, batch.da) not in self.tried:
+
+            def try_alone(num_parts: int) -> bool:
+                loss_of(self.network, number, batch, labels, self.options, num_parts).backward()
+                return True
+
+            self.within_memory(try_alone, batch)
+            self.optimiser.zero_grad(set_to_none=True)
+            self.tried.add((batch.task, batch.da))
+        return {"loss": learn(int(self.numbers["num_parts"]))}
+
+    def within_memory(self, step: Callable[[int], Result], batch: Batch) -> Result:
+        """Of this run."""
+        return within_memory(
+            step, self.numbers, batch, self.ranks, clear=lambda: self.optimiser.zero_grad(set_to_none=True)
+        )
+
+    @torch.no_grad()
+    def find_cause(self, batch: Batch) -> str:
+        """The cases whose patch alone gives a loss that is not finite; all if they do so only together."""
+        number = self.number_of[batch.task]
+        labels = self.tasks[number].plan.labels
+        found = []
+        for index, name in enumerate(batch.cases):
+            alone = Batch(
+                task=batch.task,
+                da=batch.da,
+                cases=(name,),
+                image=batch.image[index : index + 1],
+                classes=batch.classes[index : index + 1],
+            )
+            if not loss_of(self.network, number, alone, labels, self.options).isfinite():
+                found.append(name)
+        if self.ranks.total([len(found)]) == [0]:
+            found = list(batch.cases)
+        names = sorted(set(found))
+        return f"case{'s' if len(names) > 1 else ''} {', '.join(names)}" if names else ""
 
 
 def train_network(
@@ -66,6 +147,8 @@ def train_network(
     options: RunOptions,
     *,
     run: dict[str, str],
+    held_out: Sequence[Sequence[StoredCase]] = (),
+    ranks: Ranks | None = None,
 ) -> Progress:
     """Train until the run ends; start where the checkpoint in `folder` left off, if there is one.
 
@@ -73,28 +156,28 @@ def train_network(
         network: with as many tasks as `tasks`, in that order; trained in place.
         folder: of the model; curves go there, the checkpoint into its state/.
         run: what the run was asked for, kept in the checkpoint.
+        held_out: cases of each task to validate on meanwhile.
+        ranks: the processes that share each batch; all see the same folder.
 
     Raises:
-        OutputError: if the loss is no longer finite.
+        OutputError: if the loss is no longer finite, or a single patch is too large for the memory.
     """
-    network.to(options.device)
-    optimiser = make_optimiser(
-        network, options.learning_rate, options.weight_decay, spares_vectors=options.spares_vectors
+    ranks = ranks or Ranks(device=options.device)
+    learner = SegmentationLearner(network, tasks, options, ranks)
+    monitor = Monitor(
+        network,
+        tasks,
+        held_out,
+        folder,
+        options,
+        ranks,
+        every=options.validate_every,
+        patience=options.patience,
+        numbers=learner.numbers,
     )
-    numbers = {task.name: index for index, task in enumerate(tasks)}
-
-    def learn(batch: Batch) -> dict[str, float]:
-        number = numbers[batch.task]
-        return {"loss": train_step(network, number, batch, tasks[number].plan.labels, optimiser, options)}
-
-    stream = BatchStream(tasks, options.seed)
-    return run_steps(
-        SegmentationLearner(
-            networks={"backbone": network.backbone, "tasks": network.tasks},
-            optimisers={"all": optimiser},
-            numbers={},
-            learn=learn,
-        ),
+    stream = BatchStream(tasks, options.seed, rank=ranks.rank, world_size=ranks.world_size)
+    progress = run_steps(
+        learner,
         lambda step: load_batches(stream, step, options),
         folder,
         options,
@@ -103,8 +186,13 @@ def train_network(
         facts=lambda batch: {"task": batch.task, "da": batch.da},
         by="task",
         title="Training",
-        company=Alone(),
+        company=ranks,
+        course=monitor.course,
+        after_step=monitor.after_step,
+        find_cause=learner.find_cause,
     )
+    monitor.tell(progress.seconds)
+    return progress
 
 
 def load_batches(stream: BatchStream, start_step: int, options: RunOptions) -> Iterator[Batch]:
@@ -121,16 +209,35 @@ def load_batches(stream: BatchStream, start_step: int, options: RunOptions) -> I
 
 
 def train_step(
-    network: JointNetwork,
+    network: nn.Module,
     task: int,
     batch: Batch,
     labels: LabelSet,
     optimiser: torch.optim.Optimizer,
     options: RunOptions,
+    num_parts: int = 1,
 ) -> float:
-    """One optimiser step; its loss, NaN where its gradient is not finite."""
+    """One optimiser step; its loss, NaN where its gradient is not finite.
+
+    Args:
+        network: a `JointNetwork`, or that which `distribute` made of it.
+        num_parts: of the batch, one after the other.
+    """
+    loss = loss_of(network, task, batch, labels, options, num_parts, sum_over_ranks)
+    return float(mean_over_ranks(take_step(loss, network, optimiser, MAX_GRADIENT_NORM)))
+
+
+def loss_of(
+    network: nn.Module,
+    task: int,
+    batch: Batch,
+    labels: LabelSet,
+    options: RunOptions,
+    num_parts: int = 1,
+    total: Callable[[Tensor], Tensor] = itself,
+) -> Tensor:
+    """The loss of a batch, with its graph; `total` as `deep_loss` takes it."""
     image, classes = batch.image.to(options.device), batch.classes.to(options.device)
     with autocast(options.device, options.precision):
-        logits = network.deep_logits(image, batch.da, task)
-    loss = deep_loss(logits, classes, labels)
-    return float(take_step(loss, network, optimiser, MAX_GRADIENT_NORM))
+        logits = network(image, batch.da, task, num_parts)
+    return deep_loss(logits, classes, labels, total)

@@ -39,14 +39,21 @@ def choose_batch_size(plan: Plan, da: int) -> int:
 class TrainingTask:
     """One dataset in a run: its plan, the cases to train on, patches a batch, and how often it is drawn.
 
-    batch_size None: as many as `choose_batch_size` finds room for.
+    batch_size None: as many as `choose_batch_size` finds room for, and up to a multiple of `batch_multiple`.
     """
 
     name: str
     plan: Plan
     cases: tuple[StoredCase, ...]
     batch_size: int | None
+    batch_multiple: int = 1
     weight: float = 1.0
+
+    def num_patches(self, da: int) -> int:
+        """In a batch of cases of this degree of anisotropy, over all processes."""
+        if self.batch_size is not None:
+            return self.batch_size
+        return -(-choose_batch_size(self.plan, da) // self.batch_multiple) * self.batch_multiple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +62,8 @@ class Batch:
 
     task: str
     da: int
+    cases: tuple[str, ...]
+    """Name of the case of each patch."""
     image: Tensor
     """(B, C, D, H, W) float32 in [-1, 1]."""
     classes: Tensor
@@ -62,10 +71,14 @@ class Batch:
 
 
 class BatchStream(Dataset):
-    """Batch number `step` of a run, for any step."""
+    """Batch number `step` of a run, for any step: this process's part of it, which are equal.
 
-    def __init__(self, tasks: Sequence[TrainingTask], seed: int):
+    Every patch is drawn from its own number, so that the whole batch is the same however many processes share it.
+    """
+
+    def __init__(self, tasks: Sequence[TrainingTask], seed: int, *, rank: int = 0, world_size: int = 1):
         self.tasks, self.seed = tuple(tasks), seed
+        self.rank, self.world_size = rank, world_size
         weights = np.array([task.weight for task in self.tasks])
         self.shares = weights / weights.sum()
         self.foreground: dict[tuple[int, str], np.ndarray] = {}
@@ -76,13 +89,19 @@ class BatchStream(Dataset):
         task = self.tasks[number]
         first = task.cases[generator.integers(len(task.cases))]
         bucket = [case for case in task.cases if case.da == first.da]
-        batch_size = task.batch_size or choose_batch_size(task.plan, first.da)
+        batch_size = task.num_patches(first.da)
         others = [bucket[index] for index in generator.integers(len(bucket), size=batch_size - 1)]
+        share = batch_size // self.world_size
+        own = list(enumerate([first, *others]))[self.rank * share : (self.rank + 1) * share]
         patch_size = task.plan.patch_sizes_voxels[first.da]
-        samples = [self.draw_patch(number, case, patch_size, generator) for case in (first, *others)]
+        samples = [
+            self.draw_patch(number, case, patch_size, np.random.default_rng([self.seed, step, 1 + index]))
+            for index, case in own
+        ]
         return Batch(
             task=task.name,
             da=first.da,
+            cases=tuple(case.name for _, case in own),
             image=torch.stack([image for image, _ in samples]),
             classes=torch.stack([classes for _, classes in samples]),
         )
@@ -124,4 +143,10 @@ def draw_corner(shape: Shape, size: Shape, foreground: np.ndarray, generator: np
         corner = [c - s // 2 for c, s in zip(centre, size, strict=True)]
     else:
         corner = [int(generator.integers(min(r, 0), max(r, 0) + 1)) for r in room]
+    return keep_inside(corner, shape, size)
+
+
+def keep_inside(corner: Sequence[int], shape: Shape, size: Shape) -> list[int]:
+    """The nearest first voxel of a patch inside the volume; where it does not fit, of one that is centred on it."""
+    room = [n - s for n, s in zip(shape, size, strict=True)]
     return [min(max(c, 0), r) if r >= 0 else r // 2 for c, r in zip(corner, room, strict=True)]
