@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..training.recipes import PRESETS, RECIPES
+from .control_options import add_control_options, check_control_options, deterministic, run_name
 from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of
 from .options import (
     add_device_options,
@@ -21,10 +22,12 @@ from .options import (
     positive_float,
     positive_int,
 )
+from .repeats import train_repeats
 from .run import add_data_option, add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
 from .stages import FINGERPRINT_JSON, PLAN_JSON, check_names_differ, read_plan
 
 if TYPE_CHECKING:
+    from ..training.ranks import Ranks
     from ..workspace import Workspace
 
 EXAMPLES = """\
@@ -33,6 +36,8 @@ EXAMPLES = """\
   spadunet_train -d BTCV --backbone spad_vit --preset base
   spadunet_train -d BTCV -f 0 --init results/pretraining/spad_vit_base
   spadunet_train -d BTCV -f 0                       again: an interrupted run goes on
+  spadunet_train -d BTCV --fraction 0.2 --repeats 3 a fifth of the patients, three seeds
+  torchrun --standalone --nproc-per-node 4 $(which spadunet_train) -d BTCV --batch-size 8
 """
 DEFAULT_STEPS = 50_000
 MAX_NAME_BYTES = 255
@@ -74,12 +79,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--max-steps", type=positive_int, help=f"(default: {DEFAULT_STEPS} unless --max-minutes)")
     parser.add_argument("--max-minutes", type=positive_float, help="end after this time of training")
-    parser.add_argument("--batch-size", type=positive_int, help="patches a step (default: 2, up to 4 if small)")
+    parser.add_argument(
+        "--batch-size",
+        type=positive_int,
+        help="patches a step, of all processes together (default: 2, up to 4 if small)",
+    )
     parser.add_argument("--learning-rate", type=positive_float, help=f"peak (default: {rates_text()})")
     parser.add_argument("--weight-decay", type=non_negative_float, help=f"of AdamW (default: {decay_text()})")
     parser.add_argument(
         "--seed", type=non_negative_int, default=0, help="of weights, batches and augmentation (default: 0)"
     )
+    add_control_options(parser)
     add_device_options(parser)
     parser.add_argument("--num-workers", type=non_negative_int, default=None, help="processes that make batches ahead")
     parser.add_argument("--checkpoint-minutes", type=positive_float, default=5.0, help="save this often (default: 5)")
@@ -96,7 +106,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Find the datasets, settle where the model goes, train."""
+    """Join the other processes; one run, or several that differ in their seed."""
+    from ..training.ranks import open_ranks
+
+    check_control_options(options)
+    with open_ranks(find_device(options.device)) as ranks, deterministic(is_wanted=options.deterministic):
+        if options.repeats is None or options.dry_run:
+            return train_one(options, ranks)[0]
+        return train_repeats(options, ranks, train_one)
+
+
+def train_one(options: argparse.Namespace, ranks: Ranks) -> tuple[int, Path]:
+    """Find the datasets, settle where the model goes, train; the exit code and that folder."""
     import torch
 
     from ..dataset import load_dataset
@@ -117,18 +138,23 @@ def execute(options: argparse.Namespace) -> int:
         folder = workspace.preprocessed / dataset.name
         datasets.append(TrainingDataset(dataset=dataset, plan=read_plan(folder, dataset), folder=folder))
     check_names_differ([member.dataset for member in datasets])
-    device = find_device(options.device)
-    earlier = {} if options.restart or options.output is None else request_of(options.output)
+    device, output = ranks.device, options.output
+    if output is not None and options.repeats is not None:
+        output = output / f"seed_{options.seed}"
+    earlier = {} if options.restart or output is None else request_of(output)
     backbone, preset = choose_network(options, earlier, device.type)
     recipe = RECIPES[backbone]
     joint_name = "+".join(member.dataset.name for member in datasets)
     if options.output is None and len(joint_name.encode()) > MAX_NAME_BYTES:
         raise InputError(f"-d: the names of {len(datasets)} datasets make too long a folder name; name one with -o")
     kind = f"{backbone}_{preset}{'_twin' if options.scratch_twin else ''}"
-    folder = options.output or workspace.results / joint_name / kind / f"fold_{options.fold}"
-    require_writable(folder, dry_run=options.dry_run)
-    if not options.dry_run:
-        log_to_file(folder / "training.log")
+    folder = output or workspace.results / joint_name / kind / run_name(options)
+    if output is None and options.repeats is not None:
+        folder = folder / f"seed_{options.seed}"
+    if ranks.is_first:
+        require_writable(folder, dry_run=options.dry_run)
+        if not options.dry_run:
+            log_to_file(folder / "training.log")
     earlier = {} if options.restart else request_of(folder)
     precision = choose_precision(options.precision, device)
     if options.precision == "auto" and "precision" in earlier:  # begun on another machine
@@ -144,6 +170,9 @@ def execute(options: argparse.Namespace) -> int:
         num_workers=default_workers() if options.num_workers is None else options.num_workers,
         checkpoint_minutes=options.checkpoint_minutes,
         spares_vectors=recipe.spares_vectors,
+        validate_every=options.validate_every,
+        patience=options.patience,
+        deterministic=options.deterministic,
     )
     run = prepare_run(
         datasets,
@@ -151,30 +180,43 @@ def execute(options: argparse.Namespace) -> int:
         backbone=backbone,
         preset=preset,
         fold=options.fold,
+        fraction=options.fraction,
+        fraction_seed=options.fraction_seed or 0,
         batch_size=options.batch_size,
+        batch_multiple=int(earlier.get("batch_multiple", 1)) if earlier else ranks.world_size,
         init=options.init,
         scratch_twin=options.scratch_twin,
         goes_on=bool(earlier),
+        ranks=ranks,
         dry_run=options.dry_run,
     )
     files = RunFiles(result=MODEL_JSON, manifest="spadunet_train.json", others=(INIT_COVERAGE_JSON,))
-    done = find_earlier_run(folder, files, run.request, restart=options.restart, must_go_on=options.c)
+    must_go_on = options.c or (options.repeats is not None and bool(earlier))
+    done = find_earlier_run(folder, files, run.request, restart=options.restart, must_go_on=must_go_on)
     if options.dry_run:
         from .dry_train import show_training
 
-        return show_training(run, folder, done)
-    clear_earlier_run(folder, files, done, restart=options.restart)
-    log.info("training %s on %s, %s %s, %s: %s", joint_name, device, backbone, preset, run_options.precision, folder)
+        return show_training(run, folder, done, options.repeats or 1) if ranks.is_first else 0, folder
+    is_done = done is not None and done.is_finished and (folder / files.manifest).is_file()
+    ranks.wait()  # all have read what an earlier run left
+    if is_done and options.repeats is not None:
+        return 0, folder
+    if ranks.is_first:
+        clear_earlier_run(folder, files, done, restart=options.restart)
+    ranks.wait()
+    place = device if ranks.world_size == 1 else f"{ranks.world_size} × {device.type}"
+    log.info("training %s on %s, %s %s, %s: %s", joint_name, place, backbone, preset, run_options.precision, folder)
     problems = train(run, folder)
-    write_manifest(
-        folder / files.manifest,
-        "spadunet_train",
-        options,
-        started=started,
-        device=str(device),
-        files=[folder],
-    )
-    return 1 if problems else 0
+    if ranks.is_first:
+        write_manifest(
+            folder / files.manifest,
+            "spadunet_train",
+            options,
+            started=started,
+            device=str(place),
+            files=[folder],
+        )
+    return 1 if problems else 0, folder
 
 
 def rates_text() -> str:

@@ -128,7 +128,7 @@ def try_steps(
         batch = drawn.result if is_gpu else shrink(drawn.result)
 
         def step(number: int = number, batch: Batch = batch, task: TrainingTask = task) -> None:
-            train_step(network, number, batch, task.plan.labels, optimiser, options)
+            train_step(network, number, batch, task, optimiser, options)
             if is_gpu:
                 torch.cuda.synchronize(options.device)
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
-from ..labels import LabelSet
 from ..network.heads import SegmentationNetwork, SegmentationTask
 from ..preprocessing.store import StoredCase
 from .loss import deep_loss, itself
@@ -37,6 +36,8 @@ class RunOptions(LoopOptions):
     weight_decay: float
     spares_vectors: bool = False
     """Weight decay leaves out norms, biases, tokens and positions."""
+    deterministic: bool = False
+    """Every operation gives the same bits again."""
     validate_every: int | None = None
     """Steps between validations; 0 for none, None for what `Monitor` finds sound."""
     patience: int | None = None
@@ -92,10 +93,10 @@ class SegmentationLearner:
     def learn(self, batch: Batch) -> dict[str, float]:
         """One step; the loss over all processes."""
         number = self.number_of[batch.task]
-        labels = self.tasks[number].plan.labels
+        task = self.tasks[number]
 
         def learn(num_parts: int) -> float:
-            return train_step(self.wrapped, number, batch, labels, self.optimiser, self.options, num_parts)
+            return train_step(self.wrapped, number, batch, task, self.optimiser, self.options, num_parts)
 
         if self.ranks.world_size == 1:
             return {"loss": self.within_memory(learn, batch)}
@@ -104,7 +105,7 @@ class SegmentationLearner:
         if (batch.task, batch.da) not in self.tried:
 
             def try_alone(num_parts: int) -> bool:
-                loss_of(self.network, number, batch, labels, self.options, num_parts).backward()
+                loss_of(self.network, number, batch, task, self.options, num_parts).backward()
                 return True
 
             self.within_memory(try_alone, batch)
@@ -122,17 +123,9 @@ class SegmentationLearner:
     def find_cause(self, batch: Batch) -> str:
         """The cases whose patch alone gives a loss that is not finite; all if they do so only together."""
         number = self.number_of[batch.task]
-        labels = self.tasks[number].plan.labels
         found = []
         for index, name in enumerate(batch.cases):
-            alone = Batch(
-                task=batch.task,
-                da=batch.da,
-                cases=(name,),
-                image=batch.image[index : index + 1],
-                classes=batch.classes[index : index + 1],
-            )
-            if not loss_of(self.network, number, alone, labels, self.options).isfinite():
+            if not loss_of(self.network, number, batch.patch(index), self.tasks[number], self.options).isfinite():
                 found.append(name)
         if self.ranks.total([len(found)]) == [0]:
             found = list(batch.cases)
@@ -210,28 +203,28 @@ def load_batches(stream: BatchStream, start_step: int, options: RunOptions) -> I
 
 def train_step(
     network: nn.Module,
-    task: int,
+    number: int,
     batch: Batch,
-    labels: LabelSet,
+    task: TrainingTask,
     optimiser: torch.optim.Optimizer,
     options: RunOptions,
     num_parts: int = 1,
 ) -> float:
-    """One optimiser step; its loss, NaN where its gradient is not finite.
+    """One optimiser step of the task of this number; its loss, NaN where its gradient is not finite.
 
     Args:
         network: a `JointNetwork`, or that which `distribute` made of it.
         num_parts: of the batch, one after the other.
     """
-    loss = loss_of(network, task, batch, labels, options, num_parts, sum_over_ranks)
+    loss = loss_of(network, number, batch, task, options, num_parts, sum_over_ranks)
     return float(mean_over_ranks(take_step(loss, network, optimiser, MAX_GRADIENT_NORM)))
 
 
 def loss_of(
     network: nn.Module,
-    task: int,
+    number: int,
     batch: Batch,
-    labels: LabelSet,
+    task: TrainingTask,
     options: RunOptions,
     num_parts: int = 1,
     total: Callable[[Tensor], Tensor] = itself,
@@ -239,5 +232,5 @@ def loss_of(
     """The loss of a batch, with its graph; `total` as `deep_loss` takes it."""
     image, classes = batch.image.to(options.device), batch.classes.to(options.device)
     with autocast(options.device, options.precision):
-        logits = network(image, batch.da, task, num_parts)
-    return deep_loss(logits, classes, labels, total)
+        logits = network(image, batch.da, number, num_parts)
+    return deep_loss(logits, classes, task.plan.labels, total)

@@ -24,7 +24,7 @@ from .patches import TrainingTask
 from .ranks import Ranks
 
 VALIDATION_CSV = "validation.csv"
-COLUMNS = ("step", "task", "class", "dice")
+COLUMNS = ("step", "dataset", "class", "dice")
 
 NUM_VALIDATIONS = 50
 """Of a run, if they are cheap enough."""
@@ -137,7 +137,7 @@ class Monitor:
             values.append(mean_of(dices))
             for structure, dice in zip(task.plan.labels.structures, dices, strict=True):
                 text = "" if dice is None else f"{dice:.6f}"
-                rows.append({"step": str(step), "task": task.name, "class": structure.name, "dice": text})
+                rows.append({"step": str(step), "dataset": task.name, "class": structure.name, "dice": text})
         if self.ranks.is_first:
             write_rows(self.folder, rows, is_new=False)
         (self.last_seconds,) = self.ranks.largest([time.monotonic() - start])

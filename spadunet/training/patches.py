@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -69,6 +69,11 @@ class Batch:
     classes: Tensor
     """(B, D, H, W) int64."""
 
+    def patch(self, index: int) -> Batch:
+        """A batch of the patch of this number alone."""
+        part = slice(index, index + 1)
+        return replace(self, cases=self.cases[part], image=self.image[part], classes=self.classes[part])
+
 
 class BatchStream(Dataset):
     """Batch number `step` of a run, for any step: this process's part of it, which are equal.
@@ -91,7 +96,8 @@ class BatchStream(Dataset):
         bucket = [case for case in task.cases if case.da == first.da]
         batch_size = task.num_patches(first.da)
         others = [bucket[index] for index in generator.integers(len(bucket), size=batch_size - 1)]
-        share = batch_size // self.world_size
+        share, rest = divmod(batch_size, self.world_size)
+        assert rest == 0
         own = list(enumerate([first, *others]))[self.rank * share : (self.rank + 1) * share]
         patch_size = task.plan.patch_sizes_voxels[first.da]
         samples = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -28,7 +29,8 @@ from ..scores import Scores
 from .init import INIT_COVERAGE_JSON, Coverage, InitKind, start_from
 from .loop import JointNetwork, RunOptions, train_network
 from .patches import TrainingTask
-from .splits import choose_cases
+from .ranks import Ranks
+from .splits import choose_cases, choose_fraction
 
 log = logging.getLogger("spadunet")
 
@@ -51,6 +53,8 @@ class PreparedRun:
     """One for each dataset, with its training cases."""
     held_out: tuple[tuple[str, ...], ...]
     """Names of the validation cases of each dataset."""
+    watched: tuple[tuple[StoredCase, ...], ...]
+    """Those of them that are stored: validated on while the run learns."""
     network: JointNetwork
     backbone: str
     preset: str
@@ -59,6 +63,8 @@ class PreparedRun:
     """What the weights to start from gave; None without such, and where a run goes on."""
     request: dict[str, str]
     """What was asked for, as kept in the checkpoint and in the model's provenance."""
+    ranks: Ranks
+    """The processes that share every batch."""
 
 
 def prepare_run(
@@ -68,10 +74,14 @@ def prepare_run(
     backbone: str,
     preset: str,
     fold: str,
+    fraction: float = 1.0,
+    fraction_seed: int = 0,
     batch_size: int | None = None,
     init: Path | None = None,
     scratch_twin: bool = False,
+    batch_multiple: int = 1,
     goes_on: bool = False,
+    ranks: Ranks | None = None,
     dry_run: bool = False,
 ) -> PreparedRun:
     """Open the cases of a fold and build the network. Writes nothing but splits_final.json where there is none.
@@ -81,26 +91,45 @@ def prepare_run(
 
     Args:
         fold: number of a fold of splits_final.json, or "all".
-        batch_size: patches a step; None for as many as each plan leaves room for.
+        fraction: of the fold's training patients that the run learns from, chosen by `fraction_seed`.
+        batch_size: patches a step, of all processes together; None for as many as each plan leaves room for, up to
+            a multiple of `batch_multiple`.
         init: a model folder whose backbone, and tasks of the same names, the run starts from.
         scratch_twin: the same run without loading `init`, for comparison.
+        batch_multiple: number of processes that the run was begun with.
         goes_on: the weights will come from a checkpoint; `init` need not exist any more.
         dry_run: does not even write splits_final.json.
 
     Raises:
-        InputError: if the fold, a case or the model to start from is missing or does not fit.
+        InputError: if the fold, a case or the model to start from is missing or does not fit, if processes cannot
+            share a batch, or if there is nothing to validate on where `options.patience` asks for it.
     """
-    splits = [choose_cases(member.dataset, member.folder, fold, dry_run=dry_run) for member in datasets]
+    ranks = ranks or Ranks(device=options.device)
+    may_write = ranks.is_first and not dry_run
+    splits = [choose_cases(member.dataset, member.folder, fold, dry_run=not may_write) for member in datasets]
+    if fraction < 1:
+        splits = [
+            (choose_fraction(member.dataset, names, fraction, fraction_seed), val)
+            for member, (names, val) in zip(datasets, splits, strict=True)
+        ]
     tasks = tuple(
         TrainingTask(
             name=member.dataset.name,
             plan=member.plan,
             cases=tuple(open_planned_case(member, name) for name in names),
             batch_size=batch_size,
+            batch_multiple=batch_multiple,
             weight=math.sqrt(len(names)),
         )
         for member, (names, _) in zip(datasets, splits, strict=True)
     )
+    check_shares(tasks, ranks)
+    watched = tuple(stored_cases(member, names) for member, (_, names) in zip(datasets, splits, strict=True))
+    if options.patience is not None and not any(watched):
+        raise InputError(
+            f"--patience {options.patience}: -f {fold} holds out no preprocessed case to validate on; give a fold that "
+            "does, or leave --patience out"
+        )
     torch.manual_seed(options.seed)
     network = build_joint(datasets, backbone, preset)
     coverage = None
@@ -114,28 +143,60 @@ def prepare_run(
         "backbone": backbone,
         "preset": preset,
         "fold": fold,
+        "fraction": str(fraction),
+        "fraction_seed": str(fraction_seed if fraction < 1 else 0),
         "cases": digest_of_cases(splits),
         "init": str(init and init.resolve()),
         "scratch_twin": str(scratch_twin),
         "seed": str(options.seed),
         "batch_size": "auto" if batch_size is None else str(batch_size),
+        "batch_multiple": str(batch_multiple),
         "learning_rate": str(options.learning_rate),
         "weight_decay": str(options.weight_decay),
         "max_steps": str(options.max_steps),
         "max_minutes": str(options.max_minutes),
+        "patience": str(options.patience),
+        "validate_every": str(None if options.patience is None else options.validate_every),
+        "deterministic": str(options.deterministic),
         "precision": str(options.precision),
     }
     return PreparedRun(
         datasets=tuple(datasets),
         tasks=tasks,
         held_out=tuple(tuple(names) for _, names in splits),
+        watched=watched,
         network=network,
         backbone=backbone,
         preset=preset,
         options=options,
         coverage=coverage,
         request=request,
+        ranks=ranks,
     )
+
+
+def check_shares(tasks: Sequence[TrainingTask], ranks: Ranks) -> None:
+    """Tell how large batches are that several processes share.
+
+    Raises:
+        InputError: if they cannot share one evenly.
+    """
+    for task in tasks:
+        sizes = sorted({task.num_patches(case.da) for case in task.cases})
+        for size in sizes:
+            ranks.share(size)
+        if ranks.world_size > 1:
+            text = " or ".join(map(str, sizes))
+            log.info("%s: batches of %s patches, shared by %d processes", task.name, text, ranks.world_size)
+
+
+def stored_cases(member: TrainingDataset, names: Sequence[str]) -> tuple[StoredCase, ...]:
+    """Those of the cases that the present plan has stored; the others are validated at the end, from their images."""
+    found = []
+    for name in names:
+        with contextlib.suppress(InputError):
+            found.append(open_planned_case(member, name))
+    return tuple(found)
 
 
 def digest_of_cases(splits: Sequence[tuple[list[str], list[str]]]) -> str:
@@ -152,21 +213,26 @@ def train(run: PreparedRun, folder: Path) -> list[str]:
     Returns:
         A line for each held-out case that could not be validated.
     """
-    if run.coverage is not None:
+    if run.coverage is not None and run.ranks.is_first:
         write_record(folder / INIT_COVERAGE_JSON, run.coverage)
         log.info("weights from %s:\n%s", run.coverage.source, "\n".join(run.coverage.lines()))
-    progress = train_network(run.network, run.tasks, folder, run.options, run=run.request)
+    progress = train_network(
+        run.network, run.tasks, folder, run.options, run=run.request, held_out=run.watched, ranks=run.ranks
+    )
     provenance = run.request | {"steps": str(progress.step), "spadunet": __version__}
     if (folder / INIT_COVERAGE_JSON).is_file():
         coverage = read_record(folder / INIT_COVERAGE_JSON, Coverage, remedy="start anew with --restart")
         provenance["init_coverage"] = coverage.lines()[-1]
     model = as_model(run.network, run.datasets, backbone=run.backbone, preset=run.preset, provenance=provenance)
-    save_model(folder, model)
+    if run.ranks.is_first:
+        save_model(folder, model)
     log.info("model after %d steps: %s", progress.step, folder)
     problems: list[str] = []
     for member, names in zip(run.datasets, run.held_out, strict=True):
         if names:
-            problems += validate(model, member, names, folder / "validation" / member.dataset.name, run.options)
+            problems += validate(
+                model, member, names, folder / "validation" / member.dataset.name, run.ranks, run.options
+            )
     return problems
 
 
@@ -214,9 +280,17 @@ def as_model(
 
 
 def validate(
-    model: Model, member: TrainingDataset, names: Sequence[str], folder: Path, options: RunOptions
+    model: Model,
+    member: TrainingDataset,
+    names: Sequence[str],
+    folder: Path,
+    ranks: Ranks,
+    options: RunOptions,
 ) -> list[str]:
-    """Predict the held-out cases from their raw images, write label maps and scores; a line for each that failed."""
+    """Predict the held-out cases from their raw images, write label maps and scores; a line for each that failed.
+
+    Processes share the cases; each comes to know all that failed.
+    """
     name = member.dataset.name
     engine = Engine(
         network=build_network(model, name).to(options.device),
@@ -225,10 +299,10 @@ def validate(
         precision=options.precision,
     )
     wanted = set(names)
-    cases = [case for case in member.dataset.cases if case.name in wanted]
+    cases = [case for case in member.dataset.cases if case.name in wanted][ranks.rank :: ranks.world_size]
     labels: LabelSet = member.plan.labels
     scores, problems = [], []
-    for outcome in predict_cases(cases, engine, folder):
+    for outcome in predict_cases(cases, engine, folder, is_quiet=not ranks.is_first):
         if outcome.result is None:
             log.error("failed: %s", outcome.problem)
             problems.append(str(outcome.problem))
@@ -240,11 +314,15 @@ def validate(
         except InputError as error:
             log.error("failed: %s", error)
             problems.append(str(error))
+    found = ranks.gather((scores, problems))
+    scores = [score for part, _ in found for score in part]
+    problems = [problem for _, part in found for problem in part]
     names_scored = {score.case for score in scores}
     result = Scores(
         cases=tuple(sorted(scores, key=lambda score: score.case)),
         failed=tuple(sorted(wanted - names_scored)),
     )
-    write_scores(folder, result, labels)
+    if ranks.is_first:
+        write_scores(folder, result, labels)
     log.info("validation of %s:\n%s", name, table_text(result).rstrip())
     return problems

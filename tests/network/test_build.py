@@ -19,7 +19,7 @@ from spadunet.plan import Plan
 from spadunet.plans.planner import make_plan
 from spadunet.training.loop import JointNetwork, RunOptions, train_step
 from spadunet.training.loss import deep_loss
-from spadunet.training.patches import Batch
+from spadunet.training.patches import Batch, TrainingTask
 
 FACTS = IntensityFacts(percentile_00_5=0, percentile_50=50, percentile_99_5=100, mean=50, std=20)
 
@@ -115,7 +115,8 @@ def test_the_four_plans_take_turns_in_training_one_shared_backbone():
         classes = torch.randint(plan.labels.num_classes, (2, *size))
         batch = Batch(task=name, da=da, cases=("a", "b"), image=image, classes=classes)
         before = {name: value.clone() for name, value in network.state_dict().items()}
-        assert 0 < train_step(network, number, batch, plan.labels, optimiser, OPTIONS) < math.inf
+        task = TrainingTask(name=name, plan=plan, cases=(), batch_size=2)
+        assert 0 < train_step(network, number, batch, task, optimiser, OPTIONS) < math.inf
         after = network.state_dict()
         assert all(value.isfinite().all() for value in after.values())
         changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
