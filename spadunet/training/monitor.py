@@ -80,8 +80,8 @@ class Monitor:
     ):
         self.network, self.tasks, self.folder = network, tasks, folder
         self.options, self.ranks, self.patience, self.numbers = options, ranks, patience, numbers
-        self.every, num_patches = plan_validations(tasks, options, every)
-        self.patches = choose_patches(tasks, held_out, num_patches)
+        self.every, num_patches = plan_validations(tasks, options, every if any(held_out) else 0)
+        self.patches = choose_patches(tasks, held_out, num_patches) if num_patches else []
         self.last_seconds = 0.0
         self.is_open = False
         numbers |= {
@@ -221,7 +221,7 @@ def plan_validations(tasks: Sequence[TrainingTask], options: LoopOptions, every:
     if num_patches > affordable:
         cost = num_patches * FORWARD_SHARE
         share = cost / (cost + every * batch_size)
-        log.warning("--validate-every %d: validation will take about %.0f %% of the time", every, 100 * share)
+        log.info("--validate-every %d: validation will take about %.0f %% of the time", every, 100 * share)
     return every, num_patches
 
 

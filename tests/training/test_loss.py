@@ -154,3 +154,37 @@ def test_ignored_voxels_teach_nothing_and_a_patch_of_them_costs_nothing(labels: 
     loss.backward()
     assert loss.item() == 0
     assert all(level.grad is not None and (level.grad == 0).all() for level in levels)
+
+
+@pytest.mark.parametrize("kind", ["classes", "regions", "ignored"])
+def test_the_mean_of_the_losses_of_processes_that_share_a_batch_is_the_loss_of_the_whole(kind: str):
+    """Each adds up what the other has summed; half the patches would have another Dice."""
+    parts = {
+        "classes": {},
+        "regions": {"regions": (Region(name="r", ids=(1, 2), painted_id=1), Region(name="s", ids=(2,), painted_id=2))},
+        "ignored": {"ignore_id": 9},
+    }
+    labels = LabelSet(names=("background", "a", "b"), ids=(0, 1, 2), **parts[kind])
+    generator = torch.Generator().manual_seed(0)
+    logits = [
+        torch.randn(4, labels.num_outputs, *size, generator=generator, dtype=torch.float64)
+        for size in ((4, 8, 8), (2, 4, 4))
+    ]
+    classes = torch.randint(len(labels.known_ids), (4, 4, 8, 8), generator=generator)
+    sums: list[list[torch.Tensor]] = [[], []]
+
+    def loss_of_half(number: int) -> torch.Tensor:
+        half, added = slice(2 * number, 2 * number + 2), list(sums[1 - number])
+        sums[number].clear()
+
+        def total(tensor: torch.Tensor) -> torch.Tensor:
+            sums[number].append(tensor.clone())
+            return tensor + added.pop(0) if added else tensor
+
+        return deep_loss([level[half] for level in logits], classes[half], labels, total)
+
+    whole = deep_loss(logits, classes, labels)
+    alone = (loss_of_half(0) + loss_of_half(1)) / 2
+    together = (loss_of_half(0) + loss_of_half(1)) / 2
+    assert float(together) == pytest.approx(float(whole), abs=1e-7)
+    assert abs(float(alone) - float(whole)) > 1e-4
