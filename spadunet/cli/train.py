@@ -27,6 +27,8 @@ from .run import add_data_option, add_dry_run_option, log_to_file, make_parser, 
 from .stages import FINGERPRINT_JSON, PLAN_JSON, check_names_differ, read_plan
 
 if TYPE_CHECKING:
+    import torch
+
     from ..training.ranks import Ranks
     from ..workspace import Workspace
 
@@ -41,6 +43,7 @@ EXAMPLES = """\
 """
 DEFAULT_STEPS = 50_000
 MAX_NAME_BYTES = 255
+BASE_MEMORY_BYTES = 20e9
 log = logging.getLogger("spadunet")
 
 
@@ -64,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--preset",
         choices=PRESETS,
-        help="size of the network (default: that of --init, or base on a GPU, tiny without)",
+        help="size of the network (default: that of --init, or base on a GPU of 20 GB, small on a smaller one, "
+        "tiny without)",
     )
     parser.add_argument(
         "--init",
@@ -142,7 +146,7 @@ def train_one(options: argparse.Namespace, ranks: Ranks) -> tuple[int, Path]:
     if output is not None and options.repeats is not None:
         output = output / f"seed_{options.seed}"
     earlier = {} if options.restart or output is None else request_of(output)
-    backbone, preset = choose_network(options, earlier, device.type)
+    backbone, preset = choose_network(options, earlier, usual_preset(device))
     recipe = RECIPES[backbone]
     joint_name = "+".join(member.dataset.name for member in datasets)
     if options.output is None and len(joint_name.encode()) > MAX_NAME_BYTES:
@@ -234,7 +238,16 @@ def decay_text() -> str:
     return "; ".join(f"{backbone} {recipe.weight_decay:g}" for backbone, recipe in RECIPES.items())
 
 
-def choose_network(options: argparse.Namespace, earlier: dict[str, str], device_type: str) -> tuple[str, str]:
+def usual_preset(device: torch.device) -> str:
+    """The largest whose default patches fit into the memory, if need be one after the other (docs/training.md)."""
+    import torch
+
+    if device.type != "cuda":
+        return "tiny"
+    return "base" if torch.cuda.get_device_properties(device).total_memory >= BASE_MEMORY_BYTES else "small"
+
+
+def choose_network(options: argparse.Namespace, earlier: dict[str, str], usual: str) -> tuple[str, str]:
     """Backbone and preset: as asked for, else those of the run to go on with, else those of `--init`, else the default.
 
     Raises:
@@ -244,7 +257,7 @@ def choose_network(options: argparse.Namespace, earlier: dict[str, str], device_
 
     if options.scratch_twin and options.init is None:
         raise InputError("--scratch-twin: compares with a run that starts from --init MODEL; give that too")
-    default = InitKind(backbone="spad_unet", preset="base" if device_type == "cuda" else "tiny")
+    default = InitKind(backbone="spad_unet", preset=usual)
     if options.init is not None and not earlier and None in (options.backbone, options.preset):
         default = kind_of(options.init)
     backbone = options.backbone or earlier.get("backbone") or default.backbone
@@ -286,3 +299,7 @@ def find_planned(name: str, workspace: Workspace) -> Path:
 def fold(text: str) -> str:
     """Parse the number of a fold, or `all`."""
     return text if text == "all" else str(non_negative_int(text))
+
+
+if __name__ == "__main__":
+    main()

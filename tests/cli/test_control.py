@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -156,6 +157,17 @@ def test_repeats_are_runs_with_seeds_of_their_own_and_a_table_and_go_on(
     )
 
 
+# --- defaults
+
+
+@pytest.mark.parametrize(("memory_gb", "preset"), [(12, "small"), (24, "base")])
+def test_the_default_network_suits_the_memory_of_the_gpu(memory_gb: int, preset: str, monkeypatch):
+    properties = SimpleNamespace(total_memory=memory_gb << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    assert train.usual_preset(torch.device("cuda")) == preset
+    assert train.usual_preset(torch.device("cpu")) == "tiny"
+
+
 # --- a real process
 
 
@@ -169,7 +181,7 @@ def test_a_signal_to_the_command_saves_the_run_which_goes_on_to_the_same_weights
     command = [sys.executable, "-m", "spadunet.cli.train", "-d", 4, *options, "-o", tmp_path / "parts"]
     process = subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 200
-    while len(read_rows(tmp_path / "parts/curves.csv")) < 3 and time.monotonic() < deadline:
+    while len(read_rows(tmp_path / "parts/curves.csv")) < 3 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(number)
     _, errors = process.communicate(timeout=90)

@@ -171,20 +171,14 @@ def test_the_mean_of_the_losses_of_processes_that_share_a_batch_is_the_loss_of_t
         for size in ((4, 8, 8), (2, 4, 4))
     ]
     classes = torch.randint(len(labels.known_ids), (4, 4, 8, 8), generator=generator)
+    halves = [([level[half] for level in logits], classes[half], labels) for half in (slice(0, 2), slice(2, 4))]
     sums: list[list[torch.Tensor]] = [[], []]
-
-    def loss_of_half(number: int) -> torch.Tensor:
-        half, added = slice(2 * number, 2 * number + 2), list(sums[1 - number])
-        sums[number].clear()
-
-        def total(tensor: torch.Tensor) -> torch.Tensor:
-            sums[number].append(tensor.clone())
-            return tensor + added.pop(0) if added else tensor
-
-        return deep_loss([level[half] for level in logits], classes[half], labels, total)
-
-    whole = deep_loss(logits, classes, labels)
-    alone = (loss_of_half(0) + loss_of_half(1)) / 2
-    together = (loss_of_half(0) + loss_of_half(1)) / 2
-    assert float(together) == pytest.approx(float(whole), abs=1e-7)
-    assert abs(float(alone) - float(whole)) > 1e-4
+    for half, noted in zip(halves, sums, strict=True):
+        deep_loss(*half, lambda tensor, noted=noted: noted.append(tensor) or tensor)
+    together = [
+        deep_loss(*half, lambda tensor, of_other=of_other: tensor + of_other.pop(0))
+        for half, of_other in zip(halves, reversed(sums), strict=True)
+    ]
+    whole = float(deep_loss(logits, classes, labels))
+    assert float(sum(together)) / 2 == pytest.approx(whole, abs=1e-7)
+    assert abs(float(sum(deep_loss(*half) for half in halves)) / 2 - whole) > 1e-4

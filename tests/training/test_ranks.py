@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,5 @@ def test_the_default_batch_is_rounded_up_to_the_number_of_processes_and_one_that
     assert task.num_patches(0) == 2
     with pytest.raises(InputError, match="--batch-size 2: 4 processes cannot share it evenly; give a multiple of 4"):
         check_shares([task], Ranks(world_size=4))
-    sizes = {
-        multiple: type(task)(**{**vars(task), "batch_size": None, "batch_multiple": multiple}) for multiple in (1, 3)
-    }
-    assert [task.num_patches(0) for task in sizes.values()] == [4, 6]  # small patches leave room for four
+    automatic = [replace(task, batch_size=None, batch_multiple=multiple) for multiple in (1, 3)]
+    assert [each.num_patches(0) for each in automatic] == [4, 6]  # small patches leave room for four
