@@ -19,7 +19,7 @@ from ..image import Image, LabelMap, read_image, write_label_map
 from ..model import Model
 from ..network.build import build_backbone, build_task
 from ..network.heads import SegmentationNetwork
-from ..parallel import Outcome, map_cases
+from ..parallel import Outcome, attempt, map_cases
 from ..plan import Plan
 from ..preprocessing.mirror import mirror_axes
 from ..preprocessing.preprocess import preprocess
@@ -130,10 +130,18 @@ def predict_cases(
     *,
     label_format: LabelFormat = "nifti",
     order: ChannelOrder | None = None,
+    is_quiet: bool = False,
 ) -> Iterator[Outcome[RawCase, Path]]:
-    """Predict one case after the other; a broken one never stops the others."""
+    """Predict one case after the other; a broken one never stops the others.
+
+    Args:
+        is_quiet: without a bar, as beside another process that has one.
+    """
     predict_one = partial(predict_case, engine=engine, folder=folder, label_format=label_format, order=order)
-    yield from map_cases(predict_one, cases, title="Predicting")
+    if is_quiet:
+        yield from (attempt(predict_one, case) for case in cases)
+    else:
+        yield from map_cases(predict_one, cases, title="Predicting")
 
 
 def prediction_path(folder: Path, case: str, ending: str = NIFTI_ENDINGS[0]) -> Path:

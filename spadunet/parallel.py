@@ -18,6 +18,8 @@ from .errors import InputError, OutputError
 from .workers import RESTING, THIS_PROCESS, WORKER_BYTES, WorkerDied, Workers
 
 LINE_SECONDS = 30
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
+"""Words of torch's errors that have no type of their own: of processors, of Windows, of CUDA's libraries."""
 """Without a terminal there is no bar: a line this often says how far the work is."""
 
 log = logging.getLogger("spadunet")
@@ -187,5 +189,5 @@ def name_of(item: object) -> str:
 
 def is_out_of_memory(error: Exception) -> bool:
     """True for Python's, NumPy's and torch's errors (the last by name and words: torch is not imported here)."""
-    is_named_so = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-    return isinstance(error, MemoryError) or is_named_so
+    is_named_so = type(error).__name__ == "OutOfMemoryError"
+    return isinstance(error, MemoryError) or is_named_so or any(words in str(error) for words in OUT_OF_MEMORY)

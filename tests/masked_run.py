@@ -19,8 +19,8 @@ from spadunet.network.unet import SpadUNet
 from spadunet.network.vit import SpadViT
 from spadunet.pretraining.corpus import Corpus, load_corpus
 from spadunet.pretraining.mim import MaskedImageModelling
-from spadunet.pretraining.ranks import Ranks, open_ranks
 from spadunet.pretraining.sampling import CropRule, ImageBatch, load_batches
+from spadunet.training.ranks import Ranks, open_ranks
 
 RULE = CropRule(tokens_in_plane=2, tokens_in_depth=1)
 GLOBAL_BATCH = 2

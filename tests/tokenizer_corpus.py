@@ -11,10 +11,10 @@ import torch
 import spadunet
 from spadunet.image import read_image
 from spadunet.pretraining.corpus import CORPUS_JSON, Corpus, CorpusImage, CorpusIndex, load_corpus, store_image
-from spadunet.pretraining.ranks import Ranks
 from spadunet.pretraining.sampling import CropRule, ImageBatch, load_batches
 from spadunet.pretraining.tokenizer import TokenizerRecipe, TokenizerStage
 from spadunet.record import write_record
+from spadunet.training.ranks import Ranks
 
 TOY = (16, 16, 16)
 DEMO = Path(spadunet.__file__).parent / "demo/data"

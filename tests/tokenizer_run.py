@@ -16,7 +16,7 @@ from tokenizer_corpus import SMALL_RECIPE, TOY, small_batches, small_stage
 from spadunet.model import write_tensors
 from spadunet.network import build
 from spadunet.pretraining.corpus import Corpus, load_corpus
-from spadunet.pretraining.ranks import Ranks, open_ranks
+from spadunet.training.ranks import Ranks, open_ranks
 
 NUM_STEPS = 3
 

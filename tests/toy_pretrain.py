@@ -16,8 +16,8 @@ from spadunet.cli.recipes import Recipe
 from spadunet.cli.run import make_parser, run_command
 from spadunet.files import write_text
 from spadunet.pretraining.loop import pretrain
-from spadunet.pretraining.ranks import Ranks, distribute, mean_over_ranks, open_ranks
 from spadunet.pretraining.sampling import ImageBatch
+from spadunet.training.ranks import Ranks, distribute, mean_over_ranks, open_ranks
 
 USUAL = Recipe(
     warm_up_share=0.1,

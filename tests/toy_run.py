@@ -12,7 +12,7 @@ from toy_stage import ToyBatch, ToyStage, signal_at, toy_batches, toy_options
 from spadunet.cli.run import make_parser, run_command
 from spadunet.errors import InputError
 from spadunet.pretraining.loop import pretrain
-from spadunet.pretraining.ranks import Ranks, open_ranks
+from spadunet.training.ranks import Ranks, open_ranks
 
 
 def detached_mean(tensor: torch.Tensor) -> torch.Tensor:

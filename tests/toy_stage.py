@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spadunet.pretraining.loop import PretrainingOptions
-from spadunet.pretraining.ranks import Ranks, distribute, mean_over_ranks
+from spadunet.training.ranks import Ranks, distribute, mean_over_ranks
 
 GLOBAL_BATCH = 4
 NUM_STEPS = 6

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from ..training.train import PreparedRun, TrainingDataset
 
 
-def show_training(run: PreparedRun, folder: Path, done: Progress | None, *, model_folder: Path) -> int:
+def show_training(
+    run: PreparedRun, folder: Path, done: Progress | None, *, model_folder: Path, num_runs: int = 1
+) -> int:
     """Print what a run would learn from, what it would write, and what it needs.
 
     Args:
         folder: of the run.
         done: how far the run has come that this one would go on with.
+        num_runs: how many there would be of its kind, this one among them.
     """
     from ..model import BACKBONE_FILE, MODEL_JSON
     from ..training.estimate import estimate_training
@@ -34,6 +37,7 @@ def show_training(run: PreparedRun, folder: Path, done: Progress | None, *, mode
         f"{checkpoint_path(folder).relative_to(folder)}: {going_on}",
         *([INIT_COVERAGE_JSON] if run.coverage is not None else []),
         "report.html, curves.csv, curves.png, tensorboard/, training.log, spadunet_train.json",
+        *(["validation.csv"] if any(run.watched) and run.options.validate_every != 0 else []),
         *(
             f"validation/{member.dataset.name}/"
             for member, held in zip(run.datasets, run.held_out, strict=True)
@@ -51,6 +55,8 @@ def show_training(run: PreparedRun, folder: Path, done: Progress | None, *, mode
         show(f"weights from {run.coverage.source}", run.coverage.lines())
     options = run.options
     print(f"network {run.backbone} {run.preset}, fold {run.request['fold']}, {options.device}, {options.precision}")
+    if num_runs > 1:
+        print(f"{num_runs} runs like this one follow each other, each with a seed and a folder of its own")
     for index, member in enumerate(run.datasets):
         show(f"pairs of {member.dataset.name}", case_table(run, index))
     try:

@@ -72,6 +72,8 @@ def check_joint_options(options: argparse.Namespace) -> None:
     for flag, is_given in (("--add-task", options.add_task), ("--freeze-backbone", options.freeze_backbone)):
         if is_given and options.init is None:
             raise InputError(f"{flag}: needs the model whose backbone is kept; give it with --init MODEL")
+    if options.add_task and options.repeats is not None:
+        raise InputError("--repeats: a model can learn a task once; leave --add-task out")
     if options.add_task and options.init.is_file():
         raise InputError(f"--init {options.init}: is a file; --add-task needs the folder of a model")
 

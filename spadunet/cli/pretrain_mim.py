@@ -82,8 +82,8 @@ def execute(options: argparse.Namespace) -> int:
     """Join the other processes, find tokenizer, weights and probe, train, write the backbone."""
     from ..files import sha256_of_file
     from ..model import MODEL_JSON
-    from ..pretraining.ranks import open_ranks
     from ..pretraining.tokenizer_file import TOKENIZER_FILE, load_tokenizer
+    from ..training.ranks import open_ranks
     from ..workspace import find_workspace
 
     with open_ranks(find_device(options.device)) as ranks:

@@ -14,8 +14,8 @@ from .recipes import Recipe, default_text
 from .run import make_parser, run_command
 
 if TYPE_CHECKING:
-    from ..pretraining.ranks import Ranks
     from ..pretraining.tokenizer import TokenizerStage
+    from ..training.ranks import Ranks
     from .pretraining import PretrainingRun
 
 log = logging.getLogger("spadunet")
@@ -110,7 +110,7 @@ def add_stage_options(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Join the other processes, and train."""
-    from ..pretraining.ranks import open_ranks
+    from ..training.ranks import open_ranks
 
     with open_ranks(find_device(options.device)) as ranks:
         return pretrain_tokenizer(ranks, options)

@@ -25,8 +25,8 @@ from .run import add_data_option, add_dry_run_option, log_to_file, write_manifes
 if TYPE_CHECKING:
     from ..pretraining.corpus import Corpus
     from ..pretraining.loop import PretrainingOptions
-    from ..pretraining.ranks import Ranks
     from ..pretraining.sampling import CropRule, ImageBatch
+    from ..training.ranks import Ranks
     from ..training.state import Progress
 
 LOG_FILE = "training.log"

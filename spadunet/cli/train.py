@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..training.recipes import PRESETS, RECIPES
+from .control_options import add_control_options, check_control_options, deterministic, run_name
 from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of
 from .joint_options import (
     add_joint_options,
@@ -30,11 +31,15 @@ from .options import (
     positive_float,
     positive_int,
 )
+from .repeats import train_repeats
 from .run import add_data_option, add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
 from .stages import FINGERPRINT_JSON, PLAN_JSON, check_names_differ, read_plan
 from .variety_options import add_variety_options, find_variety
 
 if TYPE_CHECKING:
+    import torch
+
+    from ..training.ranks import Ranks
     from ..workspace import Workspace
 
 EXAMPLES = """\
@@ -44,9 +49,12 @@ EXAMPLES = """\
   spadunet_train -d BTCV -f 0 --init results/pretraining/spad_vit_base
   spadunet_train -d Heart --init MODEL --add-task   MODEL learns hearts too; what it knew stays as it is
   spadunet_train -d BTCV -f 0                       again: an interrupted run goes on
+  spadunet_train -d BTCV --fraction 0.2 --repeats 3 a fifth of the patients, three seeds
+  torchrun --standalone --nproc-per-node 4 $(which spadunet_train) -d BTCV --batch-size 8
 """
 DEFAULT_STEPS = 50_000
 MAX_NAME_BYTES = 255
+BASE_MEMORY_BYTES = 20e9
 log = logging.getLogger("spadunet")
 
 
@@ -70,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--preset",
         choices=PRESETS,
-        help="size of the network (default: that of --init, or base on a GPU, tiny without)",
+        help="size of the network (default: that of --init, or base on a GPU of 20 GB, small on a smaller one, "
+        "tiny without)",
     )
     parser.add_argument(
         "--init",
@@ -86,13 +95,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_joint_options(parser)
     parser.add_argument("--max-steps", type=positive_int, help=f"(default: {DEFAULT_STEPS} unless --max-minutes)")
     parser.add_argument("--max-minutes", type=positive_float, help="end after this time of training")
-    parser.add_argument("--batch-size", type=positive_int, help="patches a step (default: 2, up to 4 if small)")
+    parser.add_argument(
+        "--batch-size",
+        type=positive_int,
+        help="patches a step, of all processes together (default: 2, up to 4 if small)",
+    )
     parser.add_argument("--learning-rate", type=positive_float, help=f"peak (default: {rates_text()})")
     parser.add_argument("--weight-decay", type=non_negative_float, help=f"of AdamW (default: {decay_text()})")
     parser.add_argument(
         "--seed", type=non_negative_int, default=0, help="of weights, batches and augmentation (default: 0)"
     )
     add_variety_options(parser)
+    add_control_options(parser)
     add_device_options(parser)
     parser.add_argument("--num-workers", type=non_negative_int, default=None, help="processes that make batches ahead")
     parser.add_argument("--checkpoint-minutes", type=positive_float, default=5.0, help="save this often (default: 5)")
@@ -109,7 +123,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Find the datasets, settle where the model goes, train."""
+    """Join the other processes; one run, or several that differ in their seed."""
+    from ..training.ranks import open_ranks
+
+    check_control_options(options)
+    with open_ranks(find_device(options.device)) as ranks, deterministic(is_wanted=options.deterministic):
+        if options.repeats is None or options.dry_run:
+            return train_one(options, ranks)[0]
+        return train_repeats(options, ranks, train_one)
+
+
+def train_one(options: argparse.Namespace, ranks: Ranks) -> tuple[int, Path]:
+    """Find the datasets, settle where the model goes, train; the exit code and that folder."""
     import torch
 
     from ..dataset import load_dataset
@@ -137,24 +162,29 @@ def execute(options: argparse.Namespace) -> int:
         replace(member, weight=weight, class_weights=of_classes)
         for member, weight, of_classes in zip(datasets, dataset_weights, class_weights, strict=True)
     ]
-    device = find_device(options.device)
-    earlier = {} if options.restart or options.output is None else request_of(options.output)
-    backbone, preset = choose_network(options, earlier, device.type)
+    device, output = ranks.device, options.output
+    if output is not None and options.repeats is not None:
+        output = output / f"seed_{options.seed}"
+    earlier = {} if options.restart or output is None else request_of(output)
+    backbone, preset = choose_network(options, earlier, usual_preset(device))
     recipe = RECIPES[backbone]
     joint_name = "+".join(member.dataset.name for member in datasets)
     if options.output is None and len(joint_name.encode()) > MAX_NAME_BYTES:
         raise InputError(f"-d: the names of {len(datasets)} datasets make too long a folder name; name one with -o")
     kind = f"{backbone}_{preset}{'_twin' if options.scratch_twin else ''}"
-    folder = options.output or workspace.results / joint_name / kind / f"fold_{options.fold}"
+    folder = output or workspace.results / joint_name / kind / run_name(options)
+    if output is None and options.repeats is not None:
+        folder = folder / f"seed_{options.seed}"
     model_folder, dataset_names = folder, [member.dataset.name for member in datasets]
     if options.add_task:
         folder, model_folder = place_of_addition(options.init, options.output, joint_name)
         if options.restart or not request_of(folder):
             require_new_tasks(options.init, dataset_names)
     require_none_lost(model_folder, dataset_names, options.init if options.add_task else None)
-    require_writable(folder, dry_run=options.dry_run)
-    if not options.dry_run:
-        log_to_file(folder / "training.log")
+    if ranks.is_first:
+        require_writable(folder, dry_run=options.dry_run)
+        if not options.dry_run:
+            log_to_file(folder / "training.log")
     earlier = {} if options.restart else request_of(folder)
     precision = choose_precision(options.precision, device)
     if options.precision == "auto" and "precision" in earlier:  # begun on another machine
@@ -171,6 +201,9 @@ def execute(options: argparse.Namespace) -> int:
         checkpoint_minutes=options.checkpoint_minutes,
         spares_vectors=recipe.spares_vectors,
         freezes_backbone=options.freeze_backbone or options.add_task,
+        validate_every=options.validate_every,
+        patience=options.patience,
+        deterministic=options.deterministic,
     )
     run = prepare_run(
         datasets,
@@ -178,32 +211,47 @@ def execute(options: argparse.Namespace) -> int:
         backbone=backbone,
         preset=preset,
         fold=options.fold,
+        fraction=options.fraction,
+        fraction_seed=options.fraction_seed or 0,
         batch_size=options.batch_size,
+        batch_multiple=int(earlier.get("batch_multiple", 1)) if earlier else ranks.world_size,
         init=options.init,
         scratch_twin=options.scratch_twin,
         adds_task=options.add_task,
         goes_on=bool(earlier),
+        ranks=ranks,
         dry_run=options.dry_run,
         variety=find_variety(options),
     )
     files = RunFiles(result=MODEL_JSON, manifest="spadunet_train.json", others=(INIT_COVERAGE_JSON,))
-    done = find_earlier_run(folder, files, run.request, restart=options.restart, must_go_on=options.c)
+    must_go_on = options.c or (options.repeats is not None and bool(earlier))
+    done = find_earlier_run(folder, files, run.request, restart=options.restart, must_go_on=must_go_on)
     if options.dry_run:
         from .dry_train import show_training
 
-        return show_training(run, folder, done, model_folder=model_folder)
-    clear_earlier_run(folder, files, done, restart=options.restart)
-    log.info("training %s on %s, %s %s, %s: %s", joint_name, device, backbone, preset, run_options.precision, folder)
+        return show_training(
+            run, folder, done, model_folder=model_folder, num_runs=options.repeats or 1
+        ) if ranks.is_first else 0, folder
+    is_done = done is not None and done.is_finished and (folder / files.manifest).is_file()
+    ranks.wait()  # all have read what an earlier run left
+    if is_done and options.repeats is not None:
+        return 0, folder
+    if ranks.is_first:
+        clear_earlier_run(folder, files, done, restart=options.restart)
+    ranks.wait()
+    place = device if ranks.world_size == 1 else f"{ranks.world_size} × {device.type}"
+    log.info("training %s on %s, %s %s, %s: %s", joint_name, place, backbone, preset, run_options.precision, folder)
     problems = train(run, folder, model_folder=model_folder)
-    write_manifest(
-        folder / files.manifest,
-        "spadunet_train",
-        options,
-        started=started,
-        device=str(device),
-        files=[model_folder],
-    )
-    return 1 if problems else 0
+    if ranks.is_first:
+        write_manifest(
+            folder / files.manifest,
+            "spadunet_train",
+            options,
+            started=started,
+            device=str(place),
+            files=[model_folder],
+        )
+    return 1 if problems else 0, folder
 
 
 def rates_text() -> str:
@@ -221,7 +269,16 @@ def decay_text() -> str:
     return "; ".join(f"{backbone} {recipe.weight_decay:g}" for backbone, recipe in RECIPES.items())
 
 
-def choose_network(options: argparse.Namespace, earlier: dict[str, str], device_type: str) -> tuple[str, str]:
+def usual_preset(device: torch.device) -> str:
+    """The largest whose default patches fit into the memory, if need be one after the other (docs/training.md)."""
+    import torch
+
+    if device.type != "cuda":
+        return "tiny"
+    return "base" if torch.cuda.get_device_properties(device).total_memory >= BASE_MEMORY_BYTES else "small"
+
+
+def choose_network(options: argparse.Namespace, earlier: dict[str, str], usual: str) -> tuple[str, str]:
     """Backbone and preset: as asked for, else those of the run to go on with, else those of `--init`, else the default.
 
     Raises:
@@ -231,7 +288,7 @@ def choose_network(options: argparse.Namespace, earlier: dict[str, str], device_
 
     if options.scratch_twin and options.init is None:
         raise InputError("--scratch-twin: compares with a run that starts from --init MODEL; give that too")
-    default = InitKind(backbone="spad_unet", preset="base" if device_type == "cuda" else "tiny")
+    default = InitKind(backbone="spad_unet", preset=usual)
     if options.init is not None and not earlier and None in (options.backbone, options.preset):
         default = kind_of(options.init)
     backbone = options.backbone or earlier.get("backbone") or default.backbone
@@ -273,3 +330,7 @@ def find_planned(name: str, workspace: Workspace) -> Path:
 def fold(text: str) -> str:
     """Parse the number of a fold, or `all`."""
     return text if text == "all" else str(non_negative_int(text))
+
+
+if __name__ == "__main__":
+    main()

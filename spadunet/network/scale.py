@@ -1,8 +1,8 @@
 """The size of weights in front of a norm: it changes nothing that a network computes, but how fast it learns.
 
 A norm takes out the size of what comes in, so the convolution before it may be scaled at will (van Laarhoven 2017, "L2
-regularization versus batch and weight normalization"). AdamW's steps are as long for large weights as for small ones, and
-weights grow while they learn: trained ones, being several times larger, turn several times slower than fresh ones.
+regularization versus batch and weight normalization"). AdamW's steps are as long for large weights as for small ones,
+and weights grow while they learn: trained ones, being several times larger, turn several times slower than fresh ones.
 """
 
 from __future__ import annotations

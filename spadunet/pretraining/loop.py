@@ -9,11 +9,11 @@ from typing import Protocol
 
 from ..training.follow import followed
 from ..training.options import LoopOptions
+from ..training.ranks import Ranks
 from ..training.schedule import learning_rate
 from ..training.state import Progress
 from ..training.status import RunKind
 from ..training.steps import B, B_contra, Learner, run_steps
-from .ranks import Ranks
 
 
 class Stage(Learner[B_contra], Protocol[B_contra]):

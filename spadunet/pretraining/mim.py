@@ -23,11 +23,11 @@ from ..network.masked import MaskedUNet, MaskedViT, token_grid, voxels_of
 from ..network.tokenizer import SpadTokenizer
 from ..training.optimiser import take_step
 from ..training.options import autocast
+from ..training.ranks import Ranks, distribute, mean_over_ranks
 from .losses import entropy, information
 from .mim_sheet import SheetCrop, complete, draw_sheet
 from .pictures import save_figure
 from .probe import ProbeCurve
-from .ranks import Ranks, distribute, mean_over_ranks
 from .sampling import ImageBatch, generator_of
 
 MASK_RATIO = 0.55

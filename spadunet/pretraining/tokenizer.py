@@ -18,10 +18,10 @@ from ..network.build import build_discriminator, build_tokenizer
 from ..network.decay import parameter_groups
 from ..training.optimiser import take_step
 from ..training.options import autocast
+from ..training.ranks import Ranks, distribute, mean_over_ranks
 from .corpus import Corpus
 from .losses import GanGate, discriminator_loss, generator_loss, information, token_statistics
 from .perceptual import Lpips, choose_slices, structural_dissimilarity, take_slices
-from .ranks import Ranks, distribute, mean_over_ranks
 from .sampling import CropRule, ImageBatch
 from .tokenizer_file import save_tokenizer
 from .tokenizer_pictures import show_tokenizer

@@ -179,6 +179,7 @@ def shrink(batch: Batch) -> Batch:
     return Batch(
         task=batch.task,
         da=batch.da,
+        cases=batch.cases[:num_patches],
         image=image[:, :, parts[0], parts[1], parts[2]].contiguous(),
         classes=classes[:, parts[0], parts[1], parts[2]].contiguous(),
         known=None if batch.known is None else batch.known[:num_patches],

@@ -8,16 +8,21 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from ..network.heads import SegmentationNetwork, SegmentationTask
-from .loss import deep_loss
+from ..preprocessing.store import StoredCase
+from .loss import deep_loss, itself
+from .monitor import Monitor
 from .optimiser import make_optimiser, take_step
 from .options import LoopOptions, autocast
+from .parts import Result, within_memory
 from .patches import Batch, BatchStream, TrainingTask
+from .ranks import Ranks, distribute, mean_over_ranks, sum_over_ranks
 from .schedule import learning_rate
 from .state import Progress
-from .steps import ENDLESS, Alone, run_steps
+from .steps import ENDLESS, run_steps
 from .workers import begin_worker
 
 MAX_GRADIENT_NORM = 1.0
@@ -33,6 +38,12 @@ class RunOptions(LoopOptions):
     """Weight decay leaves out norms, biases, tokens and positions."""
     freezes_backbone: bool = False
     """Only the tasks learn: their channel maps and heads."""
+    deterministic: bool = False
+    """Every operation gives the same bits again."""
+    validate_every: int | None = None
+    """Steps between validations; 0 for none, None for what `Monitor` finds sound."""
+    patience: int | None = None
+    """Validations without a better Dice after which the rest of the schedule is hurried through."""
 
 
 class JointNetwork(nn.Module):
@@ -49,15 +60,79 @@ class JointNetwork(nn.Module):
         assert isinstance(member, SegmentationTask)
         return SegmentationNetwork(self.backbone, member).deep_logits(x, da)
 
+    def forward(self, x: Tensor, da: int, task: int, num_parts: int = 1) -> list[Tensor]:
+        """As `deep_logits`; in parts, only one part's activations are in memory at a time.
 
-@dataclass(frozen=True, kw_only=True)
+        A part is run again in the backward pass (Chen et al. 2016), so that a loss of the whole batch, as its Dice,
+        needs no more than all logits.
+        """
+        parts = x.chunk(num_parts)
+        if len(parts) == 1:
+            return self.deep_logits(x, da, task)
+        levels = [checkpoint(self.deep_logits, part, da, task, use_reentrant=False) for part in parts]
+        return [torch.cat(level) for level in zip(*levels, strict=True)]
+
+
 class SegmentationLearner:
-    """All that fine-tuning changes."""
+    """All that fine-tuning changes.
 
-    networks: dict[str, nn.Module]
-    optimisers: dict[str, torch.optim.Optimizer]
-    numbers: dict[str, float]
-    learn: Callable[[Batch], dict[str, float]]
+    Where memory does not suffice for a batch, it is taken in parts from then on: the gradient is still that of the
+    whole batch, since nothing in a network depends on the other patches.
+    """
+
+    def __init__(self, network: JointNetwork, tasks: Sequence[TrainingTask], options: RunOptions, ranks: Ranks):
+        self.network, self.tasks, self.options, self.ranks = network, tasks, options, ranks
+        self.wrapped = distribute(network, ranks, has_unused=len(tasks) > 1)
+        self.optimiser = make_optimiser(
+            network, options.learning_rate, options.weight_decay, spares_vectors=options.spares_vectors
+        )
+        self.networks: dict[str, nn.Module] = {"backbone": network.backbone, "tasks": network.tasks}
+        self.optimisers: dict[str, torch.optim.Optimizer] = {"all": self.optimiser}
+        self.numbers: dict[str, float] = {"num_parts": 1}
+        self.number_of = {task.name: index for index, task in enumerate(tasks)}
+        self.tried: set[tuple[str, int]] = set()
+
+    def learn(self, batch: Batch) -> dict[str, float]:
+        """One step; the loss over all processes."""
+        number = self.number_of[batch.task]
+        task = self.tasks[number]
+
+        def learn(num_parts: int) -> float:
+            return train_step(self.wrapped, number, batch, task, self.optimiser, self.options, num_parts)
+
+        if self.ranks.world_size == 1:
+            return {"loss": self.within_memory(learn, batch)}
+        # A process that runs out of memory in the midst of a step cannot tell those that wait for its gradient, so
+        # each one tries alone before the first batch of a kind.
+        if (batch.task, batch.da) not in self.tried:
+
+            def try_alone(num_parts: int) -> bool:
+                loss_of(self.network, number, batch, task, self.options, num_parts).backward()
+                return True
+
+            self.within_memory(try_alone, batch)
+            self.optimiser.zero_grad(set_to_none=True)
+            self.tried.add((batch.task, batch.da))
+        return {"loss": learn(int(self.numbers["num_parts"]))}
+
+    def within_memory(self, step: Callable[[int], Result], batch: Batch) -> Result:
+        """Of this run."""
+        return within_memory(
+            step, self.numbers, batch, self.ranks, clear=lambda: self.optimiser.zero_grad(set_to_none=True)
+        )
+
+    @torch.no_grad()
+    def find_cause(self, batch: Batch) -> str:
+        """The cases whose patch alone gives a loss that is not finite; all if they do so only together."""
+        number = self.number_of[batch.task]
+        found = []
+        for index, name in enumerate(batch.cases):
+            if not loss_of(self.network, number, batch.patch(index), self.tasks[number], self.options).isfinite():
+                found.append(name)
+        if self.ranks.total([len(found)]) == [0]:
+            found = list(batch.cases)
+        names = sorted(set(found))
+        return f"case{'s' if len(names) > 1 else ''} {', '.join(names)}" if names else ""
 
 
 def train_network(
@@ -67,6 +142,8 @@ def train_network(
     options: RunOptions,
     *,
     run: dict[str, str],
+    held_out: Sequence[Sequence[StoredCase]] = (),
+    ranks: Ranks | None = None,
     keep: Callable[[int], None] | None = None,
 ) -> Progress:
     """Train until the run ends; start where the checkpoint in `folder` left off, if there is one.
@@ -75,30 +152,30 @@ def train_network(
         network: with as many tasks as `tasks`, in that order; trained in place.
         folder: of the model; curves go there, the checkpoint into its state/.
         run: what the run was asked for, kept in the checkpoint.
-        keep: called after so many steps, with every checkpoint.
+        held_out: cases of each task to validate on meanwhile.
+        ranks: the processes that share each batch; all see the same folder.
+        keep: called in the first process after so many steps, with every checkpoint.
 
     Raises:
-        OutputError: if the loss is no longer finite.
+        OutputError: if the loss is no longer finite, or a single patch is too large for the memory.
     """
-    network.to(options.device)
+    ranks = ranks or Ranks(device=options.device)
     network.backbone.requires_grad_(not options.freezes_backbone)
-    optimiser = make_optimiser(
-        network, options.learning_rate, options.weight_decay, spares_vectors=options.spares_vectors
+    learner = SegmentationLearner(network, tasks, options, ranks)
+    monitor = Monitor(
+        network,
+        tasks,
+        held_out,
+        folder,
+        options,
+        ranks,
+        every=options.validate_every,
+        patience=options.patience,
+        numbers=learner.numbers,
     )
-    numbers = {task.name: index for index, task in enumerate(tasks)}
-
-    def learn(batch: Batch) -> dict[str, float]:
-        number = numbers[batch.task]
-        return {"loss": train_step(network, number, batch, tasks[number], optimiser, options)}
-
-    stream = BatchStream(tasks, options.seed)
-    return run_steps(
-        SegmentationLearner(
-            networks={"backbone": network.backbone, "tasks": network.tasks},
-            optimisers={"all": optimiser},
-            numbers={},
-            learn=learn,
-        ),
+    stream = BatchStream(tasks, options.seed, rank=ranks.rank, world_size=ranks.world_size)
+    progress = run_steps(
+        learner,
         lambda step: load_batches(stream, step, options),
         folder,
         options,
@@ -107,9 +184,14 @@ def train_network(
         facts=lambda batch: {"task": batch.task, "da": batch.da},
         by="task",
         title="Training",
-        company=Alone(),
+        company=ranks,
+        course=monitor.course,
+        after_step=monitor.after_step,
+        find_cause=learner.find_cause,
         keep=keep,
     )
+    monitor.tell(progress.seconds)
+    return progress
 
 
 def load_batches(stream: BatchStream, start_step: int, options: RunOptions) -> Iterator[Batch]:
@@ -126,17 +208,36 @@ def load_batches(stream: BatchStream, start_step: int, options: RunOptions) -> I
 
 
 def train_step(
-    network: JointNetwork,
+    network: nn.Module,
     number: int,
     batch: Batch,
     task: TrainingTask,
     optimiser: torch.optim.Optimizer,
     options: RunOptions,
+    num_parts: int = 1,
 ) -> float:
-    """One optimiser step of the task of this number; its loss, NaN where its gradient is not finite."""
+    """One optimiser step of the task of this number; its loss, NaN where its gradient is not finite.
+
+    Args:
+        network: a `JointNetwork`, or that which `distribute` made of it.
+        num_parts: of the batch, one after the other.
+    """
+    loss = loss_of(network, number, batch, task, options, num_parts, sum_over_ranks)
+    return float(mean_over_ranks(take_step(loss, network, optimiser, MAX_GRADIENT_NORM)))
+
+
+def loss_of(
+    network: nn.Module,
+    number: int,
+    batch: Batch,
+    task: TrainingTask,
+    options: RunOptions,
+    num_parts: int = 1,
+    total: Callable[[Tensor], Tensor] = itself,
+) -> Tensor:
+    """The loss of a batch, with its graph; `total` as `deep_loss` takes it."""
     image, classes = batch.image.to(options.device), batch.classes.to(options.device)
     with autocast(options.device, options.precision):
-        logits = network.deep_logits(image, batch.da, number)
+        logits = network(image, batch.da, number, num_parts)
     known = None if batch.known is None else batch.known.to(options.device)
-    loss = deep_loss(logits, classes, task.plan.labels, known=known, class_weights=task.class_weights)
-    return float(take_step(loss, network, optimiser, MAX_GRADIENT_NORM))
+    return deep_loss(logits, classes, task.plan.labels, total, known=known, class_weights=task.class_weights)

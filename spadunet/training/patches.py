@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -42,17 +42,24 @@ def choose_batch_size(plan: Plan, da: int) -> int:
 class TrainingTask:
     """One dataset in a run: its plan, the cases to train on, patches a batch, and how often it is drawn.
 
-    batch_size None: as many as `choose_batch_size` finds room for. class_weights: how much each output counts in the
-    loss; None for alike.
+    batch_size None: as many as `choose_batch_size` finds room for, and up to a multiple of `batch_multiple`.
+    class_weights: how much each output counts in the loss; None for alike.
     """
 
     name: str
     plan: Plan
     cases: tuple[StoredCase, ...]
     batch_size: int | None
+    batch_multiple: int = 1
     weight: float = 1.0
     variety: Variety = Variety()
     class_weights: tuple[float, ...] | None = None
+
+    def num_patches(self, da: int) -> int:
+        """In a batch of cases of this degree of anisotropy, over all processes."""
+        if self.batch_size is not None:
+            return self.batch_size
+        return -(-choose_batch_size(self.plan, da) // self.batch_multiple) * self.batch_multiple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +68,8 @@ class Batch:
 
     task: str
     da: int
+    cases: tuple[str, ...]
+    """Name of the case of each patch."""
     image: Tensor
     """(B, C, D, H, W) float32 in [-1, 1]."""
     classes: Tensor
@@ -68,12 +77,22 @@ class Batch:
     known: Tensor | None = None
     """(B, K) bool: outputs that were annotated in each patch; None where all were in all cases of the task."""
 
+    def patch(self, index: int) -> Batch:
+        """A batch of the patch of this number alone."""
+        part = slice(index, index + 1)
+        known = None if self.known is None else self.known[part]
+        return replace(self, cases=self.cases[part], image=self.image[part], classes=self.classes[part], known=known)
+
 
 class BatchStream(Dataset):
-    """Batch number `step` of a run, for any step."""
+    """Batch number `step` of a run, for any step: this process's part of it, which are equal.
 
-    def __init__(self, tasks: Sequence[TrainingTask], seed: int):
+    Every patch is drawn from its own number, so that the whole batch is the same however many processes share it.
+    """
+
+    def __init__(self, tasks: Sequence[TrainingTask], seed: int, *, rank: int = 0, world_size: int = 1):
         self.tasks, self.seed = tuple(tasks), seed
+        self.rank, self.world_size = rank, world_size
         weights = np.array([task.weight for task in self.tasks])
         self.shares = weights / weights.sum()
         self.foreground: dict[tuple[int, str], np.ndarray] = {}
@@ -93,16 +112,22 @@ class BatchStream(Dataset):
         da = respacing.da_of(first.header.geometry)
         assert da is not None
         bucket = [case for case in task.cases if respacing.da_of(case.header.geometry) == da]
-        batch_size = task.batch_size or choose_batch_size(task.plan, da)
+        batch_size = task.num_patches(da)
         others = [bucket[index] for index in generator.integers(len(bucket), size=batch_size - 1)]
-        cases = (first, *others)
-        samples = [self.draw_patch(number, case, da, respacing, generator) for case in cases]
+        share, rest = divmod(batch_size, self.world_size)
+        assert rest == 0
+        own = list(enumerate([first, *others]))[self.rank * share : (self.rank + 1) * share]
+        samples = [
+            self.draw_patch(number, case, da, respacing, np.random.default_rng([self.seed, step, 1 + index]))
+            for index, case in own
+        ]
         return Batch(
             task=task.name,
             da=da,
+            cases=tuple(case.name for _, case in own),
             image=torch.stack([image for image, _ in samples]),
             classes=torch.stack([classes for _, classes in samples]),
-            known=known_outputs(task, cases),
+            known=known_outputs(task, [case for _, case in own]),
         )
 
     def draw_patch(
@@ -164,4 +189,10 @@ def draw_corner(shape: Shape, size: Shape, foreground: np.ndarray, generator: np
         corner = [c - s // 2 for c, s in zip(centre, size, strict=True)]
     else:
         corner = [int(generator.integers(min(r, 0), max(r, 0) + 1)) for r in room]
+    return keep_inside(corner, shape, size)
+
+
+def keep_inside(corner: Sequence[int], shape: Shape, size: Shape) -> list[int]:
+    """The nearest first voxel of a patch inside the volume; where it does not fit, of one that is centred on it."""
+    room = [n - s for n, s in zip(shape, size, strict=True)]
     return [min(max(c, 0), r) if r >= 0 else r // 2 for c, r in zip(corner, room, strict=True)]

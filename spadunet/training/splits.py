@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from ..record import Record, first_problem
 NUM_FOLDS = 5
 SPLIT_SEED = 12345  # nnU-Net's, so that its users find nothing surprising
 SPLITS_JSON = "splits_final.json"
+ROUNDING = 1e-9
+"""0.29 of 100 patients is 28.999999999999996 in floating point."""
 
 log = logging.getLogger("spadunet")
 
@@ -51,6 +54,32 @@ def make_splits(dataset: Dataset) -> list[dict[str, list[str]]]:
             }
         )
     return splits
+
+
+def choose_fraction(dataset: Dataset, names: Sequence[str], fraction: float, seed: int) -> list[str]:
+    """Those cases that belong to a random share of their patients, rounded down, but at least one; in the same order.
+
+    With one seed a larger fraction holds every smaller one.
+
+    Args:
+        names: of cases of the dataset.
+        fraction: above 0, up to 1.
+    """
+    patients = sorted({dataset.patients[name] for name in names})
+    order = np.random.default_rng(seed).permutation(len(patients))
+    num_chosen = max(1, int(fraction * len(patients) + ROUNDING))
+    chosen = {patients[index] for index in order[:num_chosen]}
+    kept = [name for name in names if dataset.patients[name] in chosen]
+    log.info(
+        "%s: --fraction %g of %d training patients: %d, with %d of %d cases",
+        dataset.name,
+        fraction,
+        len(patients),
+        len(chosen),
+        len(kept),
+        len(names),
+    )
+    return kept
 
 
 def choose_cases(dataset: Dataset, folder: Path, fold: str, *, dry_run: bool = False) -> tuple[list[str], list[str]]:

@@ -111,7 +111,7 @@ def read_progress(path: Path) -> Progress:
 def load_state(path: Path, learned: Learned) -> None:
     """Put weights, optimisers and numbers back exactly as they were saved.
 
-    A checkpoint without numbers, or whose only optimiser has no name, is one of a fine-tuning run of 0.1.0.
+    A number that the checkpoint lacks keeps its value: fine-tuning had none in 0.1.0, whose only optimiser had no name.
 
     Raises:
         InputError: if they are those of another network.
@@ -135,7 +135,7 @@ def load_state(path: Path, learned: Learned) -> None:
             entries.setdefault(int(index), {})[moment] = value
         optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
     numbers = json.loads(read_metadata(path).get("numbers", "{}"))
-    if numbers.keys() != learned.numbers.keys():
+    if not numbers.keys() <= learned.numbers.keys():
         raise other
     learned.numbers.update(numbers)
 

@@ -6,7 +6,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -16,6 +16,7 @@ from torch import nn
 from ..errors import InputError, OutputError
 from .journal import Journal
 from .options import LoopOptions
+from .ranks import Ranks
 from .state import Learned, Progress, checkpoint_path, load_state, read_progress, save_state
 
 ENDLESS = 10**9
@@ -57,32 +58,6 @@ class Learner(Protocol[B_contra]):
         """One whole step, optimisers included; always the same measures, all finite in a sound run."""
 
 
-class Company(Protocol):
-    """The processes that run side by side."""
-
-    @property
-    def is_first(self) -> bool:
-        """The one that prints and writes."""
-
-    @property
-    def world_size(self) -> int:
-        """How many there are."""
-
-    def largest(self, values: Sequence[float]) -> list[float]:
-        """The largest of each value over all of them, the same for all."""
-
-
-class Alone:
-    """One process."""
-
-    is_first = True
-    world_size = 1
-
-    def largest(self, values: Sequence[float]) -> list[float]:
-        """Its own."""
-        return list(values)
-
-
 def run_steps(
     learner: Learner[B],
     batches: Callable[[int], Iterable[B]],
@@ -94,10 +69,13 @@ def run_steps(
     facts: Callable[[B], dict[str, object]],
     by: str = "",
     title: str,
-    company: Company,
+    company: Ranks,
     show: Callable[[int], None] | None = None,
     show_minutes: float = math.inf,
     keep: Callable[[int], None] | None = None,
+    course: Callable[[float], float] = lambda share: share,
+    after_step: Callable[[int, float], None] | None = None,
+    find_cause: Callable[[B], str] | None = None,
 ) -> Progress:
     """Learn until the run ends; start where the checkpoint in `folder` left off, if there is one.
 
@@ -114,10 +92,15 @@ def run_steps(
         title: of the bar.
         show: draws what was learned in so many steps, in the first process: now and then, and at the end.
         keep: writes what others use of the result, in the first process, with every checkpoint.
+        course: share of the schedule that is behind a run, from the share of its steps or time; 1 ends it.
+        after_step: called in every process with the number of steps done and the seconds of the run; what it decides
+            by, and remembers in the learner's numbers, is the same in all.
+        find_cause: says what in this process's part of a batch made a measure not finite. Given where such a step has
+            changed nothing: the state before it is then saved.
 
     Raises:
         InputError: if the checkpoint is damaged, of another network, or not seen by every process.
-        OutputError: if a measure is no longer finite; the last checkpoint is kept.
+        OutputError: if a measure is no longer finite; says from where one can go on.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
     checkpoint = checkpoint_path(folder)
@@ -152,7 +135,7 @@ def run_steps(
         start = time.monotonic() - seconds
         last_save = last_show = now = time.monotonic()
         is_over = 0.0
-        while options.share_done(step, seconds) < 1 and not is_over:
+        while course(options.share_done(step, seconds)) < 1 and not is_over:
             before = now
             try:
                 batch = next(source)
@@ -162,7 +145,7 @@ def run_steps(
                     raise
                 break
             waited = time.monotonic() - before
-            rate = set_rates(learner.optimisers, schedule, options.share_done(step, seconds))
+            rate = set_rates(learner.optimisers, schedule, course(options.share_done(step, seconds)))
             measures = learner.learn(batch)
             now = time.monotonic()
             of_first = (now - start, now - last_save, now - last_show) if journal else (0.0, 0.0, 0.0)
@@ -170,10 +153,16 @@ def run_steps(
             is_over, is_broken, seconds, unsaved, unshown = company.largest([is_stopped(), bool(unsound), *of_first])
             if is_broken:
                 where = ", ".join(f"{name} {value}" for name, value in facts(batch).items())
+                what = f"{' and '.join(unsound) or 'a measure of another process'} became "
+                what += f"{measures[unsound[0]] if unsound else 'not finite'} at step {step}"
+                if find_cause is None:
+                    advice = "the last checkpoint is kept: try a lower --learning-rate"
+                    raise OutputError(f"{what} ({where}); {advice}")
+                causes = ", ".join(filter(None, company.gather(find_cause(batch))))
+                save(is_finished=False)
                 raise OutputError(
-                    f"{' and '.join(unsound) or 'a measure of another process'} became "
-                    f"{measures[unsound[0]] if unsound else 'not finite'} at step {step} ({where}); "
-                    "the last checkpoint is kept: try a lower --learning-rate"
+                    f"{what} ({where}, {causes}); the state before it is saved: correct the case and go on with the "
+                    "same command, or try a lower --learning-rate with --restart"
                 )
             if journal is not None:
                 pace = {
@@ -183,6 +172,9 @@ def run_steps(
                 }
                 journal.note(step, seconds, facts(batch), measures, pace)
             step += 1
+            if after_step is not None:
+                after_step(step, seconds)
+                now = time.monotonic()  # what that took is no part of a step's pace
             if unsaved > options.checkpoint_minutes * 60:
                 save(is_finished=False)
                 if journal is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -31,8 +32,9 @@ from .follow import followed
 from .init import INIT_COVERAGE_JSON, Coverage, InitKind, start_from
 from .loop import JointNetwork, RunOptions, train_network
 from .patches import TrainingTask
+from .ranks import Ranks
 from .samples import draw_samples
-from .splits import choose_cases
+from .splits import choose_cases, choose_fraction
 from .variety import VarietyOptions
 
 log = logging.getLogger("spadunet")
@@ -66,6 +68,8 @@ class PreparedRun:
     """One for each dataset, with its training cases."""
     held_out: tuple[tuple[str, ...], ...]
     """Names of the validation cases of each dataset."""
+    watched: tuple[tuple[StoredCase, ...], ...]
+    """Those of them that are stored: validated on while the run learns."""
     network: JointNetwork
     backbone: str
     preset: str
@@ -74,6 +78,8 @@ class PreparedRun:
     """What the weights to start from gave; None without such, and where a run goes on."""
     request: dict[str, str]
     """What was asked for, as kept in the checkpoint and in the model's provenance."""
+    ranks: Ranks
+    """The processes that share every batch."""
     adds_to: Path | None = None
     """Model that the tasks are added to."""
 
@@ -85,11 +91,15 @@ def prepare_run(
     backbone: str,
     preset: str,
     fold: str,
+    fraction: float = 1.0,
+    fraction_seed: int = 0,
     batch_size: int | None = None,
     init: Path | None = None,
     scratch_twin: bool = False,
     adds_task: bool = False,
+    batch_multiple: int = 1,
     goes_on: bool = False,
+    ranks: Ranks | None = None,
     dry_run: bool = False,
     variety: VarietyOptions | None = None,
 ) -> PreparedRun:
@@ -100,32 +110,51 @@ def prepare_run(
 
     Args:
         fold: number of a fold of splits_final.json, or "all".
-        batch_size: patches a step; None for as many as each plan leaves room for.
+        fraction: of the fold's training patients that the run learns from, chosen by `fraction_seed`.
+        batch_size: patches a step, of all processes together; None for as many as each plan leaves room for, up to
+            a multiple of `batch_multiple`.
         init: a model folder whose backbone, and heads for classes of the same names, the run starts from.
         scratch_twin: the same run without loading `init`, for comparison.
         adds_task: the tasks will be added to `init`, whose backbone must be frozen.
+        batch_multiple: number of processes that the run was begun with.
         goes_on: the weights will come from a checkpoint; `init` need not exist any more.
         dry_run: does not even write splits_final.json.
         variety: what patches meet; each plan decides where nothing is said.
 
     Raises:
         InputError: if the fold, a case or the model to start from is missing or does not fit, or a backbone that is to
-            be frozen would have fresh weights.
+            be frozen would have fresh weights, if processes cannot share a batch, or if there is nothing to validate on
+            where `options.patience` asks for it.
     """
     variety = variety or VarietyOptions()
-    splits = [choose_cases(member.dataset, member.folder, fold, dry_run=dry_run) for member in datasets]
+    ranks = ranks or Ranks(device=options.device)
+    may_write = ranks.is_first and not dry_run
+    splits = [choose_cases(member.dataset, member.folder, fold, dry_run=not may_write) for member in datasets]
+    if fraction < 1:
+        splits = [
+            (choose_fraction(member.dataset, names, fraction, fraction_seed), val)
+            for member, (names, val) in zip(datasets, splits, strict=True)
+        ]
     tasks = tuple(
         TrainingTask(
             name=member.dataset.name,
             plan=member.plan,
             cases=tuple(open_planned_case(member, name) for name in names),
             batch_size=batch_size,
+            batch_multiple=batch_multiple,
             weight=math.sqrt(len(names)) if member.weight is None else member.weight,
             class_weights=member.output_weights(),
             variety=variety.for_plan(member.plan),
         )
         for member, (names, _) in zip(datasets, splits, strict=True)
     )
+    check_shares(tasks, ranks)
+    watched = tuple(stored_cases(member, names) for member, (_, names) in zip(datasets, splits, strict=True))
+    if options.patience is not None and not any(watched):
+        raise InputError(
+            f"--patience {options.patience}: -f {fold} holds out no preprocessed case to validate on; give a fold that "
+            "does, or leave --patience out"
+        )
     torch.manual_seed(options.seed)
     network = build_joint(datasets, backbone, preset)
     coverage = None
@@ -143,11 +172,14 @@ def prepare_run(
         "backbone": backbone,
         "preset": preset,
         "fold": fold,
+        "fraction": str(fraction),
+        "fraction_seed": str(fraction_seed if fraction < 1 else 0),
         "cases": digest_of_cases(splits),
         "init": str(init and init.resolve()),
         "scratch_twin": str(scratch_twin),
         "seed": str(options.seed),
         "batch_size": "auto" if batch_size is None else str(batch_size),
+        "batch_multiple": str(batch_multiple),
         "learning_rate": str(options.learning_rate),
         "weight_decay": str(options.weight_decay),
         "dataset_weights": " ".join("auto" if member.weight is None else f"{member.weight:g}" for member in datasets),
@@ -157,6 +189,9 @@ def prepare_run(
         "add_task": backbone_of(init) if adds_task and init else "no",
         "max_steps": str(options.max_steps),
         "max_minutes": str(options.max_minutes),
+        "patience": str(options.patience),
+        "validate_every": str(None if options.patience is None else options.validate_every),
+        "deterministic": str(options.deterministic),
         "precision": str(options.precision),
         "variety": str(variety),
     }
@@ -164,6 +199,7 @@ def prepare_run(
         datasets=tuple(datasets),
         tasks=tasks,
         held_out=tuple(tuple(names) for _, names in splits),
+        watched=watched,
         network=network,
         backbone=backbone,
         preset=preset,
@@ -171,7 +207,32 @@ def prepare_run(
         coverage=coverage,
         request=request,
         adds_to=init if adds_task else None,
+        ranks=ranks,
     )
+
+
+def check_shares(tasks: Sequence[TrainingTask], ranks: Ranks) -> None:
+    """Tell how large batches are that several processes share.
+
+    Raises:
+        InputError: if they cannot share one evenly.
+    """
+    for task in tasks:
+        sizes = sorted({task.num_patches(case.da) for case in task.cases})
+        for size in sizes:
+            ranks.share(size)
+        if ranks.world_size > 1:
+            text = " or ".join(map(str, sizes))
+            log.info("%s: batches of %s patches, shared by %d processes", task.name, text, ranks.world_size)
+
+
+def stored_cases(member: TrainingDataset, names: Sequence[str]) -> tuple[StoredCase, ...]:
+    """Those of the cases that the present plan has stored; the others are validated at the end, from their images."""
+    found = []
+    for name in names:
+        with contextlib.suppress(InputError):
+            found.append(open_planned_case(member, name))
+    return tuple(found)
 
 
 def digest_of_cases(splits: Sequence[tuple[list[str], list[str]]]) -> str:
@@ -190,33 +251,46 @@ def train(run: PreparedRun, folder: Path, *, model_folder: Path | None = None) -
         A line for each held-out case that could not be validated.
     """
     plans = [member.plan for member in run.datasets]
-    with followed(folder, "train", run.options, request=run.request, plans=plans) as shown:
+    is_first = run.ranks.is_first
+    with followed(folder, "train", run.options, request=run.request, plans=plans, is_first=is_first) as shown:
         shown.problems = train_and_validate(run, folder, model_folder or folder, shown.refresh)
     return shown.problems
 
 
 def train_and_validate(run: PreparedRun, folder: Path, model_folder: Path, refresh: Callable[[], None]) -> list[str]:
     """As `train`; `refresh` is called with every checkpoint and before validation."""
-    if run.coverage is not None:
+    if run.coverage is not None and run.ranks.is_first:
         write_record(folder / INIT_COVERAGE_JSON, run.coverage)
         log.info("weights from %s:\n%s", run.coverage.source, "\n".join(run.coverage.lines()))
     for task in run.tasks:
         log.info("patches of %s: %s", task.name, task.variety.describe(task.plan.labels))
-    progress = train_network(run.network, run.tasks, folder, run.options, run=run.request, keep=lambda step: refresh())
+    progress = train_network(
+        run.network,
+        run.tasks,
+        folder,
+        run.options,
+        run=run.request,
+        held_out=run.watched,
+        ranks=run.ranks,
+        keep=lambda step: refresh(),
+    )
     provenance = run.request | {"steps": str(progress.step), "spadunet": __version__}
     if (folder / INIT_COVERAGE_JSON).is_file():
         coverage = read_record(folder / INIT_COVERAGE_JSON, Coverage, remedy="start anew with --restart")
         provenance["init_coverage"] = coverage.lines()[-1]
     model = as_model(run.network, run.datasets, backbone=run.backbone, preset=run.preset, provenance=provenance)
-    if run.adds_to is None:
-        save_model(model_folder, model)
-    else:
-        add_trained(run.adds_to, model_folder, model, backbone_sha256=run.request["add_task"])
+    if run.ranks.is_first:
+        if run.adds_to is None:
+            save_model(model_folder, model)
+        else:
+            add_trained(run.adds_to, model_folder, model, backbone_sha256=run.request["add_task"])
     log.info("model after %d steps: %s", progress.step, model_folder)
     problems: list[str] = []
     for member, names in zip(run.datasets, run.held_out, strict=True):
         if names:
-            problems += validate(model, member, names, folder / "validation" / member.dataset.name, run.options)
+            problems += validate(
+                model, member, names, folder / "validation" / member.dataset.name, run.ranks, run.options
+            )
     return problems
 
 
@@ -269,9 +343,17 @@ def as_model(
 
 
 def validate(
-    model: Model, member: TrainingDataset, names: Sequence[str], folder: Path, options: RunOptions
+    model: Model,
+    member: TrainingDataset,
+    names: Sequence[str],
+    folder: Path,
+    ranks: Ranks,
+    options: RunOptions,
 ) -> list[str]:
-    """Predict the held-out cases from their raw images, write label maps and scores; a line for each that failed."""
+    """Predict the held-out cases from their raw images, write label maps and scores; a line for each that failed.
+
+    Processes share the cases; each comes to know all that failed.
+    """
     name = member.dataset.name
     engine = Engine(
         network=build_network(model, name).to(options.device),
@@ -280,10 +362,10 @@ def validate(
         precision=options.precision,
     )
     wanted = set(names)
-    cases = [case for case in member.dataset.cases if case.name in wanted]
+    cases = [case for case in member.dataset.cases if case.name in wanted][ranks.rank :: ranks.world_size]
     labels: LabelSet = member.plan.labels
     scores, problems = [], []
-    for outcome in predict_cases(cases, engine, folder):
+    for outcome in predict_cases(cases, engine, folder, is_quiet=not ranks.is_first):
         if outcome.result is None:
             log.error("failed: %s", outcome.problem)
             problems.append(str(outcome.problem))
@@ -295,12 +377,16 @@ def validate(
         except InputError as error:
             log.error("failed: %s", error)
             problems.append(str(error))
+    found = ranks.gather((scores, problems))
+    scores = [score for part, _ in found for score in part]
+    problems = [problem for _, part in found for problem in part]
     names_scored = {score.case for score in scores}
     result = Scores(
         cases=tuple(sorted(scores, key=lambda score: score.case)),
         failed=tuple(sorted(wanted - names_scored)),
     )
-    write_scores(folder, result, labels)
-    draw_samples(member.dataset.cases, folder, result, labels)
+    if ranks.is_first:
+        write_scores(folder, result, labels)
+        draw_samples(member.dataset.cases, folder, result, labels)
     log.info("validation of %s:\n%s", name, table_text(result).rstrip())
     return problems

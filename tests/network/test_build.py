@@ -112,7 +112,8 @@ def test_the_four_plans_take_turns_in_training_one_shared_backbone():
     for number, (name, plan) in enumerate(PLANS.items()):
         da, size = plan.degree_of_anisotropy, plan.patch_size_voxels
         image = torch.rand(2, len(plan.channel_names), *size) * 2 - 1
-        batch = Batch(task=name, da=da, image=image, classes=torch.randint(plan.labels.num_classes, (2, *size)))
+        classes = torch.randint(plan.labels.num_classes, (2, *size))
+        batch = Batch(task=name, da=da, cases=("a", "b"), image=image, classes=classes)
         before = {name: value.clone() for name, value in network.state_dict().items()}
         task = TrainingTask(name=name, plan=plan, cases=(), batch_size=2)
         assert 0 < train_step(network, number, batch, task, optimiser, OPTIONS) < math.inf

@@ -15,8 +15,8 @@ from toy_stage import NUM_STEPS, ToyBatch, ToyStage, signal_at, toy_batches, toy
 from spadunet.errors import OutputError
 from spadunet.model import read_tensors
 from spadunet.pretraining.loop import pretrain
-from spadunet.pretraining.ranks import Ranks
 from spadunet.training.curves import read_rows
+from spadunet.training.ranks import Ranks
 from spadunet.training.runs import summarise
 from spadunet.training.state import Progress, read_progress
 

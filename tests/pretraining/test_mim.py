@@ -22,10 +22,10 @@ from spadunet.pretraining.loop import pretrain
 from spadunet.pretraining.losses import information
 from spadunet.pretraining.mim import SEEN_WEIGHT, draw_masks, judge, save_backbone, soft_tokens, voxel_loss
 from spadunet.pretraining.mim_sheet import COLUMNS, SheetRow, choose_crops, complete, draw_sheet
-from spadunet.pretraining.ranks import Ranks
 from spadunet.pretraining.sampling import CropRule, ImageBatch
 from spadunet.record import write_record
 from spadunet.training.curves import read_rows
+from spadunet.training.ranks import Ranks
 
 MASKED_RUN = str(Path(__file__).parent.parent / "masked_run.py")
 PAPER_RULE = CropRule(tokens_in_plane=10, tokens_in_depth=5)

@@ -34,7 +34,7 @@ from spadunet.pretraining.probe import (
     score,
     spread,
 )
-from spadunet.pretraining.ranks import Ranks
+from spadunet.training.ranks import Ranks
 
 LABELS = LabelSet(names=("background", "left", "right"), ids=(0, 1, 2))
 

@@ -16,7 +16,7 @@ from toy_stage import ToyStage, toy_batches, toy_options
 from spadunet.errors import InputError
 from spadunet.model import read_tensors
 from spadunet.pretraining.loop import pretrain
-from spadunet.pretraining.ranks import Ranks, find_ranks, mean_over_ranks
+from spadunet.training.ranks import Ranks, find_ranks, mean_over_ranks
 from spadunet.training.state import read_progress
 
 TOY_RUN = str(Path(__file__).parent.parent / "toy_run.py")

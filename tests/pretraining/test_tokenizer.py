@@ -23,11 +23,11 @@ from spadunet.network.tokenizer import SpadTokenizer
 from spadunet.pretraining.corpus import Corpus
 from spadunet.pretraining.loop import pretrain
 from spadunet.pretraining.perceptual import MAX_SLICES, Lpips, structural_dissimilarity
-from spadunet.pretraining.ranks import Ranks
 from spadunet.pretraining.sampling import ImageBatch
 from spadunet.pretraining.tokenizer import LPIPS_WEIGHT, TokenizerStage, share_of_tokens_used
 from spadunet.pretraining.tokenizer_file import load_tokenizer
 from spadunet.training.optimiser import take_step
+from spadunet.training.ranks import Ranks
 
 MEASURES = (
     "loss",

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from spadunet.model import read_tensors
 from spadunet.network.build import build_backbone, build_task
 from spadunet.network.heads import SegmentationTask
 from spadunet.network.unet import SpadUNet
+from spadunet.preprocessing.store import write_array
 from spadunet.training import loop, steps
 from spadunet.training.curves import read_rows
 from spadunet.training.loop import JointNetwork, train_network
@@ -140,6 +142,40 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(
     assert (progress.step, progress.is_finished) == (3, False)
     assert all(value.isfinite().all() for value in read_tensors(tmp_path / CHECKPOINT).values())
     assert len(losses(tmp_path)) == 3
+
+
+def test_a_loss_that_is_not_finite_names_the_case_and_the_state_before_it_is_saved(
+    make_task, make_options, tmp_path: Path
+):
+    """One of three cases is broken on disk; mended, the same run goes on to the weights of an unbroken one."""
+    task = make_task(batch_size=1)
+    whole, options = small_network(), make_options(max_steps=6, checkpoint_minutes=60.0)
+    train_network(whole, [task], tmp_path / "whole", options, run={})
+    stream = loop.BatchStream([task], 0)
+    drawn = [stream[step].cases[0] for step in range(6)]
+    broken = next(name for name in drawn[1:] if name != drawn[0])
+    step = drawn.index(broken)
+    path = task.cases[0].folder / f"{broken}.b2nd"
+    sound = path.read_bytes()
+    write_array(path, np.full((1, 12, 24, 24), np.nan, np.float16))
+    message = rf"loss became nan at step {step} \(task {task.name}, da 0, case {broken}\); the state before it is saved"
+    with pytest.raises(OutputError, match=message):
+        train_network(small_network(), [task], tmp_path / "parts", options, run={})
+    assert read_progress(tmp_path / "parts" / CHECKPOINT).step == step
+    path.write_bytes(sound)
+    resumed = small_network()
+    train_network(resumed, [task], tmp_path / "parts", options, run={})
+    for (name, value), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(value, other), name
+
+
+def test_of_several_cases_the_one_that_is_not_finite_alone_is_named(make_task, make_options):
+    task = make_task(batch_size=4)
+    learner = loop.SegmentationLearner(small_network(), [task], make_options(), loop.Ranks())
+    batch = loop.BatchStream([task], 0)[0]
+    assert learner.find_cause(batch) == f"cases {', '.join(sorted(set(batch.cases)))}"  # together, if at all
+    batch.image[2, 0, 0, 0, 0] = float("inf")
+    assert learner.find_cause(batch) == f"case {batch.cases[2]}"
 
 
 def test_max_minutes_ends_a_run(make_task, make_options, tmp_path: Path):

@@ -11,7 +11,7 @@ from spadunet.dataset import Dataset, RawCase
 from spadunet.errors import InputError
 from spadunet.labels import LabelSet
 from spadunet.patients import patients_of
-from spadunet.training.splits import choose_cases, make_splits
+from spadunet.training.splits import choose_cases, choose_fraction, make_splits
 
 
 def dataset_of(*names: str, patients: dict[str, str] | None = None) -> Dataset:
@@ -114,3 +114,33 @@ def test_cases_added_later_and_patients_on_both_sides_are_told(tmp_path: Path, c
     choose_cases(PHASES, tmp_path, "0")
     assert "19 cases are in no fold and not used (SC-N-00_ph00 …)" in caplog.text
     assert "fold 0 has images of SC-N-01 in both train and val" in caplog.text
+
+
+def test_a_fraction_takes_whole_patients_and_a_larger_one_holds_the_smaller(caplog: pytest.LogCaptureFixture):
+    names = [case.name for case in PHASES.cases]
+    kept = [choose_fraction(PHASES, names, share, 1) for share in (0.01, 0.3, 0.5, 0.9, 1.0)]
+    patients = [{PHASES.patients[name] for name in part} for part in kept]
+    assert [len(part) for part in patients] == [1, 2, 3, 6, 7]  # of 7, rounded down, but at least one
+    for smaller, larger in zip(patients, patients[1:], strict=False):
+        assert smaller < larger
+    for part, chosen in zip(kept, patients, strict=True):
+        assert part == [name for name in names if PHASES.patients[name] in chosen]
+    caplog.set_level("INFO")
+    assert choose_fraction(PHASES, names, 0.3, 1) == kept[1]
+    assert "--fraction 0.3 of 7 training patients: 2, with 6 of 21 cases" in caplog.text
+
+
+def test_another_seed_takes_other_patients_and_the_order_of_cases_does_not_matter():
+    names = [case.name for case in PHASES.cases]
+    assert len({tuple(choose_fraction(PHASES, names, 0.3, seed)) for seed in range(6)}) > 1
+    assert set(choose_fraction(PHASES, names[::-1], 0.3, 1)) == set(choose_fraction(PHASES, names, 0.3, 1))
+
+
+def test_a_fraction_of_hand_written_splits_is_of_their_training_cases(tmp_path: Path):
+    splits = [{"train": ["case7", "case3", "case1", "case2"], "val": ["case0"]}]
+    (tmp_path / "splits_final.json").write_text(json.dumps(splits))
+    train, val = choose_cases(TEN, tmp_path, "0")
+    chosen = choose_fraction(TEN, train, 0.5, 0)
+    assert len(chosen) == 2
+    assert set(chosen) < set(train)
+    assert val == ["case0"]

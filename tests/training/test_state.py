@@ -69,7 +69,7 @@ def test_a_run_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tmp_path: Pa
 
 
 def test_a_checkpoint_of_version_0_1_is_gone_on_from(tmp_path: Path):
-    """One network, one nameless optimiser, no numbers."""
+    """One network, one nameless optimiser, no numbers: what came later keeps its value."""
     path = tmp_path / "checkpoint.safetensors"
     state = learned(0)
     learn_all(state, 3)
@@ -77,18 +77,19 @@ def test_a_checkpoint_of_version_0_1_is_gone_on_from(tmp_path: Path):
     for index, entry in state.optimisers["part0"].state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{key}": value for key, value in entry.items()}
     write_tensors(path, tensors, {"step": "3", "seconds": "0.1", "is_finished": "0", "run": "{}"})
-    other = learned(1)
+    other = learned(1, num_parts=1)
     load_state(path, other)
     learn_all(state, 3)
     learn_all(other, 3)
     assert_equal(state, other)
+    assert other.numbers == {"num_parts": 1}
     assert read_progress(path).step == 3
 
 
-@pytest.mark.parametrize("other", [learned(0), learned(0, 1, gate=0.0), learned(0, 1, 2)])
+@pytest.mark.parametrize("other", [learned(0, gate=0.0), learned(0, 1), learned(0, 1, 2, gate=0.0)])
 def test_the_state_of_another_kind_of_run_is_refused(other: Learned, tmp_path: Path):
     path = tmp_path / "checkpoint.safetensors"
-    save_state(path, learned(0, 1), Progress(step=3, seconds=0.1, is_finished=False, run=RUN))
+    save_state(path, learned(0, 1, gate=0.0), Progress(step=3, seconds=0.1, is_finished=False, run=RUN))
     with pytest.raises(InputError, match="was written for another network; start anew with --restart"):
         load_state(path, other)
 

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,9 +20,11 @@ from torch.distributed.rendezvous import rendezvous
 from ..errors import InputError, OutputError
 
 TIMEOUT = datetime.timedelta(minutes=30)
-"""The longest that ranks wait for one: pictures and a probe are made by the first alone."""
+"""The longest that ranks wait for one: pictures and a probe are made by the first alone, and some validate longer."""
 GRACE_SECONDS = 20.0
 """For the first rank to say why it ends, which may draw a picture before; torchrun kills after 30."""
+
+Found = TypeVar("Found")
 
 log = logging.getLogger("spadunet")
 
@@ -47,6 +49,22 @@ class Ranks:
         everybody = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(everybody, dist.ReduceOp.MAX)
         return everybody.tolist()
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """The sum of each value over all ranks, which all come to know."""
+        if self.world_size == 1:
+            return list(values)
+        everybody = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(everybody)
+        return everybody.tolist()
+
+    def gather(self, found: Found) -> list[Found]:
+        """What each rank has found, in the order of ranks, for all to know; small things, and seldom."""
+        if self.world_size == 1:
+            return [found]
+        everybody: list[Any] = [None] * self.world_size
+        dist.all_gather_object(everybody, found)
+        return everybody
 
     def wait(self) -> None:
         """Go on when all ranks have come here."""
@@ -199,6 +217,13 @@ def mean_over_ranks(tensor: Tensor) -> Tensor:
     if not (dist.is_available() and dist.is_initialized()):
         return tensor
     return MeanOverRanks.apply(tensor)
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Sum of a tensor over all ranks, as `mean_over_ranks`."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return tensor
+    return mean_over_ranks(tensor) * dist.get_world_size()
 
 
 class MeanOverRanks(torch.autograd.Function):

@@ -1,0 +1,116 @@
+"""Runs that differ in their seed only, side by side."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..evaluation.tables import align
+from ..files import write_text
+from ..record import FormatVersion, Record, read_record, write_record
+from ..scores import METRICS, Scores
+
+REPEATS_JSON, REPEATS_TEXT = "repeats.json", "repeats.txt"
+PLACES = {"dice": 4, "assd_mm": 2, "hd_mm": 2}
+
+
+class Spread(Record):
+    """One metric of one class over runs; those in which it is not defined are left out."""
+
+    num_runs: int
+    mean: float
+    deviation: float | None
+    """Sample standard deviation; None of a single run."""
+    lowest: float
+    highest: float
+
+
+class Repeats(Record):
+    """Validation of runs with different seeds."""
+
+    format_version: FormatVersion = 1
+    seeds: tuple[int, ...]
+    spreads: dict[str, dict[str, dict[str, Spread]]]
+    """By dataset, class (and "mean", over classes) and metric; a metric that is nowhere defined is not there."""
+    missing: tuple[str, ...] = ()
+    """Validations that were not made, as `dataset of seed`."""
+
+
+def gather_repeats(folders: Mapping[int, Path], datasets: Sequence[str]) -> Repeats:
+    """Read the validation of each run.
+
+    Args:
+        folders: of the runs, by seed.
+
+    Raises:
+        InputError: if scores are damaged.
+    """
+    spreads: dict[str, dict[str, dict[str, Spread]]] = {}
+    missing = []
+    for dataset in datasets:
+        values: dict[str, dict[str, list[float]]] = {}
+        for seed, folder in folders.items():
+            path = folder / "validation" / dataset / "scores.json"
+            if not path.is_file():
+                missing.append(f"{dataset} of seed {seed}")
+                continue
+            scores = read_record(path, Scores, remedy="run spadunet_evaluate on the folder")
+            for name, row in scores.summary().items():
+                for metric in METRICS:
+                    add(values, name, metric, getattr(row, metric))
+            for metric in METRICS:
+                add(values, "mean", metric, scores.mean(metric))
+        spreads[dataset] = {
+            name: {metric: spread_of(found) for metric, found in by_metric.items()}
+            for name, by_metric in values.items()
+        }
+    return Repeats(seeds=tuple(folders), spreads=spreads, missing=tuple(missing))
+
+
+def add(values: dict[str, dict[str, list[float]]], name: str, metric: str, value: float | None) -> None:
+    """Note a value, if it is defined."""
+    found = values.setdefault(name, {})
+    if value is not None:
+        found.setdefault(metric, []).append(value)
+
+
+def spread_of(values: Sequence[float]) -> Spread:
+    """Of at least one value."""
+    return Spread(
+        num_runs=len(values),
+        mean=statistics.fmean(values),
+        deviation=statistics.stdev(values) if len(values) > 1 else None,
+        lowest=min(values),
+        highest=max(values),
+    )
+
+
+def repeats_text(repeats: Repeats) -> str:
+    """A table a dataset: mean ± standard deviation over runs, and from the lowest to the highest Dice."""
+    lines = [f"{len(repeats.seeds)} runs, seeds {', '.join(map(str, repeats.seeds))}: mean ± standard deviation"]
+    for dataset, classes in repeats.spreads.items():
+        rows = [["class", "Dice", "lowest", "highest", "ASSD mm", "HD mm"]]
+        for name, spreads in classes.items():
+            dice = spreads.get("dice")
+            ends = ["-", "-"] if dice is None else [f"{dice.lowest:.4f}", f"{dice.highest:.4f}"]
+            cells = [cell_of(spreads.get(metric), PLACES[metric]) for metric in METRICS]
+            rows.append([name, cells[0], *ends, *cells[1:]])
+        lines += ["", dataset, *align(rows)]
+    if repeats.missing:
+        lines += ["", f"Not validated: {', '.join(repeats.missing)}"]
+    return "\n".join(lines) + "\n"
+
+
+def cell_of(spread: Spread | None, places: int) -> str:
+    """Mean and deviation, or a dash."""
+    if spread is None:
+        return "-"
+    mean = f"{spread.mean:.{places}f}"
+    return mean if spread.deviation is None else f"{mean} ± {spread.deviation:.{places}f}"
+
+
+def write_repeats(folder: Path, repeats: Repeats) -> None:
+    """Write repeats.json and repeats.txt."""
+    write_record(folder / REPEATS_JSON, repeats)
+    write_text(folder / REPEATS_TEXT, repeats_text(repeats))

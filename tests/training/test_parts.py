@@ -1,0 +1,149 @@
+"""Out of memory: a batch in parts learns what the whole batch would."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from spadunet.errors import OutputError
+from spadunet.model import read_tensors
+from spadunet.network.heads import SegmentationTask
+from spadunet.network.unet import SpadUNet
+from spadunet.parallel import is_out_of_memory
+from spadunet.training import steps
+from spadunet.training.curves import read_rows
+from spadunet.training.loop import JointNetwork, loss_of, train_network
+from spadunet.training.patches import BatchStream
+from spadunet.training.state import read_metadata
+
+CHECKPOINT = "state/checkpoint.safetensors"
+ERRORS = {
+    "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "linux": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+        "allocate 1099511627776 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    "windows": RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory"),
+    "cudnn": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "python": MemoryError(),
+}
+
+
+def small_network() -> JointNetwork:
+    """Two levels of eight channels; two supervised levels."""
+    torch.manual_seed(0)
+    return JointNetwork(SpadUNet([8, 8, 8], [1, 1, 1]), [SegmentationTask(1, 3, [8, 8])])
+
+
+def limit_patches(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception, *, from_call: int = 0) -> list[int]:
+    """A memory that holds the activations of so many patches; the sizes of what was run."""
+    real, sizes = JointNetwork.deep_logits, []
+
+    def deep_logits(self: JointNetwork, x: Tensor, da: int, task: int) -> list[Tensor]:
+        sizes.append(len(x))
+        if len(x) > most and len(sizes) > from_call:
+            raise error
+        return real(self, x, da, task)
+
+    monkeypatch.setattr(JointNetwork, "deep_logits", deep_logits)
+    return sizes
+
+
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+def test_every_kind_of_shortage_is_recognised(error: Exception):
+    assert is_out_of_memory(error)
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_what_torch_really_raises_on_this_machine_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 55, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize("num_parts", [2, 3, 4])
+def test_the_gradient_of_a_batch_in_parts_is_that_of_the_whole(make_task, make_options, num_parts: int):
+    """The loss has a Dice over the whole batch, so the mean of the parts' losses would have another one."""
+    task, options = make_task(batch_size=4), make_options()
+    batch = BatchStream([task], 0)[0]
+    batch = replace(batch, image=batch.image.double())
+
+    def gradient(losses: Callable[[JointNetwork], Iterable[Tensor]]) -> Tensor:
+        network = small_network().double()
+        sum(losses(network)).backward()
+        return torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+
+    whole = gradient(lambda network: [loss_of(network, 0, batch, task, options)])
+    parts = gradient(lambda network: [loss_of(network, 0, batch, task, options, num_parts)])
+    apart = gradient(lambda network: (loss_of(network, 0, batch.patch(n), task, options) / 4 for n in range(4)))
+    assert float((whole - parts).abs().max()) < 1e-12
+    assert float((whole - apart).abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("error", [ERRORS["cuda"], ERRORS["linux"]], ids=["cuda", "linux"])
+def test_out_of_memory_halves_what_is_run_at_once_and_says_so(
+    error, make_task, make_options, tmp_path: Path, monkeypatch, caplog: pytest.LogCaptureFixture
+):
+    task, options = make_task(batch_size=4), make_options(max_steps=3)
+    train_network(small_network(), [task], tmp_path / "whole", options, run={})
+    sizes = limit_patches(monkeypatch, 1, error)
+    train_network(small_network(), [task], tmp_path / "parts", options, run={})
+    # 4 do not fit, nor do 2; then 4 parts of one patch forth and, as their activations were let go, again for the way
+    # back; from then on no larger one is tried.
+    assert sizes == [4, 2] + [1] * 8 + [1] * 16
+    assert "out of memory with 4 patches at once: from now on at most 2" in caplog.text
+    assert "out of memory with 2 patches at once: from now on at most 1" in caplog.text
+    assert "the batch stays 4" in caplog.text
+    losses = [[float(row["loss"]) for row in read_rows(tmp_path / name / "curves.csv")] for name in ("whole", "parts")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert json.loads(read_metadata(tmp_path / "parts" / CHECKPOINT)["numbers"])["num_parts"] == 4
+
+
+class Killed(BaseException):
+    """Stands for kill -9."""
+
+
+def test_a_run_in_parts_goes_on_in_parts_to_the_same_weights(make_task, make_options, tmp_path: Path, monkeypatch):
+    """Whole batches again would give other roundings."""
+    task, options = make_task(), make_options(max_steps=4)
+    with monkeypatch.context() as patch:
+        limit_patches(patch, 1, ERRORS["linux"], from_call=1)  # the second step is the first that does not fit
+        train_network(small_network(), [task], tmp_path / "whole", options, run={})
+    real = steps.save_state
+
+    def save_until(path, learned, progress) -> None:
+        if progress.step > 2:
+            raise Killed
+        real(path, learned, progress)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        limit_patches(patch, 1, ERRORS["linux"], from_call=1)
+        patch.setattr(steps, "save_state", save_until)
+        train_network(small_network(), [task], tmp_path / "parts", options, run={})
+    sizes = limit_patches(monkeypatch, 2, ERRORS["linux"])  # memory is there again
+    train_network(small_network(), [task], tmp_path / "parts", options, run={})
+    assert set(sizes) == {1}
+    tensors = [read_tensors(tmp_path / name / CHECKPOINT) for name in ("whole", "parts")]
+    assert all(torch.equal(value, tensors[1][name]) for name, value in tensors[0].items())
+
+
+def test_a_single_patch_that_does_not_fit_ends_the_run_with_advice(
+    make_task, make_options, tmp_path: Path, monkeypatch
+):
+    limit_patches(monkeypatch, 0, ERRORS["cuda"])
+    with pytest.raises(
+        OutputError, match=r"out of memory with a single patch of 8×16×16 voxels of Dataset001_A; .*plan"
+    ):
+        train_network(small_network(), [make_task()], tmp_path, make_options(), run={})
+
+
+def test_another_error_is_no_shortage(make_task, make_options, tmp_path: Path, monkeypatch):
+    limit_patches(monkeypatch, 0, RuntimeError("a shape is wrong"))
+    with pytest.raises(RuntimeError, match="a shape is wrong"):
+        train_network(small_network(), [make_task()], tmp_path, make_options(), run={})

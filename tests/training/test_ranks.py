@@ -1,0 +1,124 @@
+"""Fine-tuning in several processes learns what one would. torchrun starts them, on this machine's cores."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import segmentation_run
+import torch
+
+from spadunet.errors import InputError
+from spadunet.model import read_tensors
+from spadunet.preprocessing.store import classes_path, write_array
+from spadunet.training.loop import JointNetwork
+from spadunet.training.patches import BatchStream
+from spadunet.training.ranks import Ranks
+from spadunet.training.state import read_metadata, read_progress
+from spadunet.training.train import check_shares
+
+CHECKPOINT = "state/checkpoint.safetensors"
+
+
+@pytest.fixture
+def cases(make_task, tmp_path: Path) -> Path:
+    """Two datasets; in the second a slice of each case is ignored."""
+    for name in segmentation_run.NAMES:
+        task = make_task(name, spacing_mm=(1.0, 1.0, 1.0), shape=(8, 24, 24))
+    for case in task.cases:
+        _, classes = case.read_patch((0, 0, 0), (8, 24, 24))
+        classes[3] = 3
+        write_array(classes_path(case.folder, case.name), classes.astype(np.uint8))
+    return tmp_path / "cases"
+
+
+@pytest.fixture
+def weights_of_one(cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run of one process."""
+    monkeypatch.setattr(BatchStream, "__getitem__", segmentation_run.in_float64)
+    monkeypatch.setattr(JointNetwork, "deep_logits", segmentation_run.read_in_float64)
+    segmentation_run.run(cases, tmp_path / "one", Ranks())
+    return tmp_path / "one"
+
+
+def run_two(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Two processes, until they end."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, segmentation_run.__file__, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+
+
+def difference(folder: Path, other: Path) -> float:
+    """The largest, over all tensors of two checkpoints: weights and the optimiser's moments."""
+    one, two = read_tensors(folder / CHECKPOINT), read_tensors(other / CHECKPOINT)
+    assert one.keys() == two.keys()
+    return max(float((value - two[name]).abs().max()) for name, value in one.items())
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns_from_the_same_batches(weights_of_one: Path, cases: Path, tmp_path: Path):
+    """Dice, ignored voxels and validation are of the whole batch; heads that take no part in a step wait."""
+    done = run_two(cases, tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    assert difference(tmp_path / "two", weights_of_one) < 1e-9
+    curves, validation = [
+        [(folder / name).read_text().splitlines() for folder in (weights_of_one, tmp_path / "two")]
+        for name in ("curves.csv", "validation.csv")
+    ]
+    assert len(curves[0]) == len(curves[1]) == 7
+    assert validation[0] == validation[1]
+    assert {line.split(",")[2] for line in curves[0][1:]} == set(segmentation_run.NAMES)
+
+
+@pytest.mark.slow
+def test_a_signal_stops_both_and_the_run_goes_on_in_one_process(
+    weights_of_one: Path, cases: Path, tmp_path: Path, monkeypatch
+):
+    stopped = run_two(cases, tmp_path / "two", "signal")
+    assert "segmentation_run.py: stopped; the same command goes on from here" in stopped.stderr
+    assert read_progress(tmp_path / "two" / CHECKPOINT).step == 4
+    segmentation_run.run(cases, tmp_path / "two", Ranks())
+    assert difference(tmp_path / "two", weights_of_one) < 1e-9
+
+
+@pytest.mark.slow
+def test_where_memory_is_short_in_one_process_all_take_smaller_parts(weights_of_one: Path, cases: Path, tmp_path: Path):
+    done = run_two(cases, tmp_path / "two", "short")
+    assert done.returncode == 0, done.stderr
+    assert difference(tmp_path / "two", weights_of_one) < 1e-9
+    assert json.loads(read_metadata(tmp_path / "two" / CHECKPOINT)["numbers"])["num_parts"] == 2
+
+
+@pytest.mark.slow
+def test_a_case_that_is_not_finite_in_the_second_process_is_named_by_the_first(cases: Path, tmp_path: Path):
+    done = run_two(cases, tmp_path / "two", "spoil")
+    assert done.returncode != 0
+    told = [line for line in done.stderr.splitlines() if line.startswith("segmentation_run.py")]
+    assert len(told) == 1, done.stderr
+    whole = BatchStream([segmentation_run.task_of(cases / name) for name in segmentation_run.NAMES], 0)[3]
+    assert f"became nan at step 3 (task {whole.task}, da {whole.da}, case {whole.cases[3]}); the state" in told[0]
+    assert read_progress(tmp_path / "two" / CHECKPOINT).step == 3
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_processes_share_the_batch_that_one_would_draw(make_task, world_size: int):
+    task = make_task(batch_size=4)
+    whole = BatchStream([task], 3)[5]
+    parts = [BatchStream([task], 3, rank=rank, world_size=world_size)[5] for rank in range(world_size)]
+    assert torch.equal(torch.cat([part.image for part in parts]), whole.image)
+    assert torch.equal(torch.cat([part.classes for part in parts]), whole.classes)
+    assert sum((part.cases for part in parts), ()) == whole.cases
+
+
+def test_the_default_batch_is_rounded_up_to_the_number_of_processes_and_one_that_is_given_is_not(make_task):
+    task = make_task()  # of 2 patches
+    assert task.num_patches(0) == 2
+    with pytest.raises(InputError, match="--batch-size 2: 4 processes cannot share it evenly; give a multiple of 4"):
+        check_shares([task], Ranks(world_size=4))
+    automatic = [replace(task, batch_size=None, batch_multiple=multiple) for multiple in (1, 3)]
+    assert [each.num_patches(0) for each in automatic] == [4, 6]  # small patches leave room for four
