@@ -28,11 +28,19 @@ def sizes_of(network: nn.Module) -> dict[str, float]:
 
 
 @torch.no_grad()
-def resize(network: nn.Module, sizes: Mapping[str, float]) -> None:
-    """Scale those of `normed_weights` that have a size here; what the network computes is the same but for rounding.
+def shrink(network: nn.Module, sizes: Mapping[str, float]) -> float:
+    """Scale those of `normed_weights` down that are larger than their size here.
 
-    A weight that is all zero stays so.
+    What the network computes stays the same but for rounding and the norms' epsilon; smaller weights, beside which that
+    epsilon would count, are left as they are.
+
+    Returns:
+        How many times too large the largest was; 1 if none was.
     """
+    most = 1.0
     for name, weight in normed_weights(network):
-        if name in sizes:
-            weight.mul_(sizes[name] / weight.norm().clamp(min=torch.finfo(weight.dtype).tiny))
+        excess = float(weight.norm()) / sizes[name] if sizes.get(name) else 1.0
+        if excess > 1:
+            weight.div_(excess)
+            most = max(most, excess)
+    return most

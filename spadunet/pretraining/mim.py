@@ -84,13 +84,16 @@ def judge(logits: Tensor, target: Tensor) -> Guess:
 def voxel_loss(guessed: Tensor, image: Tensor, masked: Tensor, da: int) -> tuple[Tensor, Tensor]:
     """Mean distance of guessed voxels (B, 3, D, H, W), and that of the masked ones alone, which is to be looked at.
 
+    The mean of both over ranks is that of all their voxels, also where patches hang over the border.
+
     Args:
         masked: bool (B, L) patches.
     """
     distance = (guessed.float() - image).abs().mean(1, keepdim=True)  # (B, 1, D, H, W)
     is_masked = voxels_of(masked, image, da)
     weight = torch.where(is_masked, 1.0, SEEN_WEIGHT)
-    return (distance * weight).sum() / weight.sum(), distance.detach()[is_masked].mean()
+    total, num_masked = mean_over_ranks(torch.stack([weight.sum(), is_masked.sum()]))
+    return (distance * weight).sum() / total, distance.detach()[is_masked].sum() / num_masked
 
 
 def soft_tokens(tokenizer: SpadTokenizer, image: Tensor, da: int) -> Tensor:

@@ -19,7 +19,7 @@ from ..network.build import VIT_PRESETS
 from ..network.eva02 import INFLATED
 from ..network.heads import SegmentationTask
 from ..network.pyramid import SpadViTUNet
-from ..network.scale import resize, sizes_of
+from ..network.scale import shrink, sizes_of
 from ..network.vit import resize_positions
 from ..plan import Plan
 from ..record import FormatVersion, Record, is_unused
@@ -144,7 +144,8 @@ def start_from(
         plans: by the name of the dataset, in the order of the network's tasks.
         scratch_twin: only tell what the network has; nothing is loaded.
         keeps_sizes: weights stay as they are to the last bit, for a backbone that is frozen. Else those in front of a
-            norm are brought to the size of fresh ones, so that they learn as fast (`network.scale`).
+            norm that are larger than fresh ones are brought to their size, so that they learn as fast
+            (`network.scale`).
 
     Raises:
         InputError: if the weights are for another backbone or preset, or a tensor has no place or another shape.
@@ -159,7 +160,9 @@ def start_from(
     sizes = sizes_of(network.backbone)
     fates = load_tensors(network.backbone, {} if scratch_twin else state, source)
     if not keeps_sizes:
-        resize(network.backbone, {name: size for name, size in sizes.items() if fates[name] == "loaded"})
+        excess = shrink(network.backbone, {name: size for name, size in sizes.items() if fates[name] == "loaded"})
+        if excess > 1:
+            log.info("--init: weights before norms were up to %.1f times larger than fresh ones; scaled down", excess)
     if source.is_file() and not scratch_twin:
         fates |= {f"vit.{name}": "inflated" for name in INFLATED}
     rows = list(rows_of("", network.backbone.state_dict(), fates))

@@ -123,6 +123,7 @@ def test_a_run_that_dies_before_its_task_is_added_leaves_the_model_as_it_was_and
     assert list(load_model(old_model).tasks) == [HIPPOCAMPUS, HEART, SLICES]
 
 
+@pytest.mark.slow
 def test_the_run_that_made_a_model_does_not_take_away_what_was_added_since(
     planned: Path, add, quick, tmp_path: Path, run, capsys: pytest.CaptureFixture[str]
 ):

@@ -86,6 +86,7 @@ def test_contradictions_are_told_in_a_line(words, message: str, workspace: Path,
 # --- the same bits
 
 
+@pytest.mark.slow
 def test_two_deterministic_runs_have_the_same_weights(workspace: Path, tmp_path: Path, run, quick):
     command = ("-d", 4, "--max-steps", 3, "--deterministic", "--validate-every", 2, *quick, "--data", workspace)
     for name in ("a", "b"):
@@ -114,6 +115,7 @@ def test_deterministic_asks_torch_for_it(workspace: Path, tmp_path: Path, run, q
 # --- repeats
 
 
+@pytest.mark.slow
 def test_repeats_are_runs_with_seeds_of_their_own_and_a_table_and_go_on(
     workspace: Path, run, quick, caplog, monkeypatch: pytest.MonkeyPatch
 ):

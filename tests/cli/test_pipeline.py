@@ -296,12 +296,15 @@ def test_a_run_starts_from_a_models_weights(
 ):
     options = ("--init", joint_model, "--max-steps", 1, "--learning-rate", "1e-30", "-f", "all", "-o", tmp_path)
     assert run(train.main, "-d", 101, 202, *options, *quick, "--data", planned) == 0
-    for name, fate in ((HEART, "loaded"), (SLICES, "new")):
-        assert re.search(rf"^{name} channel_map +{fate} +2 +6$", caplog.text, re.MULTILINE)
-        assert re.search(rf"^{name} heads +loaded +2 +34$", caplog.text, re.MULTILINE)  # slices of the same class
-    assert "of 5,710,832 parameters: over 99.9 % loaded, under 0.1 % new" in caplog.text
+    for name in (HEART, SLICES):  # slices of a channel and a class of the same name
+        assert re.search(rf"^{name} channel_map +loaded +2 +6$", caplog.text, re.MULTILINE)
+        assert re.search(rf"^{name} heads +loaded +2 +34$", caplog.text, re.MULTILINE)
+    assert "of 5,710,832 parameters: 100.0 % loaded" in caplog.text
     before, after = load_model(joint_model), load_model(tmp_path)
-    assert all(np.allclose(value, after.backbone_state[name]) for name, value in before.backbone_state.items())
+    for name, value in before.backbone_state.items():
+        found = after.backbone_state[name]  # before a norm it may have been scaled down
+        assert found.norm() <= value.norm() * (1 + 1e-5)
+        assert np.allclose(value / value.norm(), found / found.norm(), atol=1e-6), name
 
 
 def test_info_lists_datasets_and_models(joint_model: Path, planned: Path, run, capsys: pytest.CaptureFixture[str]):

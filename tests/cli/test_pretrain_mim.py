@@ -88,6 +88,7 @@ def test_a_run_leaves_a_backbone_without_a_task_and_says_what_it_was_made_from(c
     assert {"loss", "kl", "agreement"} <= set(read_rows(folder / "curves.csv")[0])
 
 
+@pytest.mark.slow
 def test_the_unet_runs_by_the_same_command_and_is_gone_on_with_after_a_stop(call, tmp_path: Path, monkeypatch):
     options = ("--backbone", "spad_unet", "--max-steps", 3)
     assert call(*options, "-o", tmp_path / "whole") == 0

@@ -102,6 +102,7 @@ def test_every_plan_trains_the_whole_backbone(name: str):
         assert parameter.grad.any(), parameter_name
 
 
+@pytest.mark.slow
 def test_the_four_plans_take_turns_in_training_one_shared_backbone():
     torch.manual_seed(0)
     tasks = [
