@@ -24,7 +24,7 @@ class Variety:
     """Axes across which every other patch is mirrored, as far as the labels allow it."""
 
     def describe(self, labels: LabelSet) -> str:
-        """In words, for the log; says across which axes the labels' names forbid to mirror."""
+        """In words, for the log; says which labels change places in mirrors, and which mirrors their names forbid."""
         parts = [
             f"{share:.0%} {what}"
             for share, what in (
@@ -34,12 +34,8 @@ class Variety:
             )
             if share
         ]
-        for axis in self.mirror:
-            is_free = labels.mirrored(axis) is not None
-            parts.append(
-                f"mirrored across {axis}" if is_free else f"not mirrored across {axis}, since labels name its sides"
-            )
-        return ", ".join(parts) or "spacing and contrasts as they are, not mirrored"
+        parts += [labels.tell_mirror(axis) for axis in self.mirror]
+        return "; ".join(parts) or "spacing and contrasts as they are, not mirrored"
 
 
 @dataclass(frozen=True, kw_only=True)

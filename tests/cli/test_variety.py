@@ -89,7 +89,7 @@ def test_a_native_model_predicts_every_spacing_on_its_own_grid(native_model: Pat
         label_map = read_label_map(tmp_path / path.name.replace("_0000", ""))
         assert label_map.shape == sitk.GetArrayFromImage(sitk.ReadImage(str(path))).shape
     log = (tmp_path / "spadunet_predict.log").read_text()
-    assert "not mirrored across anterior-posterior: the names of the labels tell its sides" in log
+    assert "not mirrored across anterior-posterior: labels name its ends" in log
     assert "not mirrored across left-right" not in log
 
 
