@@ -263,7 +263,7 @@ def train_and_validate(run: PreparedRun, folder: Path, model_folder: Path, refre
         write_record(folder / INIT_COVERAGE_JSON, run.coverage)
         log.info("weights from %s:\n%s", run.coverage.source, "\n".join(run.coverage.lines()))
     for task in run.tasks:
-        log.info("patches of %s: %s", task.name, task.variety.describe(task.plan.labels))
+        log.info("patches of %s: %s", task.name, task.variety.describe(task.plan.labels, task.cases))
     progress = train_network(
         run.network,
         run.tasks,

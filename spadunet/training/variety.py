@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..labels import LabelSet
 from ..plan import Plan
+from ..preprocessing.mirror import tell_unoriented
+from ..preprocessing.store import StoredCase
 from ..sides import PatientAxis
 from .recipes import CHANNEL_DROPOUT, NATIVE_SHARE
 
@@ -23,7 +26,7 @@ class Variety:
     mirror: tuple[PatientAxis, ...] = ()
     """Axes across which every other patch is mirrored, as far as the labels allow it."""
 
-    def describe(self, labels: LabelSet) -> str:
+    def describe(self, labels: LabelSet, cases: Iterable[StoredCase] = ()) -> str:
         """In words, for the log; says which labels change places in mirrors, and which mirrors their names forbid."""
         parts = [
             f"{share:.0%} {what}"
@@ -35,6 +38,8 @@ class Variety:
             if share
         ]
         parts += [labels.tell_mirror(axis) for axis in self.mirror]
+        if self.mirror:
+            parts += filter(None, [tell_unoriented((case.header.geometry for case in cases), labels)])
         return "; ".join(parts) or "spacing and contrasts as they are, not mirrored"
 
 
