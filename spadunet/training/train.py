@@ -144,7 +144,7 @@ def prepare_run(
             batch_multiple=batch_multiple,
             weight=math.sqrt(len(names)) if member.weight is None else member.weight,
             class_weights=member.output_weights(),
-            variety=variety.for_plan(member.plan),
+            variety=variety.for_plan(member.plan, is_colour=member.dataset.is_colour),
         )
         for member, (names, _) in zip(datasets, splits, strict=True)
     )

@@ -52,11 +52,15 @@ class VarietyOptions:
     spacing_jitter: float | None = None
     mirror: tuple[PatientAxis, ...] = ()
 
-    def for_plan(self, plan: Plan) -> Variety:
-        """A native plan meets any spacing in prediction, so in training too; with a fixed one it would be time lost."""
+    def for_plan(self, plan: Plan, *, is_colour: bool = False) -> Variety:
+        """A native plan meets any spacing in prediction, so in training too; with a fixed one it would be time lost.
+
+        Args:
+            is_colour: the channels are colours, of which none is ever missing.
+        """
         share = NATIVE_SHARE if plan.is_native else 0.0
         return Variety(
-            channel_dropout=self.channel_dropout if len(plan.channel_names) > 1 else 0.0,
+            channel_dropout=self.channel_dropout if len(plan.channel_names) > 1 and not is_colour else 0.0,
             slice_merging=share if self.slice_merging is None else self.slice_merging,
             spacing_jitter=share if self.spacing_jitter is None else self.spacing_jitter,
             mirror=self.mirror,

@@ -191,3 +191,4 @@ def test_a_native_plan_meets_other_spacings_unless_told_and_a_fixed_one_if_told(
     two = fixed.model_copy(update={"channel_names": ("T1", "T2"), "intensity": fixed.intensity * 2})
     assert (options.for_plan(fixed).channel_dropout, options.for_plan(two).channel_dropout) == (0, 0.2)
     assert math.isclose(VarietyOptions(channel_dropout=0).for_plan(two).channel_dropout, 0)
+    assert math.isclose(options.for_plan(two, is_colour=True).channel_dropout, 0)
