@@ -153,7 +153,7 @@ def test_channels_in_another_order_give_the_same_prediction(copy_demo, tmp_path:
                 sitk.WriteImage(channel, str(path).replace("_0000", f"_{number:04}"))
     data = ("--data", tmp_path)
     assert run(plan_and_preprocess.main, "-d", 4, "--memory-gb", 0.03, "-np", 1, *data) == 0
-    assert run(train.main, "-d", 4, "-f", "all", "--max-steps", 4, *quick, *data) == 0
+    assert run(train.main, "-d", 4, "-f", "all", "--max-steps", 16, *quick, *data) == 0
     for name, folder, more in (("a", raw, ()), ("b", other, ()), ("c", other, ("--channels", "plain", "dark"))):
         assert run(predict.main, "-i", folder / "imagesTr", "-o", tmp_path / name, *more, "-device", "cpu", *data) == 0
     maps = {
