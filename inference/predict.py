@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from ..network.build import build_backbone, build_task
 from ..network.heads import SegmentationNetwork
 from ..parallel import Outcome, attempt, map_cases
 from ..plan import Plan
-from ..preprocessing.mirror import mirror_axes
+from ..preprocessing.mirror import mirror_axes, tell_unoriented
 from ..preprocessing.preprocess import preprocess
 from ..preprocessing.restore import restore_logits
 from ..sides import PatientAxis
@@ -30,6 +31,8 @@ from .dicom_seg import read_headers, write_segmentation
 from .label_format import LabelFormat, label_ending
 from .mirroring import with_mirroring
 from .sliding import predict_logits
+
+log = logging.getLogger("spadunet")
 
 SpacingChoice = Literal["plan", "native"]
 
@@ -77,6 +80,9 @@ def plan_at(plan: Plan, spacing: SpacingChoice) -> Plan:
 def predict_image(image: Image, engine: Engine) -> LabelMap:
     """Label map of an image on the image's own grid."""
     case = preprocess("image", image, None, plan_at(engine.plan, engine.spacing))
+    unoriented = tell_unoriented([case.geometry], engine.plan.labels) if engine.mirror else ""
+    if unoriented:
+        log.info(unoriented)
     logits = predict_logits(
         with_mirroring(engine.network, mirror_axes(case.geometry, engine.plan.labels, engine.mirror)),
         torch.from_numpy(case.image).to(engine.device),

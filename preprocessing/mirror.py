@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,11 +27,15 @@ def mirror_axes(geometry: Geometry, labels: LabelSet, wanted: Collection[Patient
     """The axes of a case's array that run along a wanted axis of the patient and that the labels' names leave free.
 
     A picture has no orientation: its width is taken for left to right, its height for either of the other two, of
-    which one must be wanted and both be free. An axis of one voxel has no mirror image.
+    which one must be wanted and both be free. So is a stack of pictures, its depth taken as its height; but any of its
+    axes may be left to right in truth, so that it has a mirror image only where no name tells a side or an end. An axis
+    of one voxel has no mirror image.
     """
     directions: list[tuple[PatientAxis, ...]]
-    if is_picture(geometry):
-        directions = [PATIENT_AXES, PATIENT_AXES[1:], PATIENT_AXES[:1]]
+    if not tells_orientation(geometry):
+        if is_stack(geometry) and not is_same_in_all_mirrors(labels):
+            return ()
+        directions = [PATIENT_AXES[1:], PATIENT_AXES[1:], PATIENT_AXES[:1]]
     else:
         nearest = nearest_patient_axes(np.array(geometry.stored_affine))
         directions = [(PATIENT_AXES[nearest[axis]],) for axis in geometry.axes]
@@ -44,8 +48,31 @@ def mirror_axes(geometry: Geometry, labels: LabelSet, wanted: Collection[Patient
     return tuple(found)
 
 
-def is_picture(geometry: Geometry) -> bool:
-    """True for one slice whose file does not say how it lies in the patient: PNG, and 2D images in general."""
+def tells_orientation(geometry: Geometry) -> bool:
+    """False for an image whose file does not say how it lies in the patient: PNG, TIFF, and 2D images in general.
+
+    A volume whose rows, columns and slices are those of the scanner, from the point 0, counts as such: it is what
+    programs write that know of no orientation.
+    """
     affine = np.array(geometry.stored_affine)
     as_stored = np.eye(4)[[2, 1, 0, 3]] * np.array([*spacing_of(affine), 1.0])
-    return geometry.stored_shape[0] == 1 and bool(np.array_equal(affine, as_stored))
+    return not np.array_equal(affine, as_stored)
+
+
+def is_stack(geometry: Geometry) -> bool:
+    """True for more than one slice."""
+    return geometry.stored_shape[0] > 1
+
+
+def is_same_in_all_mirrors(labels: LabelSet) -> bool:
+    """True if labels become the same whichever axis is mirrored: no name tells a side or an end."""
+    first, *others = [labels.mirrored(axis) for axis in PATIENT_AXES]
+    return first is not None and all(other == first for other in others)
+
+
+def tell_unoriented(geometries: Iterable[Geometry], labels: LabelSet) -> str:
+    """For the log: how many of the cases are not mirrored, since their files do not tell which side is which."""
+    stacks = [it for it in geometries if is_stack(it) and not tells_orientation(it)]
+    if not stacks or is_same_in_all_mirrors(labels):
+        return ""
+    return f"images without orientation, not mirrored since labels name sides or ends: {len(stacks)}"

@@ -1,7 +1,9 @@
-"""Channels go by their names, not by their order."""
+"""Channels go by their names, not by their order; how names are compared."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,17 +13,22 @@ from .errors import InputError
 from .image import Image
 
 
+def plain_name(name: str) -> str:
+    """`Left_Kidney` and `left kidney`, `T1-Gd` and `t1 gd` are one name."""
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()
+
+
 def match_names(wanted: Sequence[str], given: Sequence[str]) -> tuple[int | None, ...]:
-    """The number among the given names of each wanted one, capital letters aside; None where it is not there.
+    """The number among the given names of each wanted one, as `plain_name` has them; None where it is not there.
 
     Of a name that occurs several times, the first means the first, the second the second.
     """
     places: dict[str, list[int]] = {}
     for number, name in enumerate(given):
-        places.setdefault(name.strip().casefold(), []).append(number)
+        places.setdefault(plain_name(name), []).append(number)
     numbers: list[int | None] = []
     for name in wanted:
-        there = places.get(name.strip().casefold(), [])
+        there = places.get(plain_name(name), [])
         numbers.append(there.pop(0) if there else None)
     return tuple(numbers)
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from .description import DATASET_JSON, DatasetDescription, describe, read_description
 from .errors import InputError
 from .files import sha256_of_file
-from .formats import DICOM_ENDING, IMAGE_ENDINGS, LABEL_ENDINGS, ending_of, files_of, may_be_colour
+from .formats import DICOM_ENDING, IMAGE_ENDINGS, LABEL_ENDINGS, ending_of, files_of, is_packed, may_be_colour
 from .labels import LabelSet
 from .patients import patients_of
 from .record import first_problem
@@ -63,6 +63,12 @@ class Dataset:
     """By name of a training or test case, the classes or regions that were annotated; all where it is not here."""
     class_weights: dict[str, float] = field(default_factory=dict)
     """How much classes or regions count in training; those not here count 1."""
+
+    @property
+    def is_colour(self) -> bool:
+        """True if the channels are the colours of one picture, not contrasts."""
+        alone = [paths[0] for paths in (case.image_paths for case in self.cases) if len(paths) == 1]
+        return len(self.channel_names) > 1 and any(path and (may_be_colour(path) or is_packed(path)) for path in alone)
 
 
 def find_dataset(name: str, raw_folder: Path) -> Path:

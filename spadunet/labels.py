@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from .record import FormatVersion, Record, is_unused
-from .sides import PatientAxis, side_partners, tells_end
+from .sides import PatientAxis, Sides, sides_of, tells_end
 
 BACKGROUND, IGNORE = "background", "ignore"
 MAX_COUNTED_ID = 1 << 12
@@ -141,13 +141,28 @@ class LabelSet(Record):
         Across left and right, structures named as pairs change places, or those of `mirror_pairs`. Where names tell
         ends of another axis (anterior, posterior, superior, inferior), nothing is mirrored across that.
         """
-        names = [structure.name for structure in self.structures]
         if axis != "left-right":
-            return None if any(tells_end(name, axis) for name in names) else self.swapped({})
-        if self.mirror_pairs is None:
-            partners = side_partners(names)
-            return None if partners is None else self.swapped(partners)
-        return self.swapped({name: other for pair in self.mirror_pairs for name, other in (pair, pair[::-1])})
+            return None if any(tells_end(it.name, axis) for it in self.structures) else self.swapped({})
+        sides = self.sides()
+        pairs = (name_pair for pair in sides.pairs for name_pair in (pair, pair[::-1]))
+        return None if sides.problem else self.swapped(dict(pairs))
+
+    def sides(self) -> Sides:
+        """Which structures are each other's mirror image across left and right: of `mirror_pairs`, else by name."""
+        if self.mirror_pairs is not None:
+            return Sides(pairs=self.mirror_pairs)
+        return sides_of([structure.name for structure in self.structures])
+
+    def tell_mirror(self, axis: PatientAxis) -> str:
+        """In words, for the log: whether this axis is mirrored, what changes places, or why it is not."""
+        sides = self.sides() if axis == "left-right" else Sides()
+        if self.mirrored(axis) is None:
+            why = sides.problem or ("ids cannot follow their names" if sides.pairs else "labels name its ends")
+            return f"not mirrored across {axis}: {why}"
+        pairs = "; ".join(f"{left} and {right}" for left, right in sides.pairs)
+        if not pairs:
+            return f"mirrored across {axis}" + (" (no label names a side)" if axis == "left-right" else "")
+        return f"mirrored across {axis}, where these change places: {pairs}"
 
     def swapped(self, partners: dict[str, str]) -> Mirrored | None:
         """Classes and outputs when these structures change places; None if their ids cannot follow.

@@ -10,7 +10,11 @@ tasks/<name>/task.safetensors
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,7 +117,8 @@ def add_tasks(source: Path, folder: Path, tasks: dict[str, Task], provenance: di
     """Give a model further tasks, in its own folder or in a new one, to which all else is copied byte for byte.
 
     Not a byte of the backbone and the tasks that are there changes, and so no output of theirs. model.json comes last:
-    until then the source is the model that it was, and a new folder none.
+    until then the source is the model that it was, and a new folder none. Of two runs that add to one model, the second
+    waits, and both tasks are kept.
 
     Args:
         source: model folder that stays as it is, unless it is `folder`.
@@ -123,18 +128,37 @@ def add_tasks(source: Path, folder: Path, tasks: dict[str, Task], provenance: di
         InputError: if a file of the source is missing or was changed, or it has another task of such a name (the same
             task is left as it is).
     """
-    record = check_files(source)
-    new = {name: task for name, task in tasks.items() if not is_there(source, record, name, task)}
-    if source.resolve() != folder.resolve():
-        (folder / MODEL_JSON).unlink(missing_ok=True)
-        for file in record.sha256:
-            with atomic_path(folder / file) as partial:
-                shutil.copyfile(source / file, partial)
-    sha256 = dict(record.sha256)
-    for name, task in new.items():
-        sha256 |= {file.as_posix(): sha256_of_file(folder / file) for file in write_task(folder, name, task)}
-    grown = {"tasks": (*record.tasks, *new), "provenance": record.provenance | provenance, "sha256": sha256}
-    write_record(folder / MODEL_JSON, ModelRecord(**(dict(record) | grown)))
+    with held(source):
+        record = check_files(source)
+        new = {name: task for name, task in tasks.items() if not is_there(source, record, name, task)}
+        is_own = source.resolve() == folder.resolve()
+        if not is_own:
+            (folder / MODEL_JSON).unlink(missing_ok=True)
+            for file in record.sha256:
+                with atomic_path(folder / file) as partial:
+                    shutil.copyfile(source / file, partial)
+        written: dict[str, str] = {}
+        for name, task in new.items():
+            written |= {file.as_posix(): sha256_of_file(folder / file) for file in write_task(folder, name, task)}
+        if is_own:
+            record = read_model_record(folder)  # once more: where it cannot be held, another run may have added a task
+        grown = {
+            "tasks": (*record.tasks, *(name for name in new if name not in record.tasks)),
+            "provenance": record.provenance | provenance,
+            "sha256": record.sha256 | written,
+        }
+        write_record(folder / MODEL_JSON, ModelRecord(**(dict(record) | grown)))
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Wait until no other process holds a folder, then hold it; not where the file system has no locks."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            number = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, number)
+            fcntl.flock(number, fcntl.LOCK_EX)
+        yield
 
 
 def is_there(folder: Path, record: ModelRecord, name: str, task: Task) -> bool:

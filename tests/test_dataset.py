@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -450,3 +451,20 @@ def test_weights_of_classes_are_read_and_those_of_unknown_classes_refused(tmp_pa
     assert "field 'class_weights.liver': Input should be greater than 0 (found 0)" in problem_of(
         make("0", {"liver": 0})
     )
+
+
+@pytest.mark.parametrize(
+    ("paths", "is_colour"), [(["a.png"], True), (["a.nii.gz"], False), (["a_0000.png", "a_0001.png"], False)]
+)
+def test_channels_of_one_picture_are_colours(tmp_path: Path, paths: list[str], is_colour: bool):
+    dataset = Dataset(
+        name="A",
+        folder=tmp_path,
+        channel_names=("red", "green"),
+        labels=LabelSet(names=("background", "a"), ids=(0, 1)),
+        file_ending="",
+        cases=(RawCase(name="a", image_paths=tuple(map(Path, paths)), label_path=None),),
+        patients={"a": "a"},
+    )
+    assert dataset.is_colour == is_colour
+    assert not replace(dataset, channel_names=("CT",)).is_colour

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import torch
 from spadunet.errors import InputError, OutputError
 from spadunet.files import sha256_of_file
 from spadunet.labels import LabelSet
-from spadunet.model import Model, Task, add_tasks, load_model, read_model_record, save_model
+from spadunet.model import Model, Task, add_tasks, load_model, read_model_record, save_model, write_task
 from spadunet.plan import IntensityRule, Plan
 
 FILES = (
@@ -215,6 +217,42 @@ def test_a_task_is_added_and_no_other_file_changes(folder: Path, tmp_path: Path,
     assert len(load_model(source).tasks) == (3 if name == "model" else 2)
     add_tasks(source, tmp_path / name, new_task(), {"added": "today"})  # again, as a run that goes on does
     assert len(load_model(tmp_path / name).tasks) == 3
+
+
+def test_of_two_runs_that_add_at_once_the_second_waits(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each writes its task slowly: without waiting both would begin with the same model.json."""
+    writing: list[str] = []
+
+    def write_slowly(place: Path, name: str, task: Task) -> list[Path]:
+        writing.append(name)
+        time.sleep(0.1)
+        assert writing == [name]
+        files = write_task(place, name, task)
+        writing.remove(name)
+        return files
+
+    monkeypatch.setattr("spadunet.model.write_task", write_slowly)
+    (task,) = new_task().values()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda name: add_tasks(folder, folder, {name: task}, {name: "today"}), ["X", "Y", "Z"]))
+    grown = load_model(folder)
+    assert set(grown.tasks) == {*make_model().tasks, "X", "Y", "Z"}
+    assert grown.provenance == {"steps": "3", "X": "today", "Y": "today", "Z": "today"}
+
+
+def test_a_task_that_another_run_added_meanwhile_is_kept_without_locks(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise OSError("no locks here")
+
+    def write_late(place: Path, name: str, task: Task) -> list[Path]:
+        monkeypatch.setattr("spadunet.model.write_task", write_task)
+        add_tasks(place, place, {"Other": task}, {})
+        return write_task(place, name, task)
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    monkeypatch.setattr("spadunet.model.write_task", write_late)
+    add_tasks(folder, folder, new_task(), {})
+    assert list(load_model(folder).tasks) == [*make_model().tasks, "Other", "Dataset009_New"]
 
 
 def test_a_task_of_a_name_that_is_there_is_refused_unless_it_is_the_same(folder: Path, tmp_path: Path):

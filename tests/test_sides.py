@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -10,7 +12,7 @@ from spadunet.description import DatasetDescription
 from spadunet.labels import LabelSet, Region
 from spadunet.preprocessing.converters.btcv import LABELS as BTCV
 from spadunet.preprocessing.converters.chaos import MODALITIES
-from spadunet.sides import side_partners, tells_end
+from spadunet.sides import sides_of, tells_end
 
 SPELLINGS = [
     ("left kidney", "right kidney"),
@@ -39,7 +41,28 @@ SPELLINGS = [
     ("ctx-lh-cuneus", "ctx-rh-cuneus"),
     ("LLL", "RLL"),
     ("LK", "RK"),
+    ("leftkidney", "rightkidney"),
+    ("LEFTKIDNEY", "RIGHTKIDNEY"),
+    ("kidneyleft", "kidneyright"),
+    ("kidneyl", "kidneyr"),
+    ("kidney_sin", "kidney_dex"),
+    ("kidney sx", "kidney dx"),
+    ("rene sinistro", "rene destro"),
+    ("riñón izquierdo", "riñón derecho"),
+    ("rin\u0303o\u0301n izq", "rin\u0303o\u0301n der"),
+    ("rim esquerdo", "rim direito"),
+    ("glande gauche", "glande droite"),
+    ("Niere li.", "Niere re."),
+    ("Linksniere", "Rechtsniere"),
+    ("linkernier", "rechternier"),
+    ("bright left", "bright right"),
 ]
+
+
+def side_partners(names: Sequence[str]) -> dict[str, str] | None:
+    """The name of the mirror image of each structure, None where there is a problem."""
+    sides = sides_of(names)
+    return None if sides.problem else dict(sides.pairs) | {right: left for left, right in sides.pairs}
 
 
 def labels_of(*names: str, **more: object) -> LabelSet:
@@ -77,6 +100,8 @@ def test_kidneys_and_adrenals_of_the_releases_pair():
         ("kidneys, left and right",),
         ("label 1", "label 2"),
         ("Anterior", "Posterior"),
+        ("bright", "blight", "cleft", "sinus", "rechtwinklig"),
+        ("dextrose", "sincipital", "linked cyst", "leftover"),
     ],
 )
 def test_other_names_tell_no_side(names: tuple[str, ...]):
@@ -103,6 +128,15 @@ def test_a_structure_pairs_with_its_own_kind_only():
         ("left ventricle", "right ventricle"),
         ("heart_atrium_left", "heart_atrium_right"),
         ("LV", "RV"),
+        ("LVC", "RVC", "MYO"),
+        ("leftventricle", "rightventricle"),
+        ("lventricle", "rventricle"),
+        ("liver lobe left", "liver lobe right"),
+        ("leftkidney", "liver"),
+        ("kidneyr", "liver"),
+        ("kidney dx", "liver"),
+        ("cyst izq", "cyst der"),
+        ("riñón izquierdo", "riñón"),
     ],
 )
 def test_a_side_without_a_mirror_image_turns_the_axis_off(names: tuple[str, ...]):
@@ -172,3 +206,13 @@ def test_pairs_of_unknown_or_repeated_names_are_refused(pairs: object):
 
 def test_labels_without_the_key_are_written_as_before():
     assert "mirror_pairs" not in labels_of("A", "B").to_json()
+
+
+def test_what_changes_places_or_why_nothing_does_is_told():
+    told = labels_of("leftkidney", "rightkidney", "upper lobe").tell_mirror
+    assert told("left-right") == "mirrored across left-right, where these change places: leftkidney and rightkidney"
+    assert told("superior-inferior") == "not mirrored across superior-inferior: labels name its ends"
+    assert told("anterior-posterior") == "mirrored across anterior-posterior"
+    assert labels_of("a").tell_mirror("left-right") == "mirrored across left-right (no label names a side)"
+    alone = labels_of("left kidney").tell_mirror("left-right")
+    assert alone == "not mirrored across left-right: left kidney has no counterpart"

@@ -41,7 +41,7 @@ def add_control_options(parser: argparse.ArgumentParser) -> None:
         "--deterministic",
         action="store_true",
         help="two runs give the same weights to the last bit, on the same machine and number of threads; slower on a "
-        "GPU, and not with --max-minutes",
+        "GPU, there not of spad_vit, and not with --max-minutes",
     )
     parser.add_argument(
         "--repeats",
@@ -71,6 +71,19 @@ def check_control_options(options: argparse.Namespace) -> None:
         raise InputError(f"--c: --repeats {options.repeats} goes on by itself; leave --c out")
     if options.repeats is not None and options.fold == "all":
         raise InputError(f"--repeats {options.repeats}: -f all holds out no case to compare runs by; give a fold")
+
+
+def check_deterministic(options: argparse.Namespace, backbone: str, device_type: str) -> None:
+    """Refuse what PyTorch has no deterministic operations for: on a GPU, max pooling of volumes and trilinear resizing.
+
+    Raises:
+        InputError: names the backbone.
+    """
+    if options.deterministic and backbone == "spad_vit" and device_type == "cuda":
+        raise InputError(
+            "--deterministic: --backbone spad_vit cannot give the same bits on a GPU (its pooling and resizing have no "
+            "deterministic gradient there); give --backbone spad_unet or -device cpu, or leave --deterministic out"
+        )
 
 
 def run_name(options: argparse.Namespace) -> str:

@@ -105,11 +105,7 @@ def execute(options: argparse.Namespace) -> int:
     order = order_of(plan, options.input, options.channels)
     cases = find_cases(options.input, len(order.names), order.optional)
     notes = [*tell_series(cases), *check_format(cases, options.format, plan.labels)]
-    notes += [
-        f"not mirrored across {axis}: the names of the labels tell its sides"
-        for axis in mirror
-        if plan.labels.mirrored(axis) is None
-    ]
+    notes += [plan.labels.tell_mirror(axis) for axis in mirror]
     if options.output.resolve() == options.input.resolve():
         raise InputError(f"-o {options.output}: is the input folder; its images would be overwritten: give another")
     if is_dicom(cases[0].paths[0]) and options.input.resolve() in options.output.resolve().parents:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..training.recipes import PRESETS, RECIPES
-from .control_options import add_control_options, check_control_options, deterministic, run_name
+from .control_options import add_control_options, check_control_options, check_deterministic, deterministic, run_name
 from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of
 from .joint_options import (
     add_joint_options,
@@ -167,6 +167,7 @@ def train_one(options: argparse.Namespace, ranks: Ranks) -> tuple[int, Path]:
         output = output / f"seed_{options.seed}"
     earlier = {} if options.restart or output is None else request_of(output)
     backbone, preset = choose_network(options, earlier, usual_preset(device))
+    check_deterministic(options, backbone, device.type)
     recipe = RECIPES[backbone]
     joint_name = "+".join(member.dataset.name for member in datasets)
     if options.output is None and len(joint_name.encode()) > MAX_NAME_BYTES:

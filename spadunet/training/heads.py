@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..channels import plain_name
 from ..errors import InputError
 from ..labels import LabelSet
 from ..model import Task
@@ -57,11 +57,6 @@ def matching_outputs(labels: LabelSet, other: LabelSet, *, numbers_too: bool) ->
         return matching
     foreground = {number: there for number, there in matching.items() if number and there}
     return {0: 0, **foreground} if foreground else {}
-
-
-def plain_name(name: str) -> str:
-    """`Left_Kidney` and `left kidney` are one name."""
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 @torch.no_grad()

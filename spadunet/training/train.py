@@ -144,7 +144,7 @@ def prepare_run(
             batch_multiple=batch_multiple,
             weight=math.sqrt(len(names)) if member.weight is None else member.weight,
             class_weights=member.output_weights(),
-            variety=variety.for_plan(member.plan),
+            variety=variety.for_plan(member.plan, is_colour=member.dataset.is_colour),
         )
         for member, (names, _) in zip(datasets, splits, strict=True)
     )
@@ -263,7 +263,7 @@ def train_and_validate(run: PreparedRun, folder: Path, model_folder: Path, refre
         write_record(folder / INIT_COVERAGE_JSON, run.coverage)
         log.info("weights from %s:\n%s", run.coverage.source, "\n".join(run.coverage.lines()))
     for task in run.tasks:
-        log.info("patches of %s: %s", task.name, task.variety.describe(task.plan.labels))
+        log.info("patches of %s: %s", task.name, task.variety.describe(task.plan.labels, task.cases))
     progress = train_network(
         run.network,
         run.tasks,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..labels import LabelSet
 from ..plan import Plan
+from ..preprocessing.mirror import tell_unoriented
+from ..preprocessing.store import StoredCase
 from ..sides import PatientAxis
 from .recipes import CHANNEL_DROPOUT, NATIVE_SHARE
 
@@ -23,8 +26,8 @@ class Variety:
     mirror: tuple[PatientAxis, ...] = ()
     """Axes across which every other patch is mirrored, as far as the labels allow it."""
 
-    def describe(self, labels: LabelSet) -> str:
-        """In words, for the log; says across which axes the labels' names forbid to mirror."""
+    def describe(self, labels: LabelSet, cases: Iterable[StoredCase] = ()) -> str:
+        """In words, for the log; says which labels change places in mirrors, and which mirrors their names forbid."""
         parts = [
             f"{share:.0%} {what}"
             for share, what in (
@@ -34,12 +37,10 @@ class Variety:
             )
             if share
         ]
-        for axis in self.mirror:
-            is_free = labels.mirrored(axis) is not None
-            parts.append(
-                f"mirrored across {axis}" if is_free else f"not mirrored across {axis}, since labels name its sides"
-            )
-        return ", ".join(parts) or "spacing and contrasts as they are, not mirrored"
+        parts += [labels.tell_mirror(axis) for axis in self.mirror]
+        if self.mirror:
+            parts += filter(None, [tell_unoriented((case.header.geometry for case in cases), labels)])
+        return "; ".join(parts) or "spacing and contrasts as they are, not mirrored"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +52,15 @@ class VarietyOptions:
     spacing_jitter: float | None = None
     mirror: tuple[PatientAxis, ...] = ()
 
-    def for_plan(self, plan: Plan) -> Variety:
-        """A native plan meets any spacing in prediction, so in training too; with a fixed one it would be time lost."""
+    def for_plan(self, plan: Plan, *, is_colour: bool = False) -> Variety:
+        """A native plan meets any spacing in prediction, so in training too; with a fixed one it would be time lost.
+
+        Args:
+            is_colour: the channels are colours, of which none is ever missing.
+        """
         share = NATIVE_SHARE if plan.is_native else 0.0
         return Variety(
-            channel_dropout=self.channel_dropout if len(plan.channel_names) > 1 else 0.0,
+            channel_dropout=self.channel_dropout if len(plan.channel_names) > 1 and not is_colour else 0.0,
             slice_merging=share if self.slice_merging is None else self.slice_merging,
             spacing_jitter=share if self.spacing_jitter is None else self.spacing_jitter,
             mirror=self.mirror,

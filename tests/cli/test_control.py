@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -16,7 +17,9 @@ import pytest
 import torch
 
 from spadunet.cli import train
+from spadunet.cli.control_options import check_deterministic
 from spadunet.dataset import load_dataset
+from spadunet.errors import InputError
 from spadunet.model import load_model, read_tensors
 from spadunet.training import steps
 from spadunet.training.curves import read_rows
@@ -81,6 +84,15 @@ def test_a_fraction_that_is_none_is_refused(share: str, run, capsys: pytest.Capt
 def test_contradictions_are_told_in_a_line(words, message: str, workspace: Path, run, quick, capsys):
     assert run(train.main, "-d", 4, *quick, "--data", workspace, *words) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("backbone", "device"), [("spad_vit", "cpu"), ("spad_unet", "cuda")])
+def test_a_vit_is_not_deterministic_on_a_gpu(backbone: str, device: str):
+    options = argparse.Namespace(deterministic=True)
+    check_deterministic(options, backbone, device)
+    check_deterministic(argparse.Namespace(deterministic=False), "spad_vit", "cuda")
+    with pytest.raises(InputError, match="--deterministic: --backbone spad_vit cannot give the same bits on a GPU"):
+        check_deterministic(options, "spad_vit", "cuda")
 
 
 # --- the same bits

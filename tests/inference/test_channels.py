@@ -49,6 +49,8 @@ def describe(folder: Path, *channels: str) -> None:
 def test_names_match_whatever_their_order_and_capitals_and_each_once():
     assert match_names(("T1", "T2", "FLAIR"), ("flair", "T2 ", "DWI")) == (None, 1, 0)
     assert match_names(("MRI", "MRI", "MRI"), ("MRI", "CT", "MRI")) == (0, 2, None)
+    assert match_names(("T1_Gd", "b-value 50"), ("B value_50", "t1-gd")) == (1, 0)
+    assert match_names(("T1Gd",), ("T1",)) == (None,)
 
 
 def test_channels_are_picked_and_what_is_not_there_is_zero():

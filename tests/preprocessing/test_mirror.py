@@ -8,7 +8,7 @@ import pytest
 from spadunet.image import Image
 from spadunet.labels import LabelSet
 from spadunet.plan import IntensityRule, Plan
-from spadunet.preprocessing.mirror import mirror_axes
+from spadunet.preprocessing.mirror import mirror_axes, tell_unoriented
 from spadunet.preprocessing.preprocess import preprocess
 from spadunet.sides import PATIENT_AXES
 
@@ -77,3 +77,14 @@ def test_in_a_picture_the_user_decides():
     upper = LabelSet(names=("background", "upper lobe"), ids=(0, 1))
     assert mirror_axes(picture, upper, [AP]) == ()  # its height may be superior to inferior
     assert [axis.array_axis for axis in mirror_axes(picture, upper, PATIENT_AXES)] == [2]
+
+
+def test_a_stack_without_orientation_is_mirrored_only_where_no_name_tells_a_side():
+    stack = geometry_of((6, 7, 8), np.eye(4)[[2, 1, 0, 3]] * [2, 1, 1, 1])
+    assert mirror_axes(stack, KIDNEYS, PATIENT_AXES) == ()
+    assert tell_unoriented([stack, stack], KIDNEYS).startswith("images without orientation, not mirrored")
+    cells = LabelSet(names=("background", "nucleus"), ids=(0, 1))
+    assert [axis.array_axis for axis in mirror_axes(stack, cells, [LR])] == [2]
+    assert [axis.array_axis for axis in mirror_axes(stack, cells, PATIENT_AXES)] == [0, 1, 2]
+    assert tell_unoriented([stack], cells) == ""
+    assert tell_unoriented([geometry_of((6, 7, 8), affine_of(3, 2, 1))], KIDNEYS) == ""

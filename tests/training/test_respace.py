@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from spadunet.case import Geometry
+from spadunet.labels import LabelSet
 from spadunet.plans.patch import choose_patch
 from spadunet.training.patches import Batch, BatchStream, TrainingTask
 from spadunet.training.respace import MAX_MERGED, Respacing, draw_respacing, merge_slices, respace
@@ -191,3 +192,12 @@ def test_a_native_plan_meets_other_spacings_unless_told_and_a_fixed_one_if_told(
     two = fixed.model_copy(update={"channel_names": ("T1", "T2"), "intensity": fixed.intensity * 2})
     assert (options.for_plan(fixed).channel_dropout, options.for_plan(two).channel_dropout) == (0, 0.2)
     assert math.isclose(VarietyOptions(channel_dropout=0).for_plan(two).channel_dropout, 0)
+    assert math.isclose(options.for_plan(two, is_colour=True).channel_dropout, 0)
+
+
+def test_the_log_tells_what_mirrors_do_to_labels():
+    labels = LabelSet(names=("background", "left kidney", "right kidney"), ids=(0, 1, 2))
+    variety = Variety(channel_dropout=0.2, mirror=("left-right",))
+    assert variety.describe(labels) == (
+        "20% lack a contrast; mirrored across left-right, where these change places: left kidney and right kidney"
+    )
