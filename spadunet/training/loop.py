@@ -160,7 +160,8 @@ def train_network(
         OutputError: if the loss is no longer finite, or a single patch is too large for the memory.
     """
     ranks = ranks or Ranks(device=options.device)
-    network.backbone.requires_grad_(not options.freezes_backbone)
+    if options.freezes_backbone:
+        network.backbone.requires_grad_(False)
     learner = SegmentationLearner(network, tasks, options, ranks)
     monitor = Monitor(
         network,

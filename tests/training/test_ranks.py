@@ -76,6 +76,17 @@ def test_two_processes_learn_what_one_learns_from_the_same_batches(weights_of_on
 
 
 @pytest.mark.slow
+def test_a_spad_vit_learns_one_dataset_in_two_processes_what_it_does_in_one(cases: Path, tmp_path: Path, monkeypatch):
+    """Every parameter that learns takes part in every step, or the processes would wait for its gradient."""
+    done = run_two(cases, tmp_path / "two", "vit")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(BatchStream, "__getitem__", segmentation_run.in_float64)
+    monkeypatch.setattr(JointNetwork, "deep_logits", segmentation_run.read_in_float64)
+    segmentation_run.run(cases, tmp_path / "one", Ranks(), with_vit=True)
+    assert difference(tmp_path / "two", tmp_path / "one") < 1e-9
+
+
+@pytest.mark.slow
 def test_a_signal_stops_both_and_the_run_goes_on_in_one_process(
     weights_of_one: Path, cases: Path, tmp_path: Path, monkeypatch
 ):
