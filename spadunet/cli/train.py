@@ -141,6 +141,7 @@ def train_one(options: argparse.Namespace, ranks: Ranks) -> tuple[int, Path]:
     from ..files import require_writable
     from ..model import MODEL_JSON
     from ..network.device import choose_precision
+    from ..training.board import VALIDATION_CSV
     from ..training.init import INIT_COVERAGE_JSON
     from ..training.loop import RunOptions
     from ..training.train import TrainingDataset, prepare_run, train
@@ -223,7 +224,7 @@ def train_one(options: argparse.Namespace, ranks: Ranks) -> tuple[int, Path]:
         dry_run=options.dry_run,
         variety=find_variety(options),
     )
-    files = RunFiles(result=MODEL_JSON, manifest="spadunet_train.json", others=(INIT_COVERAGE_JSON,))
+    files = RunFiles(result=MODEL_JSON, manifest="spadunet_train.json", others=(INIT_COVERAGE_JSON, VALIDATION_CSV))
     must_go_on = options.c or (options.repeats is not None and bool(earlier))
     done = find_earlier_run(folder, files, run.request, restart=options.restart, must_go_on=must_go_on)
     if options.dry_run:
