@@ -218,12 +218,23 @@ def check_shares(tasks: Sequence[TrainingTask], ranks: Ranks) -> None:
         InputError: if they cannot share one evenly.
     """
     for task in tasks:
-        sizes = sorted({task.num_patches(case.da) for case in task.cases})
+        sizes = task.batch_sizes()
+        text = " or ".join(map(str, sizes))
+        if task.batch_size is None and any(size % ranks.world_size for size in sizes):  # others began the run
+            raise InputError(
+                f"{task.name}: the run was begun with batches of {text} patches, which {ranks.world_size} processes "
+                f"cannot share evenly; go on with {numbers_text(math.gcd(*sizes))}, or give --restart"
+            )
         for size in sizes:
             ranks.share(size)
         if ranks.world_size > 1:
-            text = " or ".join(map(str, sizes))
             log.info("%s: batches of %s patches, shared by %d processes", task.name, text, ranks.world_size)
+
+
+def numbers_text(number: int) -> str:
+    """How many processes may share a number of patches."""
+    divisors = [str(divisor) for divisor in range(1, number + 1) if number % divisor == 0]
+    return f"{' or '.join(divisors)} process{'es' if len(divisors) > 1 else ''}"
 
 
 def stored_cases(member: TrainingDataset, names: Sequence[str]) -> tuple[StoredCase, ...]:

@@ -21,6 +21,7 @@ from spadunet.training.patches import BatchStream
 from spadunet.training.ranks import Ranks
 from spadunet.training.state import read_metadata, read_progress
 from spadunet.training.train import check_shares
+from spadunet.training.variety import Variety
 
 CHECKPOINT = "state/checkpoint.safetensors"
 
@@ -131,5 +132,18 @@ def test_the_default_batch_is_rounded_up_to_the_number_of_processes_and_one_that
     assert task.num_patches(0) == 2
     with pytest.raises(InputError, match="--batch-size 2: 4 processes cannot share it evenly; give a multiple of 4"):
         check_shares([task], Ranks(world_size=4))
+    with pytest.raises(InputError, match="begun with batches of 4 patches, which 3 .*; go on with 1 or 2 or 4 proc"):
+        check_shares([replace(task, batch_size=None, batch_multiple=2)], Ranks(world_size=3))
     automatic = [replace(task, batch_size=None, batch_multiple=multiple) for multiple in (1, 3)]
     assert [each.num_patches(0) for each in automatic] == [4, 6]  # small patches leave room for four
+
+
+def test_batches_that_only_slices_merged_in_training_give_are_shared_too(make_task):
+    """Thin slices: the stored cases have da 0, of which a batch has four patches; merged ones have larger patches."""
+    task = make_task()
+    sizes = {da: (8, 16, 16) if da == 0 else (8, 2048, 2048) for da in range(7)}
+    plan = task.plan.model_copy(update={"patch_sizes_voxels": sizes})
+    task = replace(task, plan=plan, batch_size=None, batch_multiple=1)
+    check_shares([task], Ranks(world_size=4))
+    with pytest.raises(InputError, match="batches of 2 or 4 patches, which 4 processes .*; go on with 1 or 2 processes"):
+        check_shares([replace(task, variety=Variety(slice_merging=0.5))], Ranks(world_size=4))
