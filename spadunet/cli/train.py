@@ -144,6 +144,7 @@ def train_one(options: argparse.Namespace, ranks: Ranks) -> tuple[int, Path]:
     from ..training.board import VALIDATION_CSV
     from ..training.init import INIT_COVERAGE_JSON
     from ..training.loop import RunOptions
+    from ..training.status import require_free
     from ..training.train import TrainingDataset, prepare_run, train
     from ..workspace import find_workspace
 
@@ -184,6 +185,7 @@ def train_one(options: argparse.Namespace, ranks: Ranks) -> tuple[int, Path]:
     require_none_lost(model_folder, dataset_names, options.init if options.add_task else None)
     if ranks.is_first:
         require_writable(folder, dry_run=options.dry_run)
+        require_free(folder)
         if not options.dry_run:
             log_to_file(folder / "training.log")
     earlier = {} if options.restart else request_of(folder)
