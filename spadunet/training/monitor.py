@@ -152,7 +152,7 @@ class Monitor:
                 image, classes = map(torch.from_numpy, patch.case.read_patch(patch.corner, plan.patch_sizes_voxels[da]))
                 with autocast(self.options.device, self.options.precision):
                     logits = self.network.deep_logits(image[None].to(self.options.device), da, patch.task)[0][0]
-                found = count_voxels(logits, classes.to(self.options.device), plan.labels).cpu()
+                found = count_voxels(logits, classes.to(self.options.device), plan.labels)
                 known = plan.labels.known_outputs(patch.case.header.annotated)[-found.shape[1] :]
                 counts[patch.task] += found * torch.from_numpy(known)
         for module in learning:

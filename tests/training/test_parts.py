@@ -31,6 +31,8 @@ ERRORS = {
     ),
     "windows": RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory"),
     "cudnn": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "cuda runtime": RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    "mps": RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GiB, other allocations: 1.00 GiB)"),
     "python": MemoryError(),
 }
 
