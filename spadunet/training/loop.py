@@ -123,13 +123,20 @@ class SegmentationLearner:
 
     @torch.no_grad()
     def find_cause(self, batch: Batch) -> str:
-        """The cases whose patch alone gives a loss that is not finite; all if they do so only together."""
+        """The cases whose patch alone gives a loss that is not finite; all if they do so only together.
+
+        Empty if every sound patch of every process does, since then the weights are the cause.
+        """
         number = self.number_of[batch.task]
         found = []
         for index, name in enumerate(batch.cases):
             if not loss_of(self.network, number, batch.patch(index), self.tasks[number], self.options).isfinite():
                 found.append(name)
-        if self.ranks.total([len(found)]) == [0]:
+        is_damaged = not bool(batch.image.isfinite().all())
+        num_found, num_patches, num_damaged = self.ranks.total([len(found), len(batch.cases), is_damaged])
+        if num_found == num_patches and not num_damaged:
+            return ""
+        if num_found == 0:
             found = list(batch.cases)
         names = sorted(set(found))
         return f"case{'s' if len(names) > 1 else ''} {', '.join(names)}" if names else ""
