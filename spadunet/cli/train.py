@@ -141,7 +141,7 @@ def train_one(options: argparse.Namespace, ranks: Ranks) -> tuple[int, Path]:
     from ..files import require_writable
     from ..model import MODEL_JSON
     from ..network.device import choose_precision
-    from ..training.board import VALIDATION_CSV
+    from ..training.board import VALIDATION_CSV, read_final_scores
     from ..training.init import INIT_COVERAGE_JSON
     from ..training.loop import RunOptions
     from ..training.status import require_free
@@ -238,7 +238,7 @@ def train_one(options: argparse.Namespace, ranks: Ranks) -> tuple[int, Path]:
     is_done = done is not None and done.is_finished and (folder / files.manifest).is_file()
     ranks.wait()  # all have read what an earlier run left
     if is_done and options.repeats is not None:
-        return 0, folder
+        return int(any(scores.failed for scores in read_final_scores(folder).values())), folder
     if ranks.is_first:
         clear_earlier_run(folder, files, done, restart=options.restart)
     ranks.wait()
