@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from ..evaluation.pairs import Pair
 from ..evaluation.tables import table_text, write_scores
 from ..inference.predict import Engine, build_network, predict_cases
 from ..labels import LabelSet
-from ..model import Model, Task, save_model
+from ..model import Model, Task, read_model_record, save_model
 from ..network.build import build_backbone, build_task
 from ..plan import Plan
 from ..preprocessing.store import StoredCase, open_case
@@ -195,6 +195,8 @@ def prepare_run(
         "precision": str(options.precision),
         "variety": str(variety),
     }
+    if init is not None and init.is_dir() and not goes_on and not scratch_twin:
+        warn_if_seen(init, read_model_record(init).provenance, request)
     return PreparedRun(
         datasets=tuple(datasets),
         tasks=tasks,
@@ -209,6 +211,27 @@ def prepare_run(
         adds_to=init if adds_task else None,
         ranks=ranks,
     )
+
+
+def warn_if_seen(init: Path, earlier: Mapping[str, str], request: Mapping[str, str]) -> None:
+    """Warn where a model may have learned from this run's validation cases.
+
+    Args:
+        init: the model.
+        earlier: its provenance, which is the request of its run.
+    """
+    shared = [name for name in request["datasets"].split() if name in earlier.get("datasets", "").split()]
+    same = all(earlier.get(name) == request[name] for name in ("datasets", "fraction", "fraction_seed"))
+    is_other = earlier.get("fold") != request["fold"] or (same and earlier.get("cases") != request["cases"])
+    if shared and is_other and request["fold"] != "all":
+        log.warning(
+            "--init %s: has learned from %s with fold %s and may have seen cases that this run, fold %s, validates on: "
+            "their scores will be too good; start from a model of the same fold and cases",
+            init,
+            ", ".join(shared),
+            earlier.get("fold", "unknown"),
+            request["fold"],
+        )
 
 
 def check_shares(tasks: Sequence[TrainingTask], ranks: Ranks) -> None:
