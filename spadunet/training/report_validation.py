@@ -57,9 +57,7 @@ def dice_charts(points: list[DicePoint]) -> Iterator[Html]:
             steps, dice = zip(*values, strict=True) if values else ((), ())
             lines.append(Line(steps=np.array(steps), values=np.array(dice), colour=colour, is_smoothed=False))
         latest = {name: number(next((p.dice for p in reversed(own) if p.name == name), None)) for name in names}
-        caption = Html(
-            f"<b>{text(f'Dice of patches while it trained, {dataset}')}</b>, latest: {legend(latest)}"
-        )
+        caption = Html(f"<b>{text(f'Dice of patches while it trained, {dataset}')}</b>, latest: {legend(latest)}")
         charts.append(figure([draw_chart(f"dice {place}", lines, lowest=0, highest=1)], caption))
     if charts:
         yield grid(charts)

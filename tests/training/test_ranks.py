@@ -145,5 +145,7 @@ def test_batches_that_only_slices_merged_in_training_give_are_shared_too(make_ta
     plan = task.plan.model_copy(update={"patch_sizes_voxels": sizes})
     task = replace(task, plan=plan, batch_size=None, batch_multiple=1)
     check_shares([task], Ranks(world_size=4))
-    with pytest.raises(InputError, match="batches of 2 or 4 patches, which 4 processes .*; go on with 1 or 2 processes"):
+    with pytest.raises(
+        InputError, match="batches of 2 or 4 patches, which 4 processes .*; go on with 1 or 2 processes"
+    ):
         check_shares([replace(task, variety=Variety(slice_merging=0.5))], Ranks(world_size=4))

@@ -90,12 +90,16 @@ def test_the_degree_follows_the_new_spacing():
 @pytest.mark.parametrize(("merging", "jitter"), [(0.7, 0.7), (0.7, 0.0), (0.0, 0.7), (0.0, 0.0)])
 def test_degrees_that_patches_may_get_are_those_that_are_drawn(merging: float, jitter: float):
     """In several processes, each of their batches is shared out."""
-    for spacing_mm, shape in (((1, 1, 1), (40, 9, 9)), ((45, 1, 1), (40, 9, 9)), ((3, 1, 1), (5, 9, 9)), ((1,) * 3, (1,) * 3)):
+    for spacing_mm, shape in (
+        ((1, 1, 1), (40, 9, 9)),
+        ((45, 1, 1), (40, 9, 9)),
+        ((3, 1, 1), (5, 9, 9)),
+        ((1,) * 3, (1,) * 3),
+    ):
         geometry, generator = geometry_of(spacing_mm, shape), np.random.default_rng(0)
         options = {"slice_merging": merging, "spacing_jitter": jitter}
         drawn = {draw_respacing(geometry, **options, generator=generator).da_of(geometry) for _ in range(1000)}
         assert degrees_met(geometry, **options) == drawn
-
 
 
 def test_what_is_drawn_leaves_a_volume_a_volume():
