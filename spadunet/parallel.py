@@ -18,9 +18,16 @@ from .errors import InputError, OutputError
 from .workers import RESTING, THIS_PROCESS, WORKER_BYTES, WorkerDied, Workers
 
 LINE_SECONDS = 30
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
-"""Words of torch's errors that have no type of their own: of processors, of Windows, of CUDA's libraries."""
 """Without a terminal there is no bar: a line this often says how far the work is."""
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "MPS backend out of memory",
+)
+"""Words of torch's errors that have no type of their own: of processors, of Windows, of CUDA and its libraries, of
+Apple's GPUs."""
 
 log = logging.getLogger("spadunet")
 

@@ -17,7 +17,9 @@ from spadunet.cli.run import make_parser, run_command
 from spadunet.fingerprint import CaseFacts, Fingerprint, IntensityFacts
 from spadunet.labels import LabelSet
 from spadunet.network.heads import SegmentationTask
+from spadunet.network.pyramid import SpadViTUNet
 from spadunet.network.unet import SpadUNet
+from spadunet.network.vit import SpadViT
 from spadunet.plans.planner import make_plan
 from spadunet.preprocessing.store import open_case
 from spadunet.training.loop import JointNetwork, RunOptions, train_network
@@ -43,10 +45,15 @@ def task_of(folder: Path) -> TrainingTask:
     return TrainingTask(name=folder.name, plan=plan, cases=cases, batch_size=GLOBAL_BATCH)
 
 
-def run(cases: Path, folder: Path, ranks: Ranks) -> None:
-    """Two datasets through one backbone."""
+def run(cases: Path, folder: Path, ranks: Ranks, *, with_vit: bool = False) -> None:
+    """Two datasets through one U-Net, or the first through a SPAD-ViT."""
     torch.manual_seed(ranks.rank)  # the first one's weights count
-    network = JointNetwork(SpadUNet([8, 8, 8], [1, 1, 1]), [SegmentationTask(1, 3, [8, 8]) for _ in NAMES]).double()
+    if with_vit:
+        vit = SpadViT(width=16, depth=2, num_heads=2, hidden_width=16)
+        names, backbone = NAMES[:1], SpadViTUNet(vit, [8, 8, 16, 16, 16, 16])
+    else:
+        names, backbone = NAMES, SpadUNet([8, 8, 8], [1, 1, 1])
+    network = JointNetwork(backbone, [SegmentationTask(1, 3, [8, 8]) for _ in names]).double()
     options = RunOptions(
         max_steps=NUM_STEPS,
         max_minutes=None,
@@ -59,7 +66,7 @@ def run(cases: Path, folder: Path, ranks: Ranks) -> None:
         checkpoint_minutes=60.0,
         validate_every=2,
     )
-    tasks = [task_of(cases / name) for name in NAMES]
+    tasks = [task_of(cases / name) for name in names]
     train_network(network, tasks, folder, options, run={}, held_out=[task.cases[:1] for task in tasks], ranks=ranks)
 
 
@@ -93,7 +100,7 @@ def work() -> int:
     BatchStream.__getitem__ = in_float64
     JointNetwork.deep_logits = in_small_memory if WHAT == "short" else read_in_float64
     with open_ranks(torch.device("cpu")) as ranks:
-        run(Path(sys.argv[1]), Path(sys.argv[2]), ranks)
+        run(Path(sys.argv[1]), Path(sys.argv[2]), ranks, with_vit=WHAT == "vit")
     return 0
 
 

@@ -194,6 +194,7 @@ def open_run(
     from ..network.device import choose_precision
     from ..pretraining.corpus import CORPUS_JSON, load_corpus
     from ..pretraining.loop import PretrainingOptions
+    from ..training.status import require_free
     from ..workspace import find_workspace
 
     started = time.time()
@@ -209,6 +210,7 @@ def open_run(
     corpus = load_corpus(corpus_folder, may_lack_images=bool(earlier))
     if ranks.is_first:
         require_writable(folder, dry_run=arguments.dry_run)
+        require_free(folder)
         if not arguments.dry_run:
             log_to_file(folder / LOG_FILE)
     for line in lines:

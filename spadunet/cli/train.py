@@ -141,8 +141,10 @@ def train_one(options: argparse.Namespace, ranks: Ranks) -> tuple[int, Path]:
     from ..files import require_writable
     from ..model import MODEL_JSON
     from ..network.device import choose_precision
+    from ..training.board import VALIDATION_CSV, read_final_scores
     from ..training.init import INIT_COVERAGE_JSON
     from ..training.loop import RunOptions
+    from ..training.status import require_free
     from ..training.train import TrainingDataset, prepare_run, train
     from ..workspace import find_workspace
 
@@ -184,6 +186,7 @@ def train_one(options: argparse.Namespace, ranks: Ranks) -> tuple[int, Path]:
     require_none_lost(model_folder, dataset_names, options.init if options.add_task else None)
     if ranks.is_first:
         require_writable(folder, dry_run=options.dry_run)
+        require_free(folder)
         if not options.dry_run:
             log_to_file(folder / "training.log")
     earlier = {} if options.restart else request_of(folder)
@@ -224,7 +227,7 @@ def train_one(options: argparse.Namespace, ranks: Ranks) -> tuple[int, Path]:
         dry_run=options.dry_run,
         variety=find_variety(options),
     )
-    files = RunFiles(result=MODEL_JSON, manifest="spadunet_train.json", others=(INIT_COVERAGE_JSON,))
+    files = RunFiles(result=MODEL_JSON, manifest="spadunet_train.json", others=(INIT_COVERAGE_JSON, VALIDATION_CSV))
     must_go_on = options.c or (options.repeats is not None and bool(earlier))
     done = find_earlier_run(folder, files, run.request, restart=options.restart, must_go_on=must_go_on)
     if options.dry_run:
@@ -236,7 +239,7 @@ def train_one(options: argparse.Namespace, ranks: Ranks) -> tuple[int, Path]:
     is_done = done is not None and done.is_finished and (folder / files.manifest).is_file()
     ranks.wait()  # all have read what an earlier run left
     if is_done and options.repeats is not None:
-        return 0, folder
+        return int(any(scores.failed for scores in read_final_scores(folder).values())), folder
     if ranks.is_first:
         clear_earlier_run(folder, files, done, restart=options.restart)
     ranks.wait()

@@ -112,6 +112,7 @@ class SpadViTUNet(nn.Module):
         assert len(widths) == NUM_LEVELS
         self.widths = tuple(widths)
         self.vit = vit
+        self.vit.norm.requires_grad_(False)  # of the final tokens, which no level takes: kept for its weights alone
         self.blocks = block_numbers(len(vit.blocks))
         self.full_resolution = Encoder(widths[:2], num_blocks)
         self.pyramid = Pyramid(vit.width, widths[2:])

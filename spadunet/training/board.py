@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..files import write_text
 from ..record import read_record
 from ..scores import Scores
 from .curves import TENSORBOARD_FOLDER, read_rows
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 VALIDATION_CSV = "validation.csv"
+COLUMNS = ("step", "dataset", "class", "dice")
 VALIDATION_FOLDER, SCORES_JSON, OVERLAYS_FOLDER = "validation", "scores.json", "overlays"
 
 
@@ -23,7 +27,6 @@ class DicePoint:
     """Dice of a class after so many steps; None where it is not defined."""
 
     dataset: str
-    """Empty where the file does not say."""
     step: int
     name: str
     """Of the class."""
@@ -33,20 +36,41 @@ class DicePoint:
 def read_validation(folder: Path) -> list[DicePoint]:
     """What validation.csv of a run's folder says, in its order; nothing where there is none.
 
-    Its columns: step, task (the dataset), class, and dice, which is empty where it is not defined.
+    Its columns: step, dataset, class, and dice, which is empty where it is not defined.
 
     Raises:
         ValueError, KeyError: if it is damaged.
     """
     return [
         DicePoint(
-            dataset=row.get("task") or "",
+            dataset=row["dataset"],
             step=int(row["step"]),
             name=row["class"],
             dice=float(row["dice"]) if row["dice"] else None,
         )
         for row in read_rows(folder / VALIDATION_CSV)
     ]
+
+
+def write_validation(folder: Path, points: Sequence[DicePoint]) -> None:
+    """Write validation.csv anew."""
+    write_text(folder / VALIDATION_CSV, ",".join(COLUMNS) + "\n" + rows_of(points))
+
+
+def add_validation(folder: Path, points: Sequence[DicePoint]) -> None:
+    """Add to validation.csv, which is there."""
+    with (folder / VALIDATION_CSV).open("a", newline="", encoding="utf-8") as file:
+        file.write(rows_of(points))
+
+
+def rows_of(points: Sequence[DicePoint]) -> str:
+    """Lines of validation.csv."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    for point in points:
+        dice = "" if point.dice is None else f"{point.dice:.6f}"
+        writer.writerow((point.step, point.dataset, point.name, dice))
+    return text.getvalue()
 
 
 def read_final_scores(folder: Path, *, since: float = 0.0) -> dict[str, Scores]:
@@ -70,16 +94,18 @@ class ValidationBoard:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.num_shown = len(read_rows(folder / VALIDATION_CSV))
+        self.shown: set[DicePoint] = set()
         self.writer: SummaryWriter | None = None
 
     def update(self) -> None:
-        """Show what came since."""
+        """Show what came since; all anew where points are gone, since the run goes on from before them."""
         points = read_validation(self.folder)
-        for point in points[min(self.num_shown, len(points)) :]:
-            if point.dice is not None:
-                self.add({f"validation_dice/{point.dataset or 'all'}/{point.name}": point.dice}, point.step)
-        self.num_shown = len(points)
+        if not self.shown <= set(points):
+            self.close()
+        for point in points:
+            if point not in self.shown and point.dice is not None:
+                self.add({f"validation_dice/{point.dataset}/{point.name}": point.dice}, point.step)
+        self.shown = set(points)
 
     def add_final(self, dataset: str, scores: Scores, step: int) -> None:
         """Show the Dice of each class of a dataset after the last step, and their mean."""
@@ -91,12 +117,14 @@ class ValidationBoard:
         if self.writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(self.folder / TENSORBOARD_FOLDER / VALIDATION_FOLDER))
+            # What earlier processes have shown gives way to what the file says now.
+            self.writer = SummaryWriter(str(self.folder / TENSORBOARD_FOLDER / VALIDATION_FOLDER), purge_step=0)
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
 
     def close(self) -> None:
-        """End it."""
+        """End it; what comes after is shown anew."""
         if self.writer is not None:
             self.writer.close()
+        self.writer, self.shown = None, set()

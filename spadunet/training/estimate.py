@@ -119,7 +119,8 @@ def try_steps(
 ) -> list[StepCost]:
     """One step of each dataset with real patches, made smaller where a processor would take long."""
     network = build_joint(datasets, backbone, preset).to(options.device).train()
-    network.backbone.requires_grad_(not options.freezes_backbone)
+    if options.freezes_backbone:
+        network.backbone.requires_grad_(False)
     optimiser = make_optimiser(network, options.learning_rate, options.weight_decay, spares_vectors=False)
     is_gpu = options.device.type == "cuda"
     costs = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,31 +99,36 @@ def followed(
         request: what was asked for, as kept in the checkpoint.
         plans: of the datasets that are trained on.
         is_first: of several processes of the run, the one that writes.
+
+    Raises:
+        InputError: if another run goes on in the folder.
     """
-    earlier = None
-    with contextlib.suppress(InputError):  # a damaged one is written anew
-        earlier = read_status(folder)
-    status = RunStatus(
-        kind=kind,
-        state="running",
-        started=earlier.started if earlier else now(),
-        updated=now(),
-        num_starts=earlier.num_starts + 1 if earlier else 1,
-        host=platform.node(),
-        checkpoint_minutes=options.checkpoint_minutes,
-        request=dict(request),
-        facts={
-            "device": device_name(options),
-            "precision": str(options.precision).removeprefix("torch."),
-            "processes that make batches": str(options.num_workers),
-            "spadunet": __version__,
-            "Python": platform.python_version(),
-            **{name: metadata.version(name) for name in LIBRARIES},
-            "system": platform.platform(),
-        },
-        plans=tuple(plans),
-    )
-    with hold(folder) if is_first else contextlib.nullcontext():
+    with hold(folder) if is_first else contextlib.nullcontext(False) as is_locked:
+        earlier = None
+        with contextlib.suppress(InputError):  # a damaged one is written anew
+            earlier = read_status(folder)
+        status = RunStatus(
+            kind=kind,
+            state="running",
+            started=earlier.started if earlier else now(),
+            updated=now(),
+            num_starts=earlier.num_starts + 1 if earlier else 1,
+            host=platform.node(),
+            process=os.getpid(),
+            is_locked=is_locked,
+            checkpoint_minutes=options.checkpoint_minutes,
+            request=dict(request),
+            facts={
+                "device": device_name(options),
+                "precision": str(options.precision).removeprefix("torch."),
+                "processes that make batches": str(options.num_workers),
+                "spadunet": __version__,
+                "Python": platform.python_version(),
+                **{name: metadata.version(name) for name in LIBRARIES},
+                "system": platform.platform(),
+            },
+            plans=tuple(plans),
+        )
         run = Followed(folder, status, is_silent=not is_first)
         run.tell("running")
         try:

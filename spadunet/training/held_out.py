@@ -60,7 +60,7 @@ def choose_patches(
 
 
 def count_voxels(logits: Tensor, classes: Tensor, labels: LabelSet) -> Tensor:
-    """Voxels of each structure in both, in the prediction, and in the reference: float64 (3, S).
+    """Voxels of each structure in both, in the prediction, and in the reference: float64 (3, S), on the processor.
 
     Args:
         logits: (K, D, H, W).
@@ -75,4 +75,5 @@ def count_voxels(logits: Tensor, classes: Tensor, labels: LabelSet) -> Tensor:
         reference, predicted = reference[1:], predicted[1:]
     if labels.ignore_class is not None:
         predicted = predicted & (classes != labels.ignore_class)
-    return torch.stack([mask.flatten(1).sum(1) for mask in (predicted & reference, predicted, reference)]).double()
+    counts = torch.stack([mask.flatten(1).sum(1) for mask in (predicted & reference, predicted, reference)])
+    return counts.cpu().double()  # Apple's GPUs have no float64

@@ -15,9 +15,9 @@ from ..network.heads import SegmentationNetwork, SegmentationTask
 from ..preprocessing.store import StoredCase
 from .loss import deep_loss, itself
 from .monitor import Monitor
-from .optimiser import make_optimiser, take_step
+from .optimiser import make_optimiser, room_for_moments, take_step
 from .options import LoopOptions, autocast
-from .parts import Result, within_memory
+from .parts import Result, in_company, within_memory
 from .patches import Batch, BatchStream, TrainingTask
 from .ranks import Ranks, distribute, mean_over_ranks, sum_over_ranks
 from .schedule import learning_rate
@@ -103,17 +103,19 @@ class SegmentationLearner:
         if self.ranks.world_size == 1:
             return {"loss": self.within_memory(learn, batch)}
         # A process that runs out of memory in the midst of a step cannot tell those that wait for its gradient, so
-        # each one tries alone before the first batch of a kind.
+        # each one tries alone before the first batch of a kind, beside all that a step needs.
         if (batch.task, batch.da) not in self.tried:
 
             def try_alone(num_parts: int) -> bool:
+                room = room_for_moments(self.optimiser)
                 loss_of(self.network, number, batch, task, self.options, num_parts).backward()
+                del room
                 return True
 
             self.within_memory(try_alone, batch)
             self.optimiser.zero_grad(set_to_none=True)
             self.tried.add((batch.task, batch.da))
-        return {"loss": learn(int(self.numbers["num_parts"]))}
+        return {"loss": in_company(lambda: learn(int(self.numbers["num_parts"])))}
 
     def within_memory(self, step: Callable[[int], Result], batch: Batch) -> Result:
         """Of this run."""
@@ -123,13 +125,20 @@ class SegmentationLearner:
 
     @torch.no_grad()
     def find_cause(self, batch: Batch) -> str:
-        """The cases whose patch alone gives a loss that is not finite; all if they do so only together."""
+        """The cases whose patch alone gives a loss that is not finite; all if they do so only together.
+
+        Empty if every sound patch of every process does, since then the weights are the cause.
+        """
         number = self.number_of[batch.task]
         found = []
         for index, name in enumerate(batch.cases):
             if not loss_of(self.network, number, batch.patch(index), self.tasks[number], self.options).isfinite():
                 found.append(name)
-        if self.ranks.total([len(found)]) == [0]:
+        is_damaged = not bool(batch.image.isfinite().all())
+        num_found, num_patches, num_damaged = self.ranks.total([len(found), len(batch.cases), is_damaged])
+        if num_found == num_patches and not num_damaged:
+            return ""
+        if num_found == 0:
             found = list(batch.cases)
         names = sorted(set(found))
         return f"case{'s' if len(names) > 1 else ''} {', '.join(names)}" if names else ""
@@ -160,7 +169,8 @@ def train_network(
         OutputError: if the loss is no longer finite, or a single patch is too large for the memory.
     """
     ranks = ranks or Ranks(device=options.device)
-    network.backbone.requires_grad_(not options.freezes_backbone)
+    if options.freezes_backbone:
+        network.backbone.requires_grad_(False)
     learner = SegmentationLearner(network, tasks, options, ranks)
     monitor = Monitor(
         network,

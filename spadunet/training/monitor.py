@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 import time
@@ -14,17 +12,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ..files import write_text
 from ..preprocessing.store import StoredCase
 from ..scores import mean_of
-from .board import VALIDATION_CSV
-from .curves import read_rows
+from .board import DicePoint, add_validation, read_validation, write_validation
 from .held_out import choose_patches, count_voxels
 from .options import LoopOptions, autocast
 from .patches import TrainingTask
 from .ranks import Ranks
-
-COLUMNS = ("step", "dataset", "class", "dice")
 
 NUM_VALIDATIONS = 50
 """Of a run, if they are cheap enough."""
@@ -82,7 +76,6 @@ class Monitor:
         self.options, self.ranks, self.patience, self.numbers = options, ranks, patience, numbers
         self.every, num_patches = plan_validations(tasks, options, every if any(held_out) else 0)
         self.patches = choose_patches(tasks, held_out, num_patches) if num_patches else []
-        self.last_seconds = 0.0
         self.is_open = False
         numbers |= {
             "num_validations": 0,
@@ -93,6 +86,7 @@ class Monitor:
             "hurried_from": math.inf,
             "validated_at": 0.0,
             "validation_seconds": 0.0,
+            "last_validation_seconds": 0.0,
         }
 
     def course(self, share: float) -> float:
@@ -116,12 +110,12 @@ class Monitor:
             return
         if self.ranks.is_first and not self.is_open:
             self.is_open = True
-            write_rows(self.folder, [row for row in read_rows(self.folder / VALIDATION_CSV) if int(row["step"]) < step])
+            write_validation(self.folder, [point for point in read_validation(self.folder) if point.step < step])
         if self.every is not None:
             is_due = step % self.every == 0
         else:
             minutes = self.options.max_minutes or math.inf
-            pause = max(minutes * 60 / NUM_VALIDATIONS, self.last_seconds * (1 / MOST_SHARE - 1))
+            pause = max(minutes * 60 / NUM_VALIDATIONS, self.numbers["last_validation_seconds"] * (1 / MOST_SHARE - 1))
             is_due = seconds - self.numbers["validated_at"] >= pause
         if is_due:
             self.numbers["validated_at"] = seconds
@@ -130,18 +124,18 @@ class Monitor:
     def validate(self, step: int, seconds: float) -> None:
         """Predict the patches, write the Dice of each class, and judge by their mean."""
         start = time.monotonic()
-        rows, values = [], []
+        points, values = [], []
         for task, (overlap, predicted, reference) in zip(self.tasks, self.count(), strict=True):
             both = [p + r for p, r in zip(predicted, reference, strict=True)]
             dices = [2 * o / b if b else None for o, b in zip(overlap, both, strict=True)]
             values.append(mean_of(dices))
             for structure, dice in zip(task.plan.labels.structures, dices, strict=True):
-                text = "" if dice is None else f"{dice:.6f}"
-                rows.append({"step": str(step), "dataset": task.name, "class": structure.name, "dice": text})
+                points.append(DicePoint(dataset=task.name, step=step, name=structure.name, dice=dice))
         if self.ranks.is_first:
-            write_rows(self.folder, rows, is_new=False)
-        (self.last_seconds,) = self.ranks.largest([time.monotonic() - start])
-        self.numbers["validation_seconds"] += self.last_seconds
+            add_validation(self.folder, points)
+        (took,) = self.ranks.largest([time.monotonic() - start])
+        self.numbers["last_validation_seconds"] = took
+        self.numbers["validation_seconds"] += took
         mean = mean_of(values)
         if mean is not None:
             self.judge(mean, step, self.options.share_done(step, seconds))
@@ -158,7 +152,7 @@ class Monitor:
                 image, classes = map(torch.from_numpy, patch.case.read_patch(patch.corner, plan.patch_sizes_voxels[da]))
                 with autocast(self.options.device, self.options.precision):
                     logits = self.network.deep_logits(image[None].to(self.options.device), da, patch.task)[0][0]
-                found = count_voxels(logits, classes.to(self.options.device), plan.labels).cpu()
+                found = count_voxels(logits, classes.to(self.options.device), plan.labels)
                 known = plan.labels.known_outputs(patch.case.header.annotated)[-found.shape[1] :]
                 counts[patch.task] += found * torch.from_numpy(known)
         for module in learning:
@@ -224,17 +218,3 @@ def plan_validations(tasks: Sequence[TrainingTask], options: LoopOptions, every:
         share = cost / (cost + every * batch_size)
         log.info("--validate-every %d: validation will take about %.0f %% of the time", every, 100 * share)
     return every, num_patches
-
-
-def write_rows(folder: Path, rows: Sequence[dict[str, str]], *, is_new: bool = True) -> None:
-    """Write validation.csv, or add to it."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    if is_new:
-        writer.writeheader()
-    writer.writerows(rows)
-    if is_new:
-        write_text(folder / VALIDATION_CSV, text.getvalue())
-        return
-    with (folder / VALIDATION_CSV).open("a", newline="", encoding="utf-8") as file:
-        file.write(text.getvalue())

@@ -21,6 +21,12 @@ def make_optimiser(
     return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
+def room_for_moments(optimiser: torch.optim.AdamW) -> list[Tensor]:
+    """Memory as much as the moments will take that the optimiser makes in its first step; empty after that."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    return [torch.empty_like(parameter) for parameter in parameters if parameter not in optimiser.state for _ in "mv"]
+
+
 def take_step(loss: Tensor, network: nn.Module, optimiser: torch.optim.Optimizer, max_norm: float) -> Tensor:
     """One step, with the gradient clipped to a norm.
 

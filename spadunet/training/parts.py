@@ -48,6 +48,24 @@ def within_memory(
         numbers["num_parts"] = halve(int(numbers["num_parts"]), batch, ranks)
 
 
+def in_company(step: Callable[[], Result]) -> Result:
+    """A step in which other processes wait for this one, so that it cannot be tried again.
+
+    Raises:
+        OutputError: if this process runs out of memory.
+    """
+    try:
+        return step()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutputError(
+            "out of memory in the midst of a step, though a trial before it fitted: does another program use this "
+            "device? The last checkpoint is kept: the same command goes on from there; if it happens again, take a "
+            "smaller --batch-size with --restart"
+        ) from error
+
+
 def halve(num_parts: int, batch: Batch, ranks: Ranks) -> int:
     """Number of parts of half the size, which is told.
 
@@ -58,9 +76,13 @@ def halve(num_parts: int, batch: Batch, ranks: Ranks) -> int:
     num_parts = min(num_parts, num_patches)
     if num_parts == num_patches:
         size = "×".join(map(str, batch.image.shape[2:]))
+        # The network sees one patch at a time, but the loss all of them.
+        rest = f" beside the logits and the loss of all {num_patches}" if num_patches > 1 else ""
+        advice = "take a smaller --batch-size, or " if num_patches > 1 else ""
         raise OutputError(
-            f"out of memory with a single patch of {size} voxels of {batch.task}; the last checkpoint is kept: plan "
-            "smaller patches with a smaller spadunet_plan --memory-gb and give --restart, or take a smaller --preset"
+            f"out of memory with a single patch of {size} voxels of {batch.task}{rest}; the last checkpoint is kept: "
+            f"{advice}plan smaller patches with a smaller spadunet_plan --memory-gb and give --restart, or take a "
+            "smaller --preset"
         )
     log.warning(
         "out of memory with %d patches at once: from now on at most %d, whose gradients are added up; the batch stays "

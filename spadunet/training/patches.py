@@ -19,7 +19,7 @@ from ..preprocessing.mirror import MirrorAxis, mirror_axes
 from ..preprocessing.store import StoredCase
 from ..spacing import Shape
 from .augment import augment, drop_channels, margin, mirror
-from .respace import Respacing, draw_respacing, respace
+from .respace import Respacing, degrees_met, draw_respacing, respace
 from .variety import Variety
 
 FOREGROUND_SHARE = 0.33
@@ -60,6 +60,13 @@ class TrainingTask:
         if self.batch_size is not None:
             return self.batch_size
         return -(-choose_batch_size(self.plan, da) // self.batch_multiple) * self.batch_multiple
+
+    def batch_sizes(self) -> list[int]:
+        """Of all batches that may be drawn, respaced ones too."""
+        merging, jitter = self.variety.slice_merging, self.variety.spacing_jitter
+        geometries = [case.header.geometry for case in self.cases]
+        das = [degrees_met(geometry, slice_merging=merging, spacing_jitter=jitter) for geometry in geometries]
+        return sorted({self.num_patches(da) for da in set().union(*das)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ..evaluation.tables import format_means, remarks
 from ..page import Html, details, figure, grid, heading, inline_image, legend, number, paragraph, table, text
-from ..plan import Plan
 from ..scores import METRICS, Scores
 from .board import VALIDATION_FOLDER, DicePoint, read_final_scores, read_validation
 from .charts import Line, draw_chart
@@ -35,7 +34,7 @@ def validation_of(folder: Path, status: RunStatus) -> Iterator[Html]:
         return
     if not scores and not points:
         yield paragraph("Held-out cases are scored at the end of the run.", "pale")
-    yield from dice_charts(points, plans)
+    yield from dice_charts(points)
     for place, (name, found) in enumerate(scores.items()):
         yield heading(name, 3)
         yield score_table(found)
@@ -46,7 +45,7 @@ def validation_of(folder: Path, status: RunStatus) -> Iterator[Html]:
         yield case_list(found)
 
 
-def dice_charts(points: list[DicePoint], plans: Mapping[str, Plan]) -> Iterator[Html]:
+def dice_charts(points: list[DicePoint]) -> Iterator[Html]:
     """Dice of each class by step, a chart a dataset."""
     charts = []
     for place, dataset in enumerate(dict.fromkeys(point.dataset for point in points)):
@@ -57,11 +56,8 @@ def dice_charts(points: list[DicePoint], plans: Mapping[str, Plan]) -> Iterator[
             values = [(point.step, point.dice) for point in own if point.name == name and point.dice is not None]
             steps, dice = zip(*values, strict=True) if values else ((), ())
             lines.append(Line(steps=np.array(steps), values=np.array(dice), colour=colour, is_smoothed=False))
-        title = dataset or (next(iter(plans)) if len(plans) == 1 else "")
         latest = {name: number(next((p.dice for p in reversed(own) if p.name == name), None)) for name in names}
-        caption = Html(
-            f"<b>{text(f'Dice of patches while it trained, {title}'.strip(', '))}</b>, latest: {legend(latest)}"
-        )
+        caption = Html(f"<b>{text(f'Dice of patches while it trained, {dataset}')}</b>, latest: {legend(latest)}")
         charts.append(figure([draw_chart(f"dice {place}", lines, lowest=0, highest=1)], caption))
     if charts:
         yield grid(charts)

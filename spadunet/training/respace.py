@@ -71,6 +71,18 @@ def draw_respacing(
     return respacing if respacing.da_of(geometry) not in (None, MAX_DA) else Respacing()
 
 
+def degrees_met(geometry: Geometry, *, slice_merging: float, spacing_jitter: float) -> set[int]:
+    """All degrees of anisotropy that patches may get from a case whose changes are drawn by `draw_respacing`."""
+    found = {geometry.da}
+    change = MAX_PLANE_CHANGE if spacing_jitter else 1.0
+    for num_merged in range(1, (MAX_MERGED if slice_merging else 1) + 1):
+        lowest = Respacing(num_merged=num_merged, plane_factor=change).da_of(geometry)
+        highest = Respacing(num_merged=num_merged, plane_factor=1 / change).da_of(geometry)
+        if lowest is not None and highest is not None:
+            found |= set(range(lowest, highest + 1)) - {MAX_DA}
+    return found
+
+
 def respace(
     image: Tensor,
     classes: Tensor,

@@ -143,7 +143,7 @@ def state_of(
     is_done = any((folder / name).is_file() for name in MANIFESTS) and (progress is None or progress.is_finished)
     if status is None and (is_done or (has_result and progress is None)):
         return "finished", ""
-    if is_alive(folder, status.host if status else None):
+    if is_alive(folder, status):
         return "running", ""
     return "interrupted", "its process is gone without a word" if status else ""
 

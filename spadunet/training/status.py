@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal, TextIO
 
+from ..errors import InputError
 from ..model import STATE_FOLDER
 from ..plan import Plan
 from ..record import FormatVersion, Record, read_record, write_record
@@ -40,6 +42,10 @@ class RunStatus(Record):
     updated: datetime
     num_starts: int = 1
     host: str
+    process: int | None = None
+    """Its number on that machine, of the first where there are several."""
+    is_locked: bool = True
+    """Its folder is locked while it goes on; where the file system has no locks, its news tell."""
     checkpoint_minutes: float
     request: dict[str, str]
     """What was asked for, as kept in the checkpoint."""
@@ -75,24 +81,56 @@ def now() -> datetime:
 
 
 @contextlib.contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold(folder: Path) -> Iterator[bool]:
     """Let others see that a run is going on; however its process ends, this ends with it.
 
-    Where it cannot be locked, nothing is held, and a run's news tell instead.
+    Gives False where the file system has no locks: nothing is held then, and a run's news tell instead.
+
+    Raises:
+        InputError: if another run holds the folder; nothing of it is touched.
     """
     path = folder / STATE_FOLDER / LOCK_FILE
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
+        is_locked = False
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock(stack.enter_context(path.open("w")))
-        yield
+            file = stack.enter_context(path.open("a"))
+            lock(file)
+            os.register_at_fork(after_in_child=file.close)  # workers that outlive a killed run do not hold it
+            is_locked = True
+        except BlockingIOError as error:
+            raise going_on(folder) from error
+        except OSError:
+            pass
+        yield is_locked
+
+
+def require_free(folder: Path) -> None:
+    """Look whether a run may use a folder, before anything is written there.
+
+    Raises:
+        InputError: if another one holds it.
+    """
+    if is_held(folder):
+        raise going_on(folder)
+
+
+def going_on(folder: Path) -> InputError:
+    """Says whose run holds a folder, as far as that is known."""
+    whose = ""
+    with contextlib.suppress(InputError):
+        status = read_status(folder)
+        if status is not None and status.process is not None:
+            whose = f": process {status.process} on {status.host}"
+    return InputError(f"{folder}: this run is going on{whose}; wait for it, or give another -o")
 
 
 def lock(file: TextIO) -> None:
-    """Lock a file for this process and those it forks, until it is closed.
+    """Lock a file until it is closed.
 
     Raises:
-        OSError: if another process holds it, or the file system has no locks.
+        BlockingIOError: if another process holds it.
+        OSError: if the file system has no locks.
     """
     for is_last in [False] * (LOCK_TRIES - 1) + [True]:  # who looks whether it is held holds it for a moment
         try:
@@ -125,14 +163,16 @@ def last_news(folder: Path) -> float:
     return max(times)
 
 
-def is_alive(folder: Path, host: str | None) -> bool:
+def is_alive(folder: Path, status: RunStatus | None) -> bool:
     """Whether a run that has not said its end is still going on.
 
-    Its lock tells, on this machine and most shared disks; of another machine, news of the last quarter of an hour do.
+    Its lock tells, on this machine and most shared disks; of another machine, and where no lock could be had, news of
+    the last quarter of an hour do.
 
     Args:
-        host: where it was started, None if unknown.
+        status: what the run has said of itself, None if nothing.
     """
     if is_held(folder):
         return True
-    return host != platform.node() and time.time() - last_news(folder) < MAX_SILENCE_SECONDS
+    is_told_by_lock = status is not None and status.is_locked and status.host == platform.node()
+    return not is_told_by_lock and time.time() - last_news(folder) < MAX_SILENCE_SECONDS

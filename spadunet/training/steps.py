@@ -95,8 +95,8 @@ def run_steps(
         course: share of the schedule that is behind a run, from the share of its steps or time; 1 ends it.
         after_step: called in every process with the number of steps done and the seconds of the run; what it decides
             by, and remembers in the learner's numbers, is the same in all.
-        find_cause: says what in this process's part of a batch made a measure not finite. Given where such a step has
-            changed nothing: the state before it is then saved.
+        find_cause: says what in this process's part of a batch made a measure not finite; in all processes nothing if
+            it is the weights. Given where such a step has changed nothing: the state before it is then saved.
 
     Raises:
         InputError: if the checkpoint is damaged, of another network, or not seen by every process.
@@ -160,9 +160,15 @@ def run_steps(
                     raise OutputError(f"{what} ({where}); {advice}")
                 causes = ", ".join(filter(None, company.gather(find_cause(batch))))
                 save(is_finished=False)
+                if not causes:
+                    raise OutputError(
+                        f"{what} ({where}) with every case of the batch: the weights have diverged; lower "
+                        "--learning-rate and give --restart"
+                    )
                 raise OutputError(
-                    f"{what} ({where}, {causes}); the state before it is saved: correct the case and go on with the "
-                    "same command, or try a lower --learning-rate with --restart"
+                    f"{what} ({where}, {causes}); the state before it is saved: correct the case, run "
+                    "spadunet_preprocess (a new plan would not fit the run) and go on with the same command, or try a "
+                    "lower --learning-rate with --restart"
                 )
             if journal is not None:
                 pace = {

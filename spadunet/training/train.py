@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from ..evaluation.pairs import Pair
 from ..evaluation.tables import table_text, write_scores
 from ..inference.predict import Engine, build_network, predict_cases
 from ..labels import LabelSet
-from ..model import Model, Task, save_model
+from ..model import Model, Task, read_model_record, save_model
 from ..network.build import build_backbone, build_task
 from ..plan import Plan
 from ..preprocessing.store import StoredCase, open_case
@@ -195,6 +195,8 @@ def prepare_run(
         "precision": str(options.precision),
         "variety": str(variety),
     }
+    if init is not None and init.is_dir() and not goes_on and not scratch_twin:
+        warn_if_seen(init, read_model_record(init).provenance, request)
     return PreparedRun(
         datasets=tuple(datasets),
         tasks=tasks,
@@ -211,6 +213,27 @@ def prepare_run(
     )
 
 
+def warn_if_seen(init: Path, earlier: Mapping[str, str], request: Mapping[str, str]) -> None:
+    """Warn where a model may have learned from this run's validation cases.
+
+    Args:
+        init: the model.
+        earlier: its provenance, which is the request of its run.
+    """
+    shared = [name for name in request["datasets"].split() if name in earlier.get("datasets", "").split()]
+    same = all(earlier.get(name) == request[name] for name in ("datasets", "fraction", "fraction_seed"))
+    is_other = earlier.get("fold") != request["fold"] or (same and earlier.get("cases") != request["cases"])
+    if shared and is_other and request["fold"] != "all":
+        log.warning(
+            "--init %s: has learned from %s with fold %s and may have seen cases that this run, fold %s, validates on: "
+            "their scores will be too good; start from a model of the same fold and cases",
+            init,
+            ", ".join(shared),
+            earlier.get("fold", "unknown"),
+            request["fold"],
+        )
+
+
 def check_shares(tasks: Sequence[TrainingTask], ranks: Ranks) -> None:
     """Tell how large batches are that several processes share.
 
@@ -218,12 +241,23 @@ def check_shares(tasks: Sequence[TrainingTask], ranks: Ranks) -> None:
         InputError: if they cannot share one evenly.
     """
     for task in tasks:
-        sizes = sorted({task.num_patches(case.da) for case in task.cases})
+        sizes = task.batch_sizes()
+        text = " or ".join(map(str, sizes))
+        if task.batch_size is None and any(size % ranks.world_size for size in sizes):  # others began the run
+            raise InputError(
+                f"{task.name}: the run was begun with batches of {text} patches, which {ranks.world_size} processes "
+                f"cannot share evenly; go on with {numbers_text(math.gcd(*sizes))}, or give --restart"
+            )
         for size in sizes:
             ranks.share(size)
         if ranks.world_size > 1:
-            text = " or ".join(map(str, sizes))
             log.info("%s: batches of %s patches, shared by %d processes", task.name, text, ranks.world_size)
+
+
+def numbers_text(number: int) -> str:
+    """How many processes may share a number of patches."""
+    divisors = [str(divisor) for divisor in range(1, number + 1) if number % divisor == 0]
+    return f"{' or '.join(divisors)} process{'es' if len(divisors) > 1 else ''}"
 
 
 def stored_cases(member: TrainingDataset, names: Sequence[str]) -> tuple[StoredCase, ...]:

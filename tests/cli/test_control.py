@@ -15,14 +15,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from run_folder import score_of, write_validation
 
 from spadunet.cli import train
 from spadunet.cli.control_options import check_deterministic
+from spadunet.cli.repeats import train_repeats
 from spadunet.dataset import load_dataset
-from spadunet.errors import InputError
+from spadunet.errors import InputError, OutputError
 from spadunet.model import load_model, read_tensors
 from spadunet.training import steps
 from spadunet.training.curves import read_rows
+from spadunet.training.ranks import Ranks
 from spadunet.training.repeats import Repeats
 from spadunet.training.state import read_progress
 
@@ -169,6 +172,24 @@ def test_repeats_are_runs_with_seeds_of_their_own_and_a_table_and_go_on(
     assert not all(
         torch.equal(value, models[1].backbone_state[name]) for name, value in models[0].backbone_state.items()
     )
+    path = folder / f"seed_5/validation/{HIPPOCAMPUS}/scores.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"failed": ["hippocampus_000"]}))
+    assert run(train.main, *command, "--repeats", 2) == 1  # as the run itself did
+
+
+def test_of_repeats_the_table_of_those_that_are_done_is_written_though_a_later_one_fails(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("spadunet.model.read_model_record", lambda _: SimpleNamespace(tasks=[HIPPOCAMPUS]))
+
+    def train_one(options: argparse.Namespace, _: Ranks) -> tuple[int, Path]:
+        if options.seed == 7:
+            raise OutputError("loss became nan")
+        folder = tmp_path / f"seed_{options.seed}"
+        write_validation(folder, HIPPOCAMPUS, {"c1": {"Anterior": score_of(0.75)}})
+        return 0, folder
+
+    with pytest.raises(OutputError, match="loss became nan"):
+        train_repeats(argparse.Namespace(seed=5, repeats=4), Ranks(), train_one)
+    assert Repeats.from_json((tmp_path / "repeats.json").read_text()).seeds == (5, 6)
 
 
 # --- defaults

@@ -11,6 +11,8 @@ from run_folder import plan_of, score_of, write_curves, write_validation
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from spadunet.training import follow as follow_module
+from spadunet.training.board import DicePoint
+from spadunet.training.board import write_validation as write_board
 from spadunet.training.follow import Followed, followed
 from spadunet.training.report import REPORT_HTML
 from spadunet.training.status import RunStatus, is_held, read_status
@@ -114,9 +116,26 @@ def test_a_process_that_is_not_the_first_writes_nothing(tmp_path: Path, follow):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_tensorboard_shows_what_the_file_says_when_a_run_goes_on_from_before_its_last_rows(tmp_path: Path, follow):
+    def points(*steps: int) -> list[DicePoint]:
+        return [DicePoint(dataset="Dataset001_A", step=step, name="liver", dice=step / 128) for step in steps]
+
+    with pytest.raises(KeyboardInterrupt), follow() as run:
+        write_board(tmp_path, points(16, 32, 64))
+        run.draw()
+        raise KeyboardInterrupt
+    with follow() as run:  # from a checkpoint after step 20; by the clock, steps may be others than before
+        write_board(tmp_path, points(16, 24, 48))
+        run.draw()
+    board = EventAccumulator(str(tmp_path / "tensorboard/validation"))
+    board.Reload()
+    shown = [(point.step, point.value) for point in board.Scalars("validation_dice/Dataset001_A/liver")]
+    assert shown == [(16, 0.125), (24, 0.1875), (48, 0.375)]
+
+
 def test_tensorboard_gets_validation_dice_as_it_comes_and_at_the_end(tmp_path: Path, follow):
     def see(run: Followed, *lines: str) -> None:
-        text = "\n".join(["step,task,class,dice", *lines, ""])
+        text = "\n".join(["step,dataset,class,dice", *lines, ""])
         (tmp_path / "validation.csv").write_text(text, encoding="utf-8")
         run.draw()
 

@@ -178,6 +178,15 @@ def test_of_several_cases_the_one_that_is_not_finite_alone_is_named(make_task, m
     assert learner.find_cause(batch) == f"case {batch.cases[2]}"
 
 
+def test_weights_that_have_diverged_are_no_fault_of_the_cases(make_task, make_options, tmp_path: Path):
+    network = small_network()
+    with torch.no_grad():
+        next(network.backbone.parameters()).fill_(float("inf"))
+    message = r"step 0 \(task Dataset001_A, da 0\) with every case of the batch: the weights have diverged; lower --lea"
+    with pytest.raises(OutputError, match=message):
+        train_network(network, [make_task()], tmp_path, make_options(), run={})
+
+
 def test_max_minutes_ends_a_run(make_task, make_options, tmp_path: Path):
     options = make_options(max_steps=None, max_minutes=1e-6)
     progress = train_network(small_network(), [make_task()], tmp_path, options, run={})

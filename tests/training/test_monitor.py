@@ -16,6 +16,7 @@ from spadunet.model import read_tensors
 from spadunet.network.heads import SegmentationTask
 from spadunet.network.unet import SpadUNet
 from spadunet.training import loop, monitor, steps
+from spadunet.training.board import read_validation
 from spadunet.training.curves import read_rows
 from spadunet.training.held_out import choose_patches, count_voxels
 from spadunet.training.loop import JointNetwork, train_network
@@ -101,7 +102,7 @@ def test_by_the_clock_validations_wait_until_the_last_one_is_paid_for(make_task,
         small_network(), [task], held_out_of(task), tmp_path, options, Ranks(), every=None, patience=None, numbers={}
     )
     seen = []
-    own.validate = lambda step, seconds: (seen.append(step), setattr(own, "last_seconds", 3.0))
+    own.validate = lambda step, seconds: (seen.append(step), own.numbers.update(last_validation_seconds=3.0))
     for step in range(1, 251):
         own.after_step(step, step)
     # Every fiftieth of the run, 60 s; after one that took 3 s, 97 s at the least: 3 of 100.
@@ -138,6 +139,23 @@ def test_a_class_that_is_nowhere_has_an_empty_cell(make_task, make_options, tmp_
     monkeypatch.setattr(Monitor, "count", lambda _: counts)
     train_network(small_network(), [task], tmp_path, options, run={}, held_out=held_out_of(task))
     assert [row["dice"] for row in read_rows(tmp_path / "validation.csv")] == ["", "0.750000"]
+
+
+def test_classes_of_the_same_name_are_told_apart_by_their_dataset(make_task, make_options, tmp_path: Path, monkeypatch):
+    tasks = [make_task(name) for name in ("Dataset001_A", "Dataset002_B")]
+    counts = [[[1.0, 3.0], [4.0, 4.0], [4.0, 4.0]], [[2.0, 0.0], [4.0, 0.0], [4.0, 0.0]]]
+    monkeypatch.setattr(Monitor, "count", lambda _: counts)
+    held_out = [task.cases[-1:] for task in tasks]
+    options = make_options(max_steps=8)
+    Monitor(
+        small_network(), tasks, held_out, tmp_path, options, Ranks(), every=8, patience=None, numbers={}
+    ).after_step(8, 1.0)
+    assert [(point.step, point.dataset, point.name, point.dice) for point in read_validation(tmp_path)] == [
+        (8, "Dataset001_A", "organ1", 0.25),
+        (8, "Dataset001_A", "organ2", 0.75),
+        (8, "Dataset002_B", "organ1", 0.5),
+        (8, "Dataset002_B", "organ2", None),
+    ]
 
 
 # --- patience

@@ -18,8 +18,11 @@ from spadunet.network.unet import SpadUNet
 from spadunet.parallel import is_out_of_memory
 from spadunet.training import steps
 from spadunet.training.curves import read_rows
-from spadunet.training.loop import JointNetwork, loss_of, train_network
+from spadunet.training.loop import JointNetwork, SegmentationLearner, loss_of, train_network
+from spadunet.training.optimiser import room_for_moments
+from spadunet.training.parts import in_company
 from spadunet.training.patches import BatchStream
+from spadunet.training.ranks import Ranks
 from spadunet.training.state import read_metadata
 
 CHECKPOINT = "state/checkpoint.safetensors"
@@ -31,6 +34,8 @@ ERRORS = {
     ),
     "windows": RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory"),
     "cudnn": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "cuda runtime": RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    "mps": RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GiB, other allocations: 1.00 GiB)"),
     "python": MemoryError(),
 }
 
@@ -133,14 +138,36 @@ def test_a_run_in_parts_goes_on_in_parts_to_the_same_weights(make_task, make_opt
     assert all(torch.equal(value, tensors[1][name]) for name, value in tensors[0].items())
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "message"),
+    [
+        (1, r"out of memory with a single patch of 8×16×16 voxels of Dataset001_A; the last checkpoint is kept: plan"),
+        (2, r"of Dataset001_A beside the logits and the loss of all 2; .* kept: take a smaller --batch-size, or plan"),
+    ],
+)
 def test_a_single_patch_that_does_not_fit_ends_the_run_with_advice(
-    make_task, make_options, tmp_path: Path, monkeypatch
+    make_task, make_options, tmp_path: Path, monkeypatch, batch_size: int, message: str
 ):
     limit_patches(monkeypatch, 0, ERRORS["cuda"])
-    with pytest.raises(
-        OutputError, match=r"out of memory with a single patch of 8×16×16 voxels of Dataset001_A; .*plan"
-    ):
-        train_network(small_network(), [make_task()], tmp_path, make_options(), run={})
+    with pytest.raises(OutputError, match=message):
+        train_network(small_network(), [make_task(batch_size=batch_size)], tmp_path, make_options(), run={})
+
+
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+def test_a_shortage_in_a_step_that_others_wait_in_is_told_in_a_line(error: Exception):
+    def step() -> None:
+        raise error
+
+    with pytest.raises(OutputError, match="out of memory in the midst of a step.*the same command goes on"):
+        in_company(step)
+
+
+def test_a_trial_leaves_room_for_moments_that_are_not_there_yet(make_task, make_options):
+    learner = SegmentationLearner(small_network(), [make_task()], make_options(), Ranks())
+    num_bytes = sum(parameter.nbytes for parameter in learner.network.parameters())
+    assert sum(tensor.nbytes for tensor in room_for_moments(learner.optimiser)) == 2 * num_bytes
+    learner.learn(BatchStream([make_task()], 0)[0])
+    assert room_for_moments(learner.optimiser) == []
 
 
 def test_another_error_is_no_shortage(make_task, make_options, tmp_path: Path, monkeypatch):

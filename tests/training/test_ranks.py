@@ -21,6 +21,7 @@ from spadunet.training.patches import BatchStream
 from spadunet.training.ranks import Ranks
 from spadunet.training.state import read_metadata, read_progress
 from spadunet.training.train import check_shares
+from spadunet.training.variety import Variety
 
 CHECKPOINT = "state/checkpoint.safetensors"
 
@@ -76,6 +77,17 @@ def test_two_processes_learn_what_one_learns_from_the_same_batches(weights_of_on
 
 
 @pytest.mark.slow
+def test_a_spad_vit_learns_one_dataset_in_two_processes_what_it_does_in_one(cases: Path, tmp_path: Path, monkeypatch):
+    """Every parameter that learns takes part in every step, or the processes would wait for its gradient."""
+    done = run_two(cases, tmp_path / "two", "vit")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(BatchStream, "__getitem__", segmentation_run.in_float64)
+    monkeypatch.setattr(JointNetwork, "deep_logits", segmentation_run.read_in_float64)
+    segmentation_run.run(cases, tmp_path / "one", Ranks(), with_vit=True)
+    assert difference(tmp_path / "two", tmp_path / "one") < 1e-9
+
+
+@pytest.mark.slow
 def test_a_signal_stops_both_and_the_run_goes_on_in_one_process(
     weights_of_one: Path, cases: Path, tmp_path: Path, monkeypatch
 ):
@@ -120,5 +132,20 @@ def test_the_default_batch_is_rounded_up_to_the_number_of_processes_and_one_that
     assert task.num_patches(0) == 2
     with pytest.raises(InputError, match="--batch-size 2: 4 processes cannot share it evenly; give a multiple of 4"):
         check_shares([task], Ranks(world_size=4))
+    with pytest.raises(InputError, match="begun with batches of 4 patches, which 3 .*; go on with 1 or 2 or 4 proc"):
+        check_shares([replace(task, batch_size=None, batch_multiple=2)], Ranks(world_size=3))
     automatic = [replace(task, batch_size=None, batch_multiple=multiple) for multiple in (1, 3)]
     assert [each.num_patches(0) for each in automatic] == [4, 6]  # small patches leave room for four
+
+
+def test_batches_that_only_slices_merged_in_training_give_are_shared_too(make_task):
+    """Thin slices: the stored cases have da 0, of which a batch has four patches; merged ones have larger patches."""
+    task = make_task()
+    sizes = {da: (8, 16, 16) if da == 0 else (8, 2048, 2048) for da in range(7)}
+    plan = task.plan.model_copy(update={"patch_sizes_voxels": sizes})
+    task = replace(task, plan=plan, batch_size=None, batch_multiple=1)
+    check_shares([task], Ranks(world_size=4))
+    with pytest.raises(
+        InputError, match="batches of 2 or 4 patches, which 4 processes .*; go on with 1 or 2 processes"
+    ):
+        check_shares([replace(task, variety=Variety(slice_merging=0.5))], Ranks(world_size=4))

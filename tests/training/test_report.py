@@ -95,7 +95,7 @@ def test_the_page_says_what_the_run_was(tmp_path: Path):
 def test_dice_while_it_trained_is_shown_by_dataset_and_class(tmp_path: Path):
     make_run(tmp_path, {A: ("liver", "spleen"), B: ("LV",)})
     lines = [f"10,{A},liver,0.2", f"10,{A},spleen,", f"10,{B},LV,0.1", f"20,{A},liver,0.6543", f"20,{B},LV,0.25"]
-    (tmp_path / "validation.csv").write_text("\n".join(["step,task,class,dice", *lines, "30,x"]), encoding="utf-8")
+    (tmp_path / "validation.csv").write_text("\n".join(["step,dataset,class,dice", *lines, "30,x"]), encoding="utf-8")
     reader = show(tmp_path)
     for word in (f"Dice of patches while it trained, {A}", "liver 0.654", "spleen –", "LV 0.250"):
         assert word in reader.words
@@ -107,7 +107,7 @@ def test_hostile_names_are_text(tmp_path: Path):
     make_run(tmp_path, {HOSTILE.replace("/", ""): (HOSTILE,)}, state="finished", reason=f"{HOSTILE}: unreadable")
     shutil.rmtree(tmp_path / "validation")
     write_validation(tmp_path, case, {case: {HOSTILE: score_of(0.5)}})
-    (tmp_path / "validation.csv").write_text('step,task,class,dice\n5,"<b>","<i>&$",0.5\n', encoding="utf-8")
+    (tmp_path / "validation.csv").write_text('step,dataset,class,dice\n5,"<b>","<i>&$",0.5\n', encoding="utf-8")
     reader = show(tmp_path)
     text = (tmp_path / REPORT_HTML).read_text(encoding="utf-8")
     assert "<b>Dice of patches while it trained, &lt;b&gt;</b>" in text

@@ -14,7 +14,7 @@ from spadunet.case import Geometry
 from spadunet.labels import LabelSet
 from spadunet.plans.patch import choose_patch
 from spadunet.training.patches import Batch, BatchStream, TrainingTask
-from spadunet.training.respace import MAX_MERGED, Respacing, draw_respacing, merge_slices, respace
+from spadunet.training.respace import MAX_MERGED, Respacing, degrees_met, draw_respacing, merge_slices, respace
 from spadunet.training.variety import Variety, VarietyOptions
 
 INSIDE = torch.ones(64, dtype=torch.bool)
@@ -86,6 +86,21 @@ def test_the_degree_follows_the_new_spacing():
     assert Respacing(num_merged=2, plane_factor=0.95).da_of(thin) == 1  # 2.1 pixels
     assert [Respacing(num_merged=k).da_of(thick) for k in (1, 2, 5, 6)] == [2, 3, 5, None]  # 10 slices, 2 at least
     assert Respacing(plane_factor=1.2).da_of(geometry_of((1, 1, 1), (1, 20, 20))) is None
+
+
+@pytest.mark.parametrize(("merging", "jitter"), [(0.7, 0.7), (0.7, 0.0), (0.0, 0.7), (0.0, 0.0)])
+def test_degrees_that_patches_may_get_are_those_that_are_drawn(merging: float, jitter: float):
+    """In several processes, each of their batches is shared out."""
+    for spacing_mm, shape in (
+        ((1, 1, 1), (40, 9, 9)),
+        ((45, 1, 1), (40, 9, 9)),
+        ((3, 1, 1), (5, 9, 9)),
+        ((1,) * 3, (1,) * 3),
+    ):
+        geometry, generator = geometry_of(spacing_mm, shape), np.random.default_rng(0)
+        options = {"slice_merging": merging, "spacing_jitter": jitter}
+        drawn = {draw_respacing(geometry, **options, generator=generator).da_of(geometry) for _ in range(1000)}
+        assert degrees_met(geometry, **options) == drawn
 
 
 def test_what_is_drawn_leaves_a_volume_a_volume():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from run_folder import make_run, plan_of, status_of
 
 from spadunet.errors import InputError
+from spadunet.training import status as status_module
 from spadunet.training.status import (
     MAX_SILENCE_SECONDS,
     hold,
@@ -20,6 +22,7 @@ from spadunet.training.status import (
     is_held,
     last_news,
     read_status,
+    require_free,
     status_path,
     write_status,
 )
@@ -54,9 +57,51 @@ def test_a_folder_is_held_until_the_end_and_looking_does_not_take_it(tmp_path: P
     assert not is_held(tmp_path)
     with hold(tmp_path):
         assert is_held(tmp_path) and is_held(tmp_path)
-        with hold(tmp_path):  # another run in the same folder is not kept from running
-            assert is_held(tmp_path)
     assert not is_held(tmp_path)
+
+
+def test_a_second_run_in_the_same_folder_is_told_whose_the_first_is_and_changes_nothing(tmp_path: Path):
+    require_free(tmp_path)
+    with hold(tmp_path) as is_locked:
+        assert is_locked
+        write_status(tmp_path, status_of(process=4711, host="node7"))
+        before = status_path(tmp_path).read_bytes()
+        words = r"this run is going on: process 4711 on node7; wait for it, or give another -o"
+        for attempt in (lambda: require_free(tmp_path), hold(tmp_path).__enter__):
+            with pytest.raises(InputError, match=words):
+                attempt()
+        assert status_path(tmp_path).read_bytes() == before
+    require_free(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_that_a_killed_run_forked_does_not_hold_its_folder(tmp_path: Path):
+    (told, tell), (ended, end) = os.pipe(), os.pipe()
+    with hold(tmp_path):
+        child = os.fork()
+        if child == 0:
+            os.write(tell, b"here")
+            os.read(ended, 1)
+            os._exit(0)
+        os.read(told, 4)
+        assert is_held(tmp_path)
+    assert not is_held(tmp_path)
+    os.write(end, b"x")
+    os.waitpid(child, 0)
+    for number in (told, tell, ended, end):
+        os.close(number)
+
+
+def test_where_the_file_system_has_no_locks_news_tell_on_the_same_machine_too(tmp_path: Path, monkeypatch):
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(status_module.fcntl, "flock", flock)
+    with hold(tmp_path) as is_locked:
+        assert not is_locked
+    assert not is_alive(tmp_path, status_of(is_locked=False))
+    status = make_run(tmp_path, {"Dataset001_A": ("liver",)}).model_copy(update={"is_locked": is_locked})
+    assert is_alive(tmp_path, status)
 
 
 def test_a_killed_process_holds_nothing(tmp_path: Path):
@@ -72,14 +117,15 @@ def test_a_killed_process_holds_nothing(tmp_path: Path):
 def test_of_another_machine_recent_news_tell_and_of_this_one_the_lock_alone(tmp_path: Path):
     status = make_run(tmp_path, {"Dataset001_A": ("liver",)})
     assert time.time() - last_news(tmp_path) < 60
-    assert is_alive(tmp_path, "node7") and is_alive(tmp_path, None)
-    assert not is_alive(tmp_path, status.host)
+    elsewhere = status.model_copy(update={"host": "node7"})
+    assert is_alive(tmp_path, elsewhere) and is_alive(tmp_path, None)
+    assert not is_alive(tmp_path, status)
     old = time.time() - MAX_SILENCE_SECONDS - 60
     for path in (tmp_path / "curves.csv", status_path(tmp_path)):
         os.utime(path, (old, old))
-    assert not is_alive(tmp_path, "node7")
+    assert not is_alive(tmp_path, elsewhere)
     with hold(tmp_path):
-        assert is_alive(tmp_path, "node7") and is_alive(tmp_path, status.host)
+        assert is_alive(tmp_path, elsewhere) and is_alive(tmp_path, status)
 
 
 def test_where_nothing_can_be_locked_a_run_goes_on(tmp_path: Path):

@@ -10,7 +10,7 @@ from spadunet.dataset import Dataset
 from spadunet.model import Model
 from spadunet.training.loop import JointNetwork
 from spadunet.training.patches import TrainingTask
-from spadunet.training.train import TrainingDataset, as_model, build_joint, digest_of_cases
+from spadunet.training.train import TrainingDataset, as_model, build_joint, digest_of_cases, warn_if_seen
 
 
 def member_of(task: TrainingTask) -> TrainingDataset:
@@ -53,3 +53,23 @@ def test_a_case_that_changes_sides_makes_another_run_and_the_order_does_not():
     asked = digest_of_cases([(["a", "b"], ["c"])])
     assert asked == digest_of_cases([(["b", "a"], ["c"])])
     assert len({asked, digest_of_cases([(["a"], ["b", "c"])]), digest_of_cases([(["a", "b", "c"], [])])}) == 3
+
+
+@pytest.mark.parametrize(
+    ("earlier", "changes", "is_warned"),
+    [
+        ({}, {}, False),
+        ({"fold": "1"}, {}, True),
+        ({"fold": "all", "datasets": "B A"}, {}, True),
+        ({"fold": "1", "datasets": "B"}, {}, False),
+        ({"fold": "1"}, {"fold": "all"}, False),
+        ({"cases": "other"}, {}, True),
+        ({"cases": "other", "fraction": "0.5"}, {}, False),
+        ({"cases": "other", "datasets": "A B"}, {}, False),
+    ],
+)
+def test_a_model_that_may_have_seen_the_validation_cases_is_warned_of(earlier, changes, is_warned: bool, caplog):
+    """Not where only the training cases differ, or none are held out."""
+    usual = {"datasets": "A", "fold": "0", "cases": "same", "fraction": "1.0", "fraction_seed": "0"}
+    warn_if_seen(Path("model"), usual | earlier, usual | changes)
+    assert ("may have seen cases" in caplog.text) == is_warned
