@@ -11,7 +11,6 @@ tasks/<name>/task.safetensors
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from pydantic import Field, field_validator
 
 from .errors import InputError, OutputError
 from .files import atomic_path, sha256_of_file
+from .locks import flock
 from .plan import Plan
 from .record import FormatVersion, Record, is_unused, read_record, write_record
 
@@ -157,7 +157,7 @@ def held(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             number = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, number)
-            fcntl.flock(number, fcntl.LOCK_EX)
+            flock(number, waits=True)
         yield
 
 

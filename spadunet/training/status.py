@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import platform
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from ..errors import InputError
+from ..locks import flock
 from ..model import STATE_FOLDER
 from ..plan import Plan
 from ..record import FormatVersion, Record, read_record, write_record
@@ -134,7 +134,7 @@ def lock(file: TextIO) -> None:
     """
     for is_last in [False] * (LOCK_TRIES - 1) + [True]:  # who looks whether it is held holds it for a moment
         try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return flock(file.fileno())
         except BlockingIOError:
             if is_last:
                 raise
@@ -145,7 +145,7 @@ def is_held(folder: Path) -> bool:
     """True if a process holds a run's folder, as far as this machine can see."""
     try:
         with (folder / STATE_FOLDER / LOCK_FILE).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            flock(file.fileno(), is_shared=True)
     except BlockingIOError:
         return True
     except OSError:

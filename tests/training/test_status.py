@@ -14,7 +14,6 @@ import pytest
 from run_folder import make_run, plan_of, status_of
 
 from spadunet.errors import InputError
-from spadunet.training import status as status_module
 from spadunet.training.status import (
     MAX_SILENCE_SECONDS,
     hold,
@@ -96,7 +95,7 @@ def test_where_the_file_system_has_no_locks_news_tell_on_the_same_machine_too(tm
     def flock(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(status_module.fcntl, "flock", flock)
+    monkeypatch.setattr("spadunet.locks.fcntl.flock", flock)
     with hold(tmp_path) as is_locked:
         assert not is_locked
     assert not is_alive(tmp_path, status_of(is_locked=False))
