@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..training.recipes import PRESETS, RECIPES
+from ..sides import PATIENT_AXES
+from ..training.recipes import CHANNEL_DROPOUT, PRESETS, RECIPES
+from ..training.schedule import WARM_UP
 from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of
+from .fine_tuning import OVERLAP, USUAL_OVERLAP, add_recipe_option, differences_of_plan, settle_training, tell
 from .options import (
     add_device_options,
     default_workers,
@@ -21,6 +24,7 @@ from .options import (
     positive_float,
     positive_int,
 )
+from .recipes import Recipe
 from .run import add_data_option, add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
 from .stages import FINGERPRINT_JSON, PLAN_JSON, check_names_differ, read_plan
 from .variety_options import add_variety_options, find_variety
@@ -33,9 +37,14 @@ EXAMPLES = """\
   spadunet_train -d 4 101 -f all                    both datasets, one backbone
   spadunet_train -d BTCV --backbone spad_vit --preset base
   spadunet_train -d BTCV -f 0 --init results/pretraining/spad_vit_base
+  spadunet_train -d BTCV --recipe paper-btcv --init results/pretraining/spad_vit_base
   spadunet_train -d BTCV -f 0                       again: an interrupted run goes on
 """
 DEFAULT_STEPS = 50_000
+USUAL = Recipe(
+    warm_up_share=WARM_UP,
+    options={"max_steps": DEFAULT_STEPS, "fold": "0", "mirror": ["none"], "channel_dropout": CHANNEL_DROPOUT},
+)
 MAX_NAME_BYTES = 255
 log = logging.getLogger("spadunet")
 
@@ -50,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="DATASET",
         help="one or more datasets, trained jointly through one backbone (default: the one planned last)",
     )
-    parser.add_argument("-f", "--fold", type=fold, default="0", help="fold to hold out, or all (default: 0)")
+    parser.add_argument("-f", "--fold", type=fold, help="fold to hold out, or all (default: 0)")
     parser.add_argument(
         "--backbone",
         choices=tuple(RECIPES),
@@ -82,6 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--seed", type=non_negative_int, default=0, help="of weights, batches and augmentation (default: 0)"
     )
     add_variety_options(parser)
+    add_recipe_option(
+        parser, "steps, batch, learning rate, network, fold and augmentation, and its overlap in validation"
+    )
     add_device_options(parser)
     parser.add_argument("--num-workers", type=non_negative_int, default=None, help="processes that make batches ahead")
     parser.add_argument("--checkpoint-minutes", type=positive_float, default=5.0, help="save this often (default: 5)")
@@ -111,6 +123,7 @@ def execute(options: argparse.Namespace) -> int:
     from ..workspace import find_workspace
 
     started = time.time()
+    settled, notes = settle_training(options, USUAL)
     workspace = find_workspace(options.data)
     names = options.dataset or [planned_last(workspace.preprocessed)]
     datasets = []
@@ -131,12 +144,16 @@ def execute(options: argparse.Namespace) -> int:
     require_writable(folder, dry_run=options.dry_run)
     if not options.dry_run:
         log_to_file(folder / "training.log")
+    tell(notes)
+    for member in datasets:
+        if (differs := differences_of_plan(options.recipe, member.plan)) is not None:
+            log.warning(differs)
     earlier = {} if options.restart else request_of(folder)
     precision = choose_precision(options.precision, device)
     if options.precision == "auto" and "precision" in earlier:  # begun on another machine
         precision = getattr(torch, earlier["precision"].removeprefix("torch."))
     run_options = RunOptions(
-        max_steps=options.max_steps or (None if options.max_minutes else DEFAULT_STEPS),
+        max_steps=options.max_steps,
         max_minutes=options.max_minutes,
         learning_rate=recipe.learning_rate(preset) if options.learning_rate is None else options.learning_rate,
         weight_decay=recipe.weight_decay if options.weight_decay is None else options.weight_decay,
@@ -146,6 +163,11 @@ def execute(options: argparse.Namespace) -> int:
         num_workers=default_workers() if options.num_workers is None else options.num_workers,
         checkpoint_minutes=options.checkpoint_minutes,
         spares_vectors=recipe.spares_vectors,
+        warm_up_share=settled.warm_up_share,
+        lowest_rate=settled.lowest_rate,
+        overlap=OVERLAP if options.recipe else USUAL_OVERLAP,
+        mirror=PATIENT_AXES if options.recipe else (),
+        recipe=options.recipe,
     )
     run = prepare_run(
         datasets,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,11 +13,12 @@ from torch.utils.data import DataLoader
 
 from ..labels import LabelSet
 from ..network.heads import SegmentationNetwork, SegmentationTask
+from ..sides import PatientAxis
 from .loss import deep_loss
 from .optimiser import make_optimiser, take_step
 from .options import LoopOptions, autocast
 from .patches import Batch, BatchStream, TrainingTask
-from .schedule import learning_rate
+from .schedule import WARM_UP, learning_rate
 from .state import Progress
 from .steps import ENDLESS, Alone, run_steps
 from .workers import begin_worker
@@ -32,6 +34,14 @@ class RunOptions(LoopOptions):
     weight_decay: float
     spares_vectors: bool = False
     """Weight decay leaves out norms, biases, tokens and positions."""
+    warm_up_share: float = WARM_UP
+    lowest_rate: float = 0.0
+    overlap: float = 0.5
+    """Of windows in validation."""
+    mirror: tuple[PatientAxis, ...] = ()
+    """Axes of mirror images that validation averages over."""
+    recipe: str | None = None
+    """Name of the recipe that these are of; kept with the model."""
 
 
 class JointNetwork(nn.Module):
@@ -101,7 +111,7 @@ def train_network(
         folder,
         options,
         run=run,
-        schedule=learning_rate,
+        schedule=partial(learning_rate, warm_up=options.warm_up_share, lowest=options.lowest_rate),
         facts=lambda batch: {"task": batch.task, "da": batch.da},
         by="task",
         title="Training",

@@ -132,6 +132,7 @@ def prepare_run(
         "max_minutes": str(options.max_minutes),
         "precision": str(options.precision),
         "variety": str(variety),
+        "recipe": str(options.recipe),
     }
     return PreparedRun(
         datasets=tuple(datasets),
@@ -241,6 +242,8 @@ def validate(
         plan=member.plan,
         device=options.device,
         precision=options.precision,
+        overlap=options.overlap,
+        mirror=options.mirror,
     )
     wanted = set(names)
     cases = [case for case in member.dataset.cases if case.name in wanted]
