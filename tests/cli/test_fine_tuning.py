@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from chaos_release import write_release
 from spadunet.cli import convert_btcv, convert_chaos, evaluate, plan, plan_and_preprocess, predict, train
 from spadunet.cli.fine_tuning import FINE_TUNING, settle_prediction
 from spadunet.formats import read_channels
+from spadunet.inference.predict import Engine
 from spadunet.labels import LabelSet
 from spadunet.model import load_model
 from spadunet.plan import Plan
@@ -126,6 +128,30 @@ def test_plans_are_the_recipes_and_what_is_typed_beside_it_wins(workspace: Path,
     assert "not as published: --patch-size 16 64 64, not 32 192 192; intensities by percentiles" in caplog.text
 
 
+def test_a_split_that_is_not_the_papers_is_kept_and_one_that_is_missing_told(workspace: Path, run, caplog, tmp_path):
+    shutil.copytree(workspace / "raw" / BTCV, tmp_path / "raw" / BTCV)
+    own = tmp_path / "preprocessed" / BTCV / "splits_final.json"
+    own.parent.mkdir(parents=True)
+    own.write_text("[]")
+    call = ("-d", BTCV, "--recipe", "paper-btcv", "-np", 1, "--data", tmp_path)
+    assert run(plan.main, *call) == 0
+    assert own.read_text() == "[]"
+    assert "splits_final.json: kept, though it is not the paper's" in caplog.text
+    own.unlink()
+    (tmp_path / "raw" / BTCV / "splits_21_9.json").unlink()
+    assert run(plan.main, *call) == 0
+    assert "splits_21_9.json: not found, so folds are not the paper's" in caplog.text
+    assert not own.exists()
+
+
+def test_a_dry_run_plans_by_the_recipe_and_writes_nothing(workspace: Path, run, tmp_path: Path, capsys):
+    shutil.copytree(workspace / "raw" / BTCV, tmp_path / "raw" / BTCV)
+    call = ("-d", BTCV, "--recipe", "paper-btcv", "--dry-run", "-np", 1, "--data", tmp_path)
+    assert run(plan_and_preprocess.main, *call) == 0
+    assert "48×192×192" in capsys.readouterr().out
+    assert not (tmp_path / "preprocessed").exists()
+
+
 def test_a_window_needs_ct_and_a_patch_has_an_end(workspace: Path, run, capsys):
     assert run(plan.main, "-d", CHAOS, "--recipe", "paper-btcv", "--data", workspace) == 2
     assert "--window -175 250: none of the channels" in capsys.readouterr().err
@@ -177,14 +203,20 @@ def test_a_model_is_predicted_by_its_recipe_unless_told_otherwise():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "recipe"), [(BTCV, "paper-btcv"), (CHAOS, "paper-chaos")])
-def test_a_release_goes_all_the_way(workspace: Path, run, caplog, tmp_path: Path, name: str, recipe: str):
+def test_a_release_goes_all_the_way(workspace: Path, run, caplog, monkeypatch, tmp_path: Path, name: str, recipe: str):
     """As published but for size, steps and crops."""
+    import spadunet.training.train as module
+
+    engines = []
+    monkeypatch.setattr(module, "Engine", lambda **given: engines.append(given) or Engine(**given))
     data = ("--data", workspace)
     assert run(plan_and_preprocess.main, "-d", name, "--recipe", recipe, *SMALL, "-np", 1, *data) == 0
     short = ("--max-steps", 2, "--preset", "tiny", "-device", "cpu", "--num-workers", 0)
     assert run(train.main, "-d", name, "--recipe", recipe, *short, "-o", tmp_path / "model", *data) == 0
     model = load_model(tmp_path / "model")
     assert (model.provenance["recipe"], model.provenance["steps"]) == (recipe, "2")
+    assert all((engine["overlap"], engine["mirror"]) == (0.75, PATIENT_AXES) for engine in engines)
+    assert len(engines) == (recipe == "paper-btcv")
     assert (tmp_path / "model/validation" / name / "scores.json").is_file() == (recipe == "paper-btcv")
 
     images, labels = workspace / "raw" / name / "imagesTr", workspace / "raw" / name / "labelsTr"
