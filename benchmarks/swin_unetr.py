@@ -29,8 +29,8 @@ from spadunet.training.splits import choose_cases
 from spadunet.training.train import TrainingDataset, open_planned_case
 from spadunet.training.variety import VarietyOptions
 
-MULTIPLE, LEAST = 32, 64
-"""Sides that it takes; with one voxel at its deepest level InstanceNorm has nothing to normalise."""
+MULTIPLE = 32
+"""Of its sides."""
 
 
 class SwinBackbone(nn.Module):
@@ -44,7 +44,9 @@ class SwinBackbone(nn.Module):
     def forward(self, x: Tensor, da: int) -> list[Tensor]:
         """`da` is ignored."""
         size = x.shape[2:]
-        padded = [max(-(-side // MULTIPLE) * MULTIPLE, LEAST) for side in size]
+        padded = [-(-side // MULTIPLE) * MULTIPLE for side in size]
+        if max(padded) == MULTIPLE:  # of one voxel at its deepest level InstanceNorm has nothing to normalise
+            padded[-1] *= 2
         before = [(large - side) // 2 for large, side in zip(padded, size, strict=True)]
         pads = [(first, large - side - first) for first, large, side in zip(before, padded, size, strict=True)]
         y = self.network(functional.pad(x, [pad for pair in reversed(pads) for pad in pair], value=-1.0))
