@@ -115,12 +115,12 @@ def settle_training(options: argparse.Namespace, usual: Recipe) -> tuple[Recipe,
     return settle(options, usual, recipe.train, differs)
 
 
-def settle_prediction(options: argparse.Namespace, usual: Recipe, provenance: Mapping[str, str]) -> None:
-    """As `settle_plan`, for prediction, where a model's own recipe is taken if none is named."""
+def settle_prediction(options: argparse.Namespace, usual: Recipe, provenance: Mapping[str, str]) -> list[str]:
+    """As `settle_plan`, for prediction, where a model's own recipe is taken if none is named; lines for its log."""
     if options.recipe is None and provenance.get("recipe") in FINE_TUNING:
         options.recipe = provenance["recipe"]
     recipe = FINE_TUNING.get(options.recipe)
-    tell(settle(options, usual, recipe.predict if recipe else usual)[1])
+    return settle(options, usual, recipe.predict if recipe else usual)[1]
 
 
 def tell(lines: Sequence[str]) -> None:

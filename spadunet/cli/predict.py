@@ -107,11 +107,11 @@ def execute(options: argparse.Namespace) -> int:
     task = choose_task(folder, options.dataset)
     model = load_model(folder)
     plan = model.tasks[task].plan
-    settle_prediction(options, USUAL, model.provenance)
+    settled = settle_prediction(options, USUAL, model.provenance)
     mirror = find_mirror_axes(options.mirror)
     order = order_of(plan, options.input, options.channels)
     cases = find_cases(options.input, len(order.names), order.optional)
-    notes = [*tell_series(cases), *check_format(cases, options.format, plan.labels)]
+    notes = [*settled, *tell_series(cases), *check_format(cases, options.format, plan.labels)]
     notes += [
         f"not mirrored across {axis}: the names of the labels tell its sides"
         for axis in mirror

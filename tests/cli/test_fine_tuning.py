@@ -222,7 +222,7 @@ def test_a_release_goes_all_the_way(workspace: Path, run, caplog, monkeypatch, t
     images, labels = workspace / "raw" / name / "imagesTr", workspace / "raw" / name / "labelsTr"
     caplog.clear()
     assert run(predict.main, "-i", images, "-o", tmp_path / "out", "-m", tmp_path / "model", "-device", "cpu") == 0
-    assert f"recipe: {recipe}: overlap 0.75, mirror all" in caplog.text
+    assert f"recipe: {recipe}: overlap 0.75, mirror all" in (tmp_path / "out/spadunet_predict.log").read_text()
     assert "not mirrored" not in caplog.text
     assert run(evaluate.main, "-p", tmp_path / "out", "-r", labels) == 0
     scores = Scores.from_json((tmp_path / "out/scores.json").read_text())
