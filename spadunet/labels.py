@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from .record import FormatVersion, Record, is_unused
-from .sides import PatientAxis, side_partners, tells_end
+from .sides import PatientAxis, side_partners, tell_ends
 
 BACKGROUND, IGNORE = "background", "ignore"
 MAX_COUNTED_ID = 1 << 12
@@ -143,7 +143,7 @@ class LabelSet(Record):
         """
         names = [structure.name for structure in self.structures]
         if axis != "left-right":
-            return None if any(tells_end(name, axis) for name in names) else self.swapped({})
+            return None if tell_ends(names, axis) else self.swapped({})
         if self.mirror_pairs is None:
             partners = side_partners(names)
             return None if partners is None else self.swapped(partners)

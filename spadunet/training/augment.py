@@ -19,6 +19,7 @@ from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, Contrast
 from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
 from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
@@ -26,11 +27,8 @@ from torch import Tensor
 
 from ..preprocessing.mirror import MirrorAxis
 from ..spacing import Shape
+from .patch_recipes import PATCH_RECIPES, USUAL, PatchRecipe, Range
 
-MAX_ROTATION = np.pi / 12
-MAX_ROTATION_IN_PLANE = np.pi / 6
-SCALING = (0.8, 1.25)
-BLUR_SIGMA = (0.5, 1.0)
 BLUR_REACH = 3
 """Voxels that the widest kernel reaches; it is mirrored at the borders, which needs more voxels than that."""
 NO_BLUR = 0.05
@@ -39,14 +37,19 @@ MARGIN = 0.3
 """Share of a patch read beyond each side, so that rotation and zooming out see real voxels, all but the farthest."""
 
 
-def margin(size: Shape, da: int) -> Shape:
-    """Voxels read beyond each side of a patch; none along depth where slices are thick."""
+def margin(size: Shape, da: int, recipe: PatchRecipe = PATCH_RECIPES[USUAL]) -> Shape:
+    """Voxels read beyond each side of a patch; none along depth where slices are thick and the recipe spares them."""
     depth, height, width = (int(side * MARGIN + 0.5) for side in size)
-    return (0 if da >= 1 else depth), height, width
+    return (0 if da >= 1 and recipe.spares_thick_depth else depth), height, width
 
 
 def augment(
-    image: Tensor, classes: Tensor, da: int, size: Shape, generator: np.random.Generator
+    image: Tensor,
+    classes: Tensor,
+    da: int,
+    size: Shape,
+    generator: np.random.Generator,
+    recipe: PatchRecipe = PATCH_RECIPES[USUAL],
 ) -> tuple[Tensor, Tensor]:
     """Cut an augmented patch from the middle of a larger one.
 
@@ -60,7 +63,7 @@ def augment(
     """
     with seeded(int(generator.integers(2**31))):
         # In [0, 1], where a factor of brightness leaves air black.
-        result = transforms(size, da >= 1)(image=(image + 1) / 2, segmentation=classes[None].to(torch.int16))
+        result = transforms(size, da >= 1, recipe)(image=(image + 1) / 2, segmentation=classes[None].to(torch.int16))
     return result["image"].clamp_(0, 1) * 2 - 1, result["segmentation"][0].long()
 
 
@@ -95,55 +98,57 @@ def drop_channels(image: Tensor, missing: Sequence[int], probability: float, gen
 
 
 @functools.lru_cache(maxsize=32)
-def transforms(size: Shape, is_thick: bool) -> BasicTransform:
+def transforms(size: Shape, is_thick: bool, recipe: PatchRecipe = PATCH_RECIPES[USUAL]) -> BasicTransform:
     """The transforms of a patch size."""
+    spares_depth = is_thick and recipe.spares_thick_depth
     spatial = SpatialTransform(
         size,
         patch_center_dist_from_border=0,
         random_crop=False,
-        p_rotation=0.4,
-        rotation=in_plane_angle if is_thick else any_angle,
-        p_scaling=0.4,
-        scaling=in_plane_scale if is_thick else SCALING,
-        p_synchronize_scaling_across_axes=0 if is_thick else 1,
+        p_rotation=recipe.rotation_share,
+        rotation=functools.partial(draw_angle, recipe.rotation_thick if is_thick else recipe.rotation),
+        p_scaling=recipe.scaling_share,
+        scaling=functools.partial(in_plane_scale, recipe.scaling) if spares_depth else recipe.scaling,
+        p_synchronize_scaling_across_axes=0 if spares_depth else 1,
         padding_mode_image="border",
         border_mode_seg="border",
     )
+    blur_sigma = functools.partial(in_plane_sigma if spares_depth else any_sigma, recipe.blur_sigma)
+    intensities = [
+        (recipe.noise_share, GaussianNoiseTransform(noise_variance=recipe.noise_sigma, synchronize_channels=True)),
+        (recipe.blur_share, GaussianBlurTransform(blur_sigma, benchmark=False)),
+        (recipe.brightness_share, MultiplicativeBrightnessTransform(BGContrast(recipe.brightness), False)),
+        (recipe.contrast_share, ContrastTransform(BGContrast(recipe.contrast), True, False)),
+        (recipe.low_resolution_share, SimulateLowResolutionTransform(recipe.low_resolution, True, True, (0,))),
+        (
+            recipe.gamma_share,
+            GammaTransform(BGContrast(recipe.gamma), recipe.inverted_gamma_share, False, 1, recipe.keeps_statistics),
+        ),
+    ]
     return ComposeTransforms(
-        [
-            spatial,
-            RandomTransform(GaussianNoiseTransform(noise_variance=(0, 0.005), synchronize_channels=True), 0.15),
-            RandomTransform(GaussianBlurTransform(in_plane_sigma if is_thick else any_sigma, benchmark=False), 0.1),
-            RandomTransform(MultiplicativeBrightnessTransform(BGContrast((0.75, 1.25)), False), 0.2),
-            RandomTransform(ContrastTransform(BGContrast((0.75, 1.25)), True, False), 0.2),
-            RandomTransform(GammaTransform(BGContrast((0.7, 1.5)), 0, False, True, 1), 0.4),
-        ]
+        [spatial, *(RandomTransform(transform, share) for share, transform in intensities if share)]
     )
 
 
-def any_angle(image: Tensor, dim: int, **_: object) -> float:
-    """Rotation about any axis."""
-    return np.random.uniform(-MAX_ROTATION, MAX_ROTATION)
+def draw_angle(largest: Range, image: Tensor, dim: int, **_: object) -> float:
+    """Rotation about the depth axis (0) by up to the first angle, about the others by up to the second."""
+    angle = largest[0] if dim == 0 else largest[1]
+    return np.random.uniform(-angle, angle) if angle else 0.0
 
 
-def in_plane_angle(image: Tensor, dim: int, **_: object) -> float:
-    """Rotation about the depth axis only."""
-    return np.random.uniform(-MAX_ROTATION_IN_PLANE, MAX_ROTATION_IN_PLANE) if dim == 0 else 0.0
-
-
-def in_plane_scale(image: Tensor, dim: int, **_: object) -> float:
+def in_plane_scale(scaling: Range, image: Tensor, dim: int, **_: object) -> float:
     """Scaling in plane only."""
-    return 1.0 if dim == 0 else np.random.uniform(*SCALING)
+    return 1.0 if dim == 0 else np.random.uniform(*scaling)
 
 
-def any_sigma(shape: Sequence[int], dim: int) -> float:
+def any_sigma(sigma: Range, shape: Sequence[int], dim: int) -> float:
     """Blur along any axis (C, D, H, W) that is long enough."""
-    return np.random.uniform(*BLUR_SIGMA) if shape[dim] > BLUR_REACH else NO_BLUR
+    return np.random.uniform(*sigma) if shape[dim] > BLUR_REACH else NO_BLUR
 
 
-def in_plane_sigma(shape: Sequence[int], dim: int) -> float:
+def in_plane_sigma(sigma: Range, shape: Sequence[int], dim: int) -> float:
     """Blur in plane only."""
-    return NO_BLUR if dim == 1 else any_sigma(shape, dim)
+    return NO_BLUR if dim == 1 else any_sigma(sigma, shape, dim)
 
 
 @contextlib.contextmanager

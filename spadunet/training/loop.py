@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from ..network.heads import SegmentationNetwork, SegmentationTask
 from ..preprocessing.store import StoredCase
+from ..sides import PatientAxis
 from .loss import deep_loss, itself
 from .monitor import Monitor
 from .optimiser import make_optimiser, take_step
@@ -20,7 +22,7 @@ from .options import LoopOptions, autocast
 from .parts import Result, within_memory
 from .patches import Batch, BatchStream, TrainingTask
 from .ranks import Ranks, distribute, mean_over_ranks, sum_over_ranks
-from .schedule import learning_rate
+from .schedule import WARM_UP, learning_rate
 from .state import Progress
 from .steps import ENDLESS, run_steps
 from .workers import begin_worker
@@ -44,6 +46,14 @@ class RunOptions(LoopOptions):
     """Steps between validations; 0 for none, None for what `Monitor` finds sound."""
     patience: int | None = None
     """Validations without a better Dice after which the rest of the schedule is hurried through."""
+    warm_up_share: float = WARM_UP
+    lowest_rate: float = 0.0
+    overlap: float = 0.5
+    """Of windows in validation."""
+    mirror: tuple[PatientAxis, ...] = ()
+    """Axes of mirror images that validation averages over."""
+    recipe: str | None = None
+    """Name of the recipe that these are of; kept with the model."""
 
 
 class JointNetwork(nn.Module):
@@ -180,7 +190,7 @@ def train_network(
         folder,
         options,
         run=run,
-        schedule=learning_rate,
+        schedule=partial(learning_rate, warm_up=options.warm_up_share, lowest=options.lowest_rate),
         facts=lambda batch: {"task": batch.task, "da": batch.da},
         by="task",
         title="Training",

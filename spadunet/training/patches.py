@@ -19,15 +19,9 @@ from ..preprocessing.mirror import MirrorAxis, mirror_axes
 from ..preprocessing.store import StoredCase
 from ..spacing import Shape
 from .augment import augment, drop_channels, margin, mirror
+from .patch_recipes import FOREGROUND_SHARE, PATCH_RECIPES
 from .respace import Respacing, draw_respacing, respace
 from .variety import Variety
-
-FOREGROUND_SHARE = 0.33
-"""Share of patches centred on a foreground voxel (of a random class).
-
-The rest lie anywhere; where voxels are ignored, centred on one that is labelled background, as nnU-Net keeps to what is
-labelled.
-"""
 
 MIN_BATCH_SIZE, MAX_BATCH_SIZE = 2, 4
 
@@ -143,11 +137,11 @@ class BatchStream(Dataset):
                 for axis in mirror_axes(case.header.geometry, task.plan.labels, task.variety.mirror)
                 if (known[list(axis.labels.outputs)] == known).all()
             )
-        size = task.plan.patch_sizes_voxels[da]
-        extra = margin(size, da)
+        size, recipe = task.plan.patch_sizes_voxels[da], PATCH_RECIPES[task.variety.patches]
+        extra = margin(size, da, recipe)
         larger: Shape = (size[0] + 2 * extra[0], size[1] + 2 * extra[1], size[2] + 2 * extra[2])
         seen, read = respacing.source_size(size), respacing.source_size(larger)
-        corner = draw_corner(case.header.geometry.shape, seen, self.foreground[key], generator)
+        corner = draw_corner(case.header.geometry.shape, seen, self.foreground[key], generator, recipe.foreground_share)
         first = [c - (r - s) // 2 for c, r, s in zip(corner, read, seen, strict=True)]
         image, classes = (torch.from_numpy(array) for array in case.read_patch(first, read))
         if not respacing.is_none:
@@ -155,7 +149,7 @@ class BatchStream(Dataset):
             is_inside = (slices >= 0) & (slices < case.header.geometry.shape[0])
             is_late = bool(generator.integers(2))
             image, classes = respace(image, classes, respacing, larger, is_inside=is_inside, is_late=is_late)
-        image, classes = augment(image, classes, da, size, generator)
+        image, classes = augment(image, classes, da, size, generator, recipe)
         image, classes = mirror(image, classes, self.mirrors[key], generator)
         missing = case.header.missing_channels
         image[list(missing)] = 0  # brightness and noise changed them too
@@ -169,7 +163,13 @@ def known_outputs(task: TrainingTask, cases: Sequence[StoredCase]) -> Tensor | N
     return torch.from_numpy(np.stack([task.plan.labels.known_outputs(case.header.annotated) for case in cases]))
 
 
-def draw_corner(shape: Shape, size: Shape, foreground: np.ndarray, generator: np.random.Generator) -> list[int]:
+def draw_corner(
+    shape: Shape,
+    size: Shape,
+    foreground: np.ndarray,
+    generator: np.random.Generator,
+    foreground_share: float = FOREGROUND_SHARE,
+) -> list[int]:
     """First voxel of a patch that lies inside the volume as far as it fits, and is centred on it where it does not.
 
     Args:
@@ -179,7 +179,7 @@ def draw_corner(shape: Shape, size: Shape, foreground: np.ndarray, generator: np
     room = [n - s for n, s in zip(shape, size, strict=True)]
     numbers = np.unique(foreground[:, 0])
     number = None
-    if (numbers > 0).any() and generator.random() < FOREGROUND_SHARE:
+    if (numbers > 0).any() and generator.random() < foreground_share:
         number = generator.choice(numbers[numbers > 0])
     elif 0 in numbers:
         number = 0

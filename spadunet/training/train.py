@@ -194,6 +194,7 @@ def prepare_run(
         "deterministic": str(options.deterministic),
         "precision": str(options.precision),
         "variety": str(variety),
+        "recipe": str(options.recipe),
     }
     return PreparedRun(
         datasets=tuple(datasets),
@@ -360,6 +361,8 @@ def validate(
         plan=member.plan,
         device=options.device,
         precision=options.precision,
+        overlap=options.overlap,
+        mirror=options.mirror,
     )
     wanted = set(names)
     cases = [case for case in member.dataset.cases if case.name in wanted][ranks.rank :: ranks.world_size]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..labels import LabelSet
 from ..plan import Plan
 from ..sides import PatientAxis
+from .patch_recipes import USUAL
 from .recipes import CHANNEL_DROPOUT, NATIVE_SHARE
 
 
@@ -22,6 +23,8 @@ class Variety:
     """Probability that the pixels of a batch get another size."""
     mirror: tuple[PatientAxis, ...] = ()
     """Axes across which every other patch is mirrored, as far as the labels allow it."""
+    patches: str = USUAL
+    """How they are drawn and augmented: a name in PATCH_RECIPES."""
 
     def describe(self, labels: LabelSet) -> str:
         """In words, for the log; says across which axes the labels' names forbid to mirror."""
@@ -34,6 +37,8 @@ class Variety:
             )
             if share
         ]
+        if self.patches != USUAL:
+            parts.append(f"drawn and augmented as {self.patches}")
         for axis in self.mirror:
             is_free = labels.mirrored(axis) is not None
             parts.append(
@@ -50,6 +55,7 @@ class VarietyOptions:
     slice_merging: float | None = None
     spacing_jitter: float | None = None
     mirror: tuple[PatientAxis, ...] = ()
+    patches: str = USUAL
 
     def for_plan(self, plan: Plan) -> Variety:
         """A native plan meets any spacing in prediction, so in training too; with a fixed one it would be time lost."""
@@ -59,4 +65,5 @@ class VarietyOptions:
             slice_merging=share if self.slice_merging is None else self.slice_merging,
             spacing_jitter=share if self.spacing_jitter is None else self.spacing_jitter,
             mirror=self.mirror,
+            patches=self.patches,
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 from spadunet.labels import LabelSet
 from spadunet.preprocessing.mirror import MirrorAxis
 from spadunet.training.augment import MARGIN, augment, margin, mirror, transforms
+from spadunet.training.patch_recipes import PATCH_RECIPES
 
 SIZES = [((8, 16, 16), 0), ((4, 16, 16), 2), ((1, 16, 16), 6), ((2, 8, 8), 3), ((5, 7, 9), 0)]
 
@@ -160,3 +161,47 @@ def test_a_mirrored_patch_has_its_sides_swapped_and_ignored_voxels_ignored():
     assert all(pair in (as_it_was, in_mirror) for pair in turned)
     assert abs(turned.count(in_mirror) - 100) < 4 * (200 / 4) ** 0.5
     assert mirror(image, classes, [], generator) == (image, classes)
+
+
+@pytest.mark.parametrize(("name", "largest"), [("paper-btcv", 1.4), ("paper-chaos", 1.1)])
+@pytest.mark.parametrize("is_thick", [False, True])
+def test_the_papers_patches_are_turned_about_depth_by_up_to_90_degrees_and_scaled_along_all_axes(
+    name, largest, is_thick
+):
+    spatial = transforms((8, 16, 16), is_thick, PATCH_RECIPES[name]).transforms[0]
+    np.random.seed(0)
+    image = torch.zeros(1, 8, 16, 16)
+    drawn = [spatial.get_parameters(image=image)["affine"] for _ in range(1500)]
+    changed = np.array([affine for affine in drawn if affine is not None])
+    # 1 - 0.8 · 0.8 = 0.36 of the patches, with a standard deviation of sqrt(0.36 · 0.64 / 1500) = 0.012.
+    assert abs(len(changed) / len(drawn) - 0.36) < 4 * 0.0125
+    scales = np.linalg.norm(changed, axis=1)  # of each axis
+    assert np.allclose(scales, scales[:, :1])
+    assert 0.7 <= scales.min() < 0.72
+    assert largest - 0.02 < scales.max() <= largest + 1e-9
+    assert np.allclose(changed[:, 0, 1:], 0)
+    assert np.allclose(changed[:, 1:, 0], 0)
+    angles = np.rad2deg(np.arctan2(changed[:, 2, 1], changed[:, 1, 1]))
+    assert 80 < np.abs(angles).max() <= 90
+
+
+@pytest.mark.parametrize("name", ["paper-btcv", "paper-chaos"])
+def test_the_papers_patches_meet_each_change_of_intensity_as_often_as_published(name):
+    _, *intensities = transforms((8, 16, 16), True, PATCH_RECIPES[name]).transforms
+    assert [it.apply_probability for it in intensities] == pytest.approx([0.1, 0.1, 0.15, 0.15, 0.15, 4 / 13])
+    low_resolution = intensities[4].transform
+    image = torch.rand(1, 8, 16, 16)
+    slices = torch.arange(8.0).view(1, 8, 1, 1).expand(1, 8, 16, 16).clone()
+    assert not torch.equal(low_resolution(image=image.clone())["image"], image)
+    assert torch.equal(low_resolution(image=slices.clone())["image"], slices)  # in plane only
+
+
+def test_the_papers_patches_read_a_margin_along_depth_too_where_slices_are_thick():
+    recipe = PATCH_RECIPES["paper-btcv"]
+    assert margin((48, 192, 192), 2, recipe) == (14, 58, 58)
+    image = torch.rand(1, 76, 40, 40)
+    patch, classes = augment(
+        image, torch.zeros(76, 40, 40, dtype=torch.int64), 2, (48, 24, 24), np.random.default_rng(0), recipe
+    )
+    assert patch.shape == (1, 48, 24, 24)
+    assert classes.shape == (48, 24, 24)
