@@ -89,7 +89,8 @@ def train_network(
         number = numbers[batch.task]
         return {"loss": train_step(network, number, batch, tasks[number].plan.labels, optimiser, options)}
 
-    stream = BatchStream(tasks, options.seed)
+    # Workers augment for a processor, which has no core to spare while it trains; a GPU does it itself, in no time.
+    stream = BatchStream(tasks, options.seed, augments=options.device.type == "cpu")
     return run_steps(
         SegmentationLearner(
             networks={"backbone": network.backbone, "tasks": network.tasks},
@@ -132,8 +133,8 @@ def train_step(
     options: RunOptions,
 ) -> float:
     """One optimiser step; its loss, NaN where its gradient is not finite."""
-    image, classes = batch.image.to(options.device), batch.classes.to(options.device)
+    batch = batch.finish(options.device)
     with autocast(options.device, options.precision):
-        logits = network.deep_logits(image, batch.da, task)
-    loss = deep_loss(logits, classes, labels)
+        logits = network.deep_logits(batch.image, batch.da, task)
+    loss = deep_loss(logits, batch.classes, labels)
     return float(take_step(loss, network, optimiser, MAX_GRADIENT_NORM))

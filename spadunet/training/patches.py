@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from ..plans.patch import VOXELS_PER_GB
 from ..preprocessing.mirror import MirrorAxis, mirror_axes
 from ..preprocessing.store import StoredCase
 from ..spacing import Shape
-from .augment import augment, drop_channels, margin, mirror
+from .augment import Augmentation, augment, draw_augmentation, drop_channels, mirror
 from .respace import Respacing, draw_respacing, respace
 from .variety import Variety
 
@@ -63,13 +63,26 @@ class Batch:
     """(B, C, D, H, W) float32 in [-1, 1]."""
     classes: Tensor
     """(B, D, H, W) int64."""
+    augmentation: Augmentation | None = None
+    """Still to be done; image and classes are then larger than the patch."""
+
+    def finish(self, device: torch.device) -> Batch:
+        """The batch on a device, augmented there if it is not yet."""
+        image, classes = self.image.to(device), self.classes.to(device)
+        if self.augmentation is not None:
+            image, classes = augment(image, classes, self.augmentation)
+        return replace(self, image=image, classes=classes, augmentation=None)
 
 
 class BatchStream(Dataset):
-    """Batch number `step` of a run, for any step."""
+    """Batch number `step` of a run, for any step.
 
-    def __init__(self, tasks: Sequence[TrainingTask], seed: int):
-        self.tasks, self.seed = tuple(tasks), seed
+    Args:
+        augments: leaves nothing to be done; else `Batch.finish` augments, on the device that trains.
+    """
+
+    def __init__(self, tasks: Sequence[TrainingTask], seed: int, *, augments: bool = True):
+        self.tasks, self.seed, self.augments = tuple(tasks), seed, augments
         weights = np.array([task.weight for task in self.tasks])
         self.shares = weights / weights.sum()
         self.foreground: dict[tuple[int, str], np.ndarray] = {}
@@ -91,26 +104,33 @@ class BatchStream(Dataset):
         bucket = [case for case in task.cases if respacing.da_of(case.header.geometry) == da]
         batch_size = task.batch_size or choose_batch_size(task.plan, da)
         others = [bucket[index] for index in generator.integers(len(bucket), size=batch_size - 1)]
-        samples = [self.draw_patch(number, case, da, respacing, generator) for case in (first, *others)]
-        return Batch(
+        size, num_channels = task.plan.patch_sizes_voxels[da], len(task.plan.channel_names)
+        augmentation = draw_augmentation(batch_size, num_channels, da, size, generator)
+        samples = [self.read_patch(number, case, augmentation, respacing, generator) for case in (first, *others)]
+        batch = Batch(
             task=task.name,
             da=da,
             image=torch.stack([image for image, _ in samples]),
             classes=torch.stack([classes for _, classes in samples]),
+            augmentation=augmentation,
         )
+        return batch.finish(batch.image.device) if self.augments else batch
 
-    def draw_patch(
-        self, number: int, case: StoredCase, da: int, respacing: Respacing, generator: np.random.Generator
+    def read_patch(
+        self,
+        number: int,
+        case: StoredCase,
+        augmentation: Augmentation,
+        respacing: Respacing,
+        generator: np.random.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """One augmented patch of the plan's size at `da`: image (C, *size) and classes (*size)."""
+        """What a patch is made from: image (C, *size) and classes (*size) of the augmentation's `read_size`."""
         task, key = self.tasks[number], (number, case.name)
         if key not in self.foreground:
             self.foreground[key] = case.foreground_voxels()
             self.mirrors[key] = mirror_axes(case.header.geometry, task.plan.labels, task.variety.mirror)
-        size = task.plan.patch_sizes_voxels[da]
-        extra = margin(size, da)
-        larger: Shape = (size[0] + 2 * extra[0], size[1] + 2 * extra[1], size[2] + 2 * extra[2])
-        seen, read = respacing.source_size(size), respacing.source_size(larger)
+        larger = augmentation.read_size
+        seen, read = respacing.source_size(augmentation.size), respacing.source_size(larger)
         corner = draw_corner(case.header.geometry.shape, seen, self.foreground[key], generator)
         first = [c - (r - s) // 2 for c, r, s in zip(corner, read, seen, strict=True)]
         image, classes = (torch.from_numpy(array) for array in case.read_patch(first, read))
@@ -119,11 +139,8 @@ class BatchStream(Dataset):
             is_inside = (slices >= 0) & (slices < case.header.geometry.shape[0])
             is_late = bool(generator.integers(2))
             image, classes = respace(image, classes, respacing, larger, is_inside=is_inside, is_late=is_late)
-        image, classes = augment(image, classes, da, size, generator)
-        image, classes = mirror(image, classes, self.mirrors[key], generator)
-        missing = case.header.missing_channels
-        image[list(missing)] = 0  # brightness and noise changed them too
-        return drop_channels(image, missing, task.variety.channel_dropout, generator), classes
+        image = drop_channels(image, case.header.missing_channels, task.variety.channel_dropout, generator)
+        return mirror(image, classes, self.mirrors[key], generator)
 
 
 def draw_corner(shape: Shape, size: Shape, foreground: np.ndarray, generator: np.random.Generator) -> list[int]:
