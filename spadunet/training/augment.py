@@ -60,7 +60,9 @@ class Augmentation:
         """Voxels that the patches are made from: the smallest box that none of them leaves, about the same middle."""
         half = (np.array(self.size) - 1) / 2
         beyond = (np.abs(self.matrices) @ half - half).max(0)
-        depth, height, width = (int(s + 2 * max(math.ceil(b - 1e-6), 0)) for s, b in zip(self.size, beyond, strict=True))
+        depth, height, width = (
+            int(s + 2 * max(math.ceil(b - 1e-6), 0)) for s, b in zip(self.size, beyond, strict=True)
+        )
         return depth, height, width
 
 

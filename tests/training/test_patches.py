@@ -37,6 +37,21 @@ def test_a_batch_follows_from_seed_and_step_alone(make_task):
     assert not same(BatchStream([task], 2)[5], batch)
 
 
+def test_a_batch_is_the_same_whether_the_worker_or_the_device_augments_it(make_task):
+    task = make_task()
+    late, early = BatchStream([task], 1, augments=False), BatchStream([task], 1)
+    larger = 0
+    for step in range(6):
+        batch = late[step]
+        assert batch.augmentation is not None
+        assert batch.image.shape[2:] == batch.augmentation.read_size
+        larger += batch.image.shape != early[step].image.shape
+        finished = batch.finish(torch.device("cpu"))
+        assert same(finished, early[step])
+        assert same(finished.finish(torch.device("cpu")), finished)  # what is done is not done again
+    assert larger
+
+
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12 on fork
 def test_the_number_of_workers_does_not_matter(make_task, make_options):
     stream = BatchStream([make_task()], 0)
