@@ -49,7 +49,7 @@ DATASET, SIDE, NUM_CASES, BATCH_SIZE = "Dataset900_Drawn", 64, 12, 2
 SIZE = UNetSize(widths=(16, 64, 192, 256, 320, 320), num_blocks=(0, 1, 2, 2, 2, 2))
 """As the presets, with the multiply-adds where the network is deep."""
 MOST_UNEQUAL = 0.1
-NUM_STEPS = {"step": 1, "train": 1, "load": 4}
+NUM_STEPS = {"step": 1, "load": 4, "train": 1}
 """A round; loading is too quick to time once."""
 
 

@@ -83,6 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add_variety_options(parser)
     add_device_options(parser)
+    parser.add_argument(
+        "--compile", action="store_true", help="run the network through torch.compile: minutes before the first step"
+    )
     parser.add_argument("--num-workers", type=non_negative_int, default=None, help="processes that make batches ahead")
     parser.add_argument("--checkpoint-minutes", type=positive_float, default=5.0, help="save this often (default: 5)")
     parser.add_argument(
@@ -146,6 +149,7 @@ def execute(options: argparse.Namespace) -> int:
         num_workers=default_workers() if options.num_workers is None else options.num_workers,
         checkpoint_minutes=options.checkpoint_minutes,
         spares_vectors=recipe.spares_vectors,
+        is_compiled=options.compile,
     )
     run = prepare_run(
         datasets,

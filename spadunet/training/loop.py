@@ -32,6 +32,8 @@ class RunOptions(LoopOptions):
     weight_decay: float
     spares_vectors: bool = False
     """Weight decay leaves out norms, biases, tokens and positions."""
+    is_compiled: bool = False
+    """The backbone runs through torch.compile."""
 
 
 class JointNetwork(nn.Module):
@@ -80,6 +82,10 @@ def train_network(
         OutputError: if the loss is no longer finite.
     """
     network.to(options.device)
+    if options.is_compiled:
+        from ..network.compiling import compile_in_place  # loads the compiler, which takes seconds
+
+        compile_in_place(network.backbone)
     optimiser = make_optimiser(
         network, options.learning_rate, options.weight_decay, spares_vectors=options.spares_vectors
     )
