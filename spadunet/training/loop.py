@@ -19,7 +19,7 @@ from .patches import Batch, BatchStream, TrainingTask
 from .schedule import learning_rate
 from .state import Progress
 from .steps import ENDLESS, Alone, run_steps
-from .workers import begin_worker
+from .workers import begin_worker, end_threads
 
 MAX_GRADIENT_NORM = 1.0
 
@@ -120,6 +120,7 @@ def train_network(
 def load_batches(stream: BatchStream, start_step: int, options: RunOptions) -> Iterator[Batch]:
     """Batches from a step on, made ahead by worker processes, which end when this is closed."""
     steps = range(start_step, options.max_steps if options.max_steps is not None else ENDLESS)
+    end_threads()
     yield from DataLoader(
         stream,
         batch_size=None,

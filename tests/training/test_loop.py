@@ -219,6 +219,7 @@ def test_the_time_that_a_step_waits_for_its_batch_is_noted_with_and_without_work
     assert lowest < statistics.median(shares) < highest
 
 
+@pytest.mark.filterwarnings("ignore")  # the compiler warns of its own
 def test_a_compiled_run_learns_the_same_and_its_weights_keep_their_names(
     make_task, make_options, tmp_path: Path, monkeypatch
 ):

@@ -8,7 +8,6 @@ import signal
 import time
 from multiprocessing.connection import Connection
 
-import blosc2
 import pytest
 
 from spadunet.training import workers
@@ -38,23 +37,3 @@ def test_a_worker_outlives_the_signals_of_a_run_but_not_for_ever():
     os.kill(process.pid, signal.SIGTERM)
     process.join(30)
     assert process.exitcode == -signal.SIGALRM
-
-
-def read_threads(answer: Connection) -> None:
-    """Tell how many threads Blosc2 would take in a worker."""
-    workers.begin_worker()
-    answer.send(blosc2.nthreads)
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_worker_reads_with_one_thread_since_it_has_none_of_those_it_was_forked_from():
-    before = blosc2.set_nthreads(2)
-    try:
-        ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.get_context("fork").Process(target=read_threads, args=(theirs,), daemon=True)
-        process.start()
-        assert ours.recv() == 1
-        process.join(30)
-        assert blosc2.nthreads == 2
-    finally:
-        blosc2.set_nthreads(before)
