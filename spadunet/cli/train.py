@@ -121,6 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser, "steps, batch, learning rate, network, fold and augmentation, and its overlap in validation"
     )
     add_device_options(parser)
+    parser.add_argument(
+        "--compile", action="store_true", help="run the network through torch.compile: minutes before the first step"
+    )
     parser.add_argument("--num-workers", type=non_negative_int, default=None, help="processes that make batches ahead")
     parser.add_argument("--checkpoint-minutes", type=positive_float, default=5.0, help="save this often (default: 5)")
     parser.add_argument(
@@ -233,6 +236,7 @@ def train_one(options: argparse.Namespace, ranks: Ranks, *, settled: Recipe, not
         overlap=OVERLAP if options.recipe else USUAL_OVERLAP,
         mirror=PATIENT_AXES if options.recipe else (),
         recipe=options.recipe,
+        is_compiled=options.compile,
     )
     run = prepare_run(
         datasets,

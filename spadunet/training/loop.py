@@ -25,7 +25,7 @@ from .ranks import Ranks, distribute, mean_over_ranks, sum_over_ranks
 from .schedule import WARM_UP, learning_rate
 from .state import Progress
 from .steps import ENDLESS, run_steps
-from .workers import begin_worker
+from .workers import begin_worker, end_threads
 
 MAX_GRADIENT_NORM = 1.0
 
@@ -54,6 +54,8 @@ class RunOptions(LoopOptions):
     """Axes of mirror images that validation averages over."""
     recipe: str | None = None
     """Name of the recipe that these are of; kept with the model."""
+    is_compiled: bool = False
+    """The backbone runs through torch.compile."""
 
 
 class JointNetwork(nn.Module):
@@ -106,6 +108,7 @@ class SegmentationLearner:
         """One step; the loss over all processes."""
         number = self.number_of[batch.task]
         task = self.tasks[number]
+        batch = batch.finish(self.options.device)
 
         def learn(num_parts: int) -> float:
             return train_step(self.wrapped, number, batch, task, self.optimiser, self.options, num_parts)
@@ -135,6 +138,7 @@ class SegmentationLearner:
     def find_cause(self, batch: Batch) -> str:
         """The cases whose patch alone gives a loss that is not finite; all if they do so only together."""
         number = self.number_of[batch.task]
+        batch = batch.finish(self.options.device)
         found = []
         for index, name in enumerate(batch.cases):
             if not loss_of(self.network, number, batch.patch(index), self.tasks[number], self.options).isfinite():
@@ -171,6 +175,10 @@ def train_network(
     """
     ranks = ranks or Ranks(device=options.device)
     network.backbone.requires_grad_(not options.freezes_backbone)
+    if options.is_compiled:
+        from ..network.compiling import compile_in_place  # loads the compiler, which takes seconds
+
+        compile_in_place(network.backbone)
     learner = SegmentationLearner(network, tasks, options, ranks)
     monitor = Monitor(
         network,
@@ -183,7 +191,9 @@ def train_network(
         patience=options.patience,
         numbers=learner.numbers,
     )
-    stream = BatchStream(tasks, options.seed, rank=ranks.rank, world_size=ranks.world_size)
+    # Workers augment for a processor, which has no core to spare while it trains; a GPU does it itself, in no time.
+    augments = options.device.type == "cpu"
+    stream = BatchStream(tasks, options.seed, rank=ranks.rank, world_size=ranks.world_size, augments=augments)
     progress = run_steps(
         learner,
         lambda step: load_batches(stream, step, options),
@@ -207,6 +217,7 @@ def train_network(
 def load_batches(stream: BatchStream, start_step: int, options: RunOptions) -> Iterator[Batch]:
     """Batches from a step on, made ahead by worker processes, which end when this is closed."""
     steps = range(start_step, options.max_steps if options.max_steps is not None else ENDLESS)
+    end_threads()
     yield from DataLoader(
         stream,
         batch_size=None,
@@ -246,8 +257,8 @@ def loss_of(
     total: Callable[[Tensor], Tensor] = itself,
 ) -> Tensor:
     """The loss of a batch, with its graph; `total` as `deep_loss` takes it."""
-    image, classes = batch.image.to(options.device), batch.classes.to(options.device)
+    batch = batch.finish(options.device)
     with autocast(options.device, options.precision):
-        logits = network(image, batch.da, number, num_parts)
-    known = None if batch.known is None else batch.known.to(options.device)
-    return deep_loss(logits, classes, task.plan.labels, total, known=known, class_weights=task.class_weights)
+        logits = network(batch.image, batch.da, number, num_parts)
+    weights = task.class_weights
+    return deep_loss(logits, batch.classes, task.plan.labels, total, known=batch.known, class_weights=weights)
