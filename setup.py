@@ -93,6 +93,7 @@ setup(
         "dev": [
             "build>=1.2",
             "distributed>=2024.1",
+            "einops>=0.7",  # benchmarks: MONAI's Swin UNETR
             "highdicom>=0.28",
             "medpy>=0.5",
             "mypy>=1.11",

@@ -43,3 +43,16 @@ def choose_patch(da: int, median_shape: Shape, memory_gb: float) -> Shape:
         for size, multiple in zip(sizes, multiples, strict=True)
     )
     return depth, height, width
+
+
+def scale_patch(patch_size_voxels: Shape, from_da: int, da: int) -> Shape:
+    """A patch given at one degree of anisotropy, at another: as long in mm, so half as deep in voxels for each degree.
+
+    No deeper than wide, and one slice where every depth kernel is pending; at its own degree the patch itself.
+    """
+    depth, height, width = patch_size_voxels
+    if da == from_da:
+        return patch_size_voxels
+    if da == MAX_DA:
+        return 1, height, width
+    return max(min((depth << from_da) >> da, max(height, width)), 1), height, width

@@ -11,7 +11,7 @@ from ..fingerprint import Fingerprint, IntensityFacts
 from ..labels import LabelSet
 from ..plan import IntensityRule, Plan
 from ..spacing import MAX_DA, Shape, Spacing, degree_of_anisotropy
-from .patch import choose_patch
+from .patch import choose_patch, scale_patch
 
 PERCENTILES = (0.5, 99.5)
 """CT: of the foreground of all images; else: of each image's non-zero voxels (Isensee et al. 2021; Luo et al. 2024)."""
@@ -29,6 +29,7 @@ def make_plan(
     target_spacing: TargetSpacing = "median",
     window: Window | None = None,
     memory_gb: float = 12,
+    patch_size_voxels: Shape | None = None,
 ) -> Plan:
     """Decide spacing, intensities and patch.
 
@@ -37,6 +38,7 @@ def make_plan(
         target_spacing: median of the training cases (as Luo et al. 2024, section 5.1), native, or given in mm.
         window: intensities that become -1 and 1 in CT channels.
         memory_gb: what training one batch may take with the `base` preset.
+        patch_size_voxels: at the target spacing; None for what the memory and the images leave room for.
 
     Raises:
         InputError: if a window is given and no channel is CT.
@@ -49,8 +51,12 @@ def make_plan(
     if window is not None:
         check_window(window, channel_names)
     spacing = fingerprint.median_spacing_mm() if isinstance(target_spacing, str) else target_spacing
+    own_da = fingerprint.da_of(spacing)
+    fixed = None if target_spacing == "native" else spacing
     patches = {
-        da: choose_patch(da, median_shape(fingerprint, da, None if target_spacing == "native" else spacing), memory_gb)
+        da: choose_patch(da, median_shape(fingerprint, da, fixed), memory_gb)
+        if patch_size_voxels is None
+        else scale_patch(patch_size_voxels, own_da, da)
         for da in range(MAX_DA + 1)
     }
     return Plan(
@@ -62,7 +68,7 @@ def make_plan(
             for name, facts in zip(channel_names, fingerprint.intensities, strict=True)
         ),
         target_spacing_mm="native" if target_spacing == "native" else spacing,
-        degree_of_anisotropy=fingerprint.da_of(spacing),
+        degree_of_anisotropy=own_da,
         patch_sizes_voxels=patches,
         labels=labels,
         memory_gb=memory_gb,

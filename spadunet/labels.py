@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from .record import FormatVersion, Record, is_unused
-from .sides import PatientAxis, Sides, sides_of, tells_end
+from .sides import PatientAxis, Sides, sides_of, tell_ends
 
 BACKGROUND, IGNORE = "background", "ignore"
 MAX_COUNTED_ID = 1 << 12
@@ -142,7 +142,7 @@ class LabelSet(Record):
         ends of another axis (anterior, posterior, superior, inferior), nothing is mirrored across that.
         """
         if axis != "left-right":
-            return None if any(tells_end(it.name, axis) for it in self.structures) else self.swapped({})
+            return None if tell_ends([it.name for it in self.structures], axis) else self.swapped({})
         sides = self.sides()
         pairs = (name_pair for pair in sides.pairs for name_pair in (pair, pair[::-1]))
         return None if sides.problem else self.swapped(dict(pairs))

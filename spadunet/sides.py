@@ -45,6 +45,8 @@ ENDS: dict[PatientAxis, frozenset[str]] = {
         ["superior", "inferior", "sup", "inf", "upper", "lower", "cranial", "caudal", "top", "bottom"]
     ),
 }
+CAVA = frozenset({"vena", "cava"})
+"""A vein named after its end of the body."""
 UNEVEN = (
     *("heart", "cardi", "atri", "auric", "ventric", "ventrik", "ventríc", "myocard", "coronar", "herz", "vorhof"),
     *(
@@ -98,6 +100,15 @@ def words_of(name: str) -> tuple[str, ...]:
 def tells_end(name: str, axis: PatientAxis) -> bool:
     """True if a name says front or back, or upper or lower."""
     return not ENDS.get(axis, frozenset()).isdisjoint(words_of(name))
+
+
+def tell_ends(names: Sequence[str], axis: PatientAxis) -> bool:
+    """True if a name says which end of an axis a structure is.
+
+    A lone vena cava does not: in the mirror there is still only one, and it is that one.
+    """
+    told = [name for name in names if tells_end(name, axis)]
+    return len(told) > 1 or any(not set(words_of(name)) >= CAVA for name in told)
 
 
 def sides_of(names: Sequence[str]) -> Sides:

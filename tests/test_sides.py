@@ -155,6 +155,10 @@ def test_ends_that_are_named_turn_their_axis_off():
     assert lobes.mirrored("superior-inferior") is None
     assert lobes.mirrored("anterior-posterior") is not None
     assert not tells_end("frontier", "anterior-posterior")
+    both = labels_of("inferior vena cava", "superior vena cava")
+    assert both.mirrored("superior-inferior") is None
+    assert labels_of("inferior vena cava", "liver").mirrored("superior-inferior").classes == (0, 1, 2)
+    assert labels_of("inferior vena cava", "upper lobe").mirrored("superior-inferior") is None
 
 
 def test_ignored_voxels_stay_ignored():

@@ -212,6 +212,7 @@ def likely_plan(
         target_spacing=parse_spacing(options.spacing),
         window=None if options.window is None else tuple(options.window),
         memory_gb=options.memory_gb,
+        patch_size_voxels=None if options.patch_size is None else tuple(options.patch_size),
     )
 
 

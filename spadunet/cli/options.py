@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..sides import PATIENT_AXES
+from .fine_tuning import add_recipe_option
+from .recipes import Recipe, default_text
 from .run import add_data_option, add_dry_run_option
 
 if TYPE_CHECKING:
@@ -24,6 +26,10 @@ MAX_PROCESSES = 8
 """Unless the user asks for more."""
 RAM_SHARE = 0.8
 """Of the free memory, unless the user says: the rest is for what others do, and for an estimate that is too low."""
+
+
+USUAL_PLAN = Recipe(options={"spacing": ["median"]})
+"""What the planner does unless it is told."""
 
 
 def add_dataset_options(parser: argparse.ArgumentParser) -> None:
@@ -96,9 +102,9 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spacing",
         nargs="+",
-        default=["median"],
         metavar="MM",
-        help="target spacing: median (of the training cases), native (no resampling), or depth height width in mm",
+        help="target spacing: median (of the training cases), native (no resampling), or depth height width in mm "
+        f"{default_text(USUAL_PLAN, 'spacing')}",
     )
     parser.add_argument(
         "--window",
@@ -113,6 +119,14 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
         default=12.0,
         help="memory that training may take; sets the patch size (default: 12)",
     )
+    parser.add_argument(
+        "--patch-size",
+        nargs=3,
+        type=positive_int,
+        metavar=("DEPTH", "HEIGHT", "WIDTH"),
+        help="of training and prediction, in voxels at the target spacing (default: by --memory-gb and the images)",
+    )
+    add_recipe_option(parser, "spacing, window and patch size")
 
 
 def parse_spacing(words: list[str]) -> TargetSpacing:
@@ -136,7 +150,6 @@ def add_mirror_option(parser: argparse.ArgumentParser, purpose: str) -> None:
         "--mirror",
         nargs="+",
         choices=(*PATIENT_AXES, "all", "none"),
-        default=["none"],
         help=f"{purpose}; structures that are named left and right change places, and an axis whose sides are named "
         "otherwise is left out. In pictures left-right is the width, either of the others the height (default: none)",
     )

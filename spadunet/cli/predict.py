@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from .fine_tuning import USUAL_OVERLAP, add_recipe_option, settle_prediction
 from .options import add_device_options, add_mirror_option, find_device, find_mirror_axes
+from .recipes import Recipe, default_text
 from .run import add_data_option, add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
 from .stages import GOES_ON
 
@@ -21,6 +23,7 @@ EXAMPLES = """\
   spadunet_predict -i study -o segmentations --format dicom-seg
 """
 MAX_OVERLAP = 0.95
+USUAL = Recipe(options={"overlap": USUAL_OVERLAP, "mirror": ["none"]})
 MANIFEST = "spadunet_predict.json"
 UNFINISHED_FILE = "spadunet_predict.unfinished"
 
@@ -50,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default="nifti",
         help="of the label maps: NIfTI, that of the images (of DICOM: SEG), or DICOM SEG (default: nifti)",
     )
-    parser.add_argument("--overlap", type=overlap, default=0.5, help=f"of windows, 0 to {MAX_OVERLAP} (default: 0.5)")
+    parser.add_argument(
+        "--overlap", type=overlap, help=f"of windows, 0 to {MAX_OVERLAP} {default_text(USUAL, 'overlap')}"
+    )
     parser.add_argument(
         "--spacing",
         choices=("plan", "native"),
@@ -58,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="at which images are predicted: as the model's plan says, or each at its own (default: plan)",
     )
     add_mirror_option(parser, "average over mirror images across these axes of the patient, 2 to 8 times the work")
+    add_recipe_option(parser, "overlap and mirror images (default: the recipe that the model was trained by)")
     parser.add_argument(
         "--channels",
         nargs="+",
@@ -101,10 +107,11 @@ def execute(options: argparse.Namespace) -> int:
     task = choose_task(folder, options.dataset)
     model = load_model(folder)
     plan = model.tasks[task].plan
+    settled = settle_prediction(options, USUAL, model.provenance)
     mirror = find_mirror_axes(options.mirror)
     order = order_of(plan, options.input, options.channels)
     cases = find_cases(options.input, len(order.names), order.optional)
-    notes = [*tell_series(cases), *check_format(cases, options.format, plan.labels)]
+    notes = [*settled, *tell_series(cases), *check_format(cases, options.format, plan.labels)]
     notes += [plan.labels.tell_mirror(axis) for axis in mirror]
     if options.output.resolve() == options.input.resolve():
         raise InputError(f"-o {options.output}: is the input folder; its images would be overwritten: give another")

@@ -1,4 +1,4 @@
-"""Recipes of pre-training: the numbers of a stage, published or ours, that the user's own options override."""
+"""Recipes: the numbers of a stage, published or ours, that the user's own options override."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What a stage is trained with unless the user says otherwise."""
+    """What a stage is done with unless the user says otherwise."""
 
-    warm_up_share: float
-    lowest_rate: float
     options: Mapping[str, object]
     """Values of options by name, for those that are not given."""
+    warm_up_share: float = 0.0
+    """Of a stage that trains, as is the next."""
+    lowest_rate: float = 0.0
 
 
 def default_text(recipe: Recipe, name: str) -> str:
     """What an option's help says of its default."""
-    value = recipe.options[name]
-    values = value if isinstance(value, list) else [value]
-    return f"(default: {' '.join(format(each, 'g') for each in values)})"
+    return f"(default: {value_text(recipe.options[name])})"
+
+
+def value_text(value: object) -> str:
+    """A value as it is typed."""
+    if isinstance(value, list):
+        return " ".join(map(value_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def settle(
@@ -38,20 +44,20 @@ def settle(
         The recipe, and lines on what a run of the paper's has in common with it and what not.
     """
     if options.recipe is None:
-        ends_by_clock = options.max_minutes is not None and options.max_steps is None
+        ends_by_clock = getattr(options, "max_minutes", None) is not None and options.max_steps is None
         fill(options, usual, leave_out="max_steps" if ends_by_clock else "")
         return usual, []
     fill(options, paper)
     given = {name: getattr(options, name) for name in paper.options}
     differences = [
-        f"{flag(name)} {value}, not {paper.options[name]}"
+        f"{flag(name)} {value_text(value)}, not {value_text(paper.options[name])}"
         for name, value in given.items()
         if value != paper.options[name]
     ]
     differences += differs
-    if options.max_minutes is not None:
+    if getattr(options, "max_minutes", None) is not None:
         differences.append(f"{flag('max_minutes')} {options.max_minutes:g}, not endless")
-    values = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in given.items())
+    values = ", ".join(f"{name.replace('_', ' ')} {value_text(value)}" for name, value in given.items())
     lines = [f"recipe: {options.recipe}: {values}"]
     return paper, lines + ([f"not as published: {'; '.join(differences)}"] if differences else [])
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .options import parse_spacing
+from .fine_tuning import place_split, settle_plan
+from .options import USUAL_PLAN, parse_spacing
+from .recipes import value_text
 from .run import log_to_file, write_manifest
 
 if TYPE_CHECKING:
@@ -60,14 +63,19 @@ def check_names_differ(datasets: list[Dataset]) -> None:
 
 
 def check_plan_options(options: argparse.Namespace, datasets: list[Dataset]) -> None:
-    """Refuse wrong options of the planner before any work.
+    """Settle the planner's options by their recipe; refuse wrong ones before any work.
 
     Raises:
-        InputError: if the spacing is none, or the window is none or fits no channel of a dataset.
+        InputError: if the spacing is none, the patch is too large, or the window is none or fits no channel of a
+            dataset.
     """
+    from ..plan import MAX_PATCH_VOXELS
     from ..plans.planner import check_window
 
+    settle_plan(options, USUAL_PLAN)
     parse_spacing(options.spacing)
+    if options.patch_size is not None and math.prod(options.patch_size) > MAX_PATCH_VOXELS:
+        raise InputError(f"--patch-size {value_text(options.patch_size)}: more than {MAX_PATCH_VOXELS} voxels")
     if options.window is not None:
         for dataset in datasets:
             check_window(tuple(options.window), dataset.channel_names)
@@ -232,9 +240,11 @@ def plan(dataset: Dataset, found: Fingerprint, folder: Path, options: argparse.N
         target_spacing=parse_spacing(options.spacing),
         window=window,
         memory_gb=options.memory_gb,
+        patch_size_voxels=None if options.patch_size is None else tuple(options.patch_size),
     )
     path = folder / PLAN_JSON
     write_record(path, made)
+    place_split(options.recipe, dataset, folder)
     log.info(
         "%s: spacing %s mm, degree of anisotropy %d, patch %s voxels: %s",
         dataset.name,

@@ -7,13 +7,17 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..training.recipes import PRESETS, RECIPES
+from ..sides import PATIENT_AXES
+from ..training.recipes import CHANNEL_DROPOUT, PRESETS, RECIPES
+from ..training.schedule import WARM_UP
 from .control_options import add_control_options, check_control_options, check_deterministic, deterministic, run_name
 from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of
+from .fine_tuning import OVERLAP, USUAL_OVERLAP, add_recipe_option, differences_of_plan, settle_training, tell
 from .joint_options import (
     add_joint_options,
     check_joint_options,
@@ -31,6 +35,7 @@ from .options import (
     positive_float,
     positive_int,
 )
+from .recipes import Recipe
 from .repeats import train_repeats
 from .run import add_data_option, add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
 from .stages import FINGERPRINT_JSON, PLAN_JSON, check_names_differ, read_plan
@@ -48,11 +53,16 @@ EXAMPLES = """\
   spadunet_train -d BTCV --backbone spad_vit --preset base
   spadunet_train -d BTCV -f 0 --init results/pretraining/spad_vit_base
   spadunet_train -d Heart --init MODEL --add-task   MODEL learns hearts too; what it knew stays as it is
+  spadunet_train -d BTCV --recipe paper-btcv --init results/pretraining/spad_vit_base
   spadunet_train -d BTCV -f 0                       again: an interrupted run goes on
   spadunet_train -d BTCV --fraction 0.2 --repeats 3 a fifth of the patients, three seeds
   torchrun --standalone --nproc-per-node 4 $(which spadunet_train) -d BTCV --batch-size 8
 """
 DEFAULT_STEPS = 50_000
+USUAL = Recipe(
+    warm_up_share=WARM_UP,
+    options={"max_steps": DEFAULT_STEPS, "fold": "0", "mirror": ["none"], "channel_dropout": CHANNEL_DROPOUT},
+)
 MAX_NAME_BYTES = 255
 BASE_MEMORY_BYTES = 20e9
 log = logging.getLogger("spadunet")
@@ -68,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="DATASET",
         help="one or more datasets, trained jointly through one backbone (default: the one planned last)",
     )
-    parser.add_argument("-f", "--fold", type=fold, default="0", help="fold to hold out, or all (default: 0)")
+    parser.add_argument("-f", "--fold", type=fold, help="fold to hold out, or all (default: 0)")
     parser.add_argument(
         "--backbone",
         choices=tuple(RECIPES),
@@ -107,7 +117,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add_variety_options(parser)
     add_control_options(parser)
+    add_recipe_option(
+        parser, "steps, batch, learning rate, network, fold and augmentation, and its overlap in validation"
+    )
     add_device_options(parser)
+    parser.add_argument(
+        "--compile", action="store_true", help="run the network through torch.compile: minutes before the first step"
+    )
     parser.add_argument("--num-workers", type=non_negative_int, default=None, help="processes that make batches ahead")
     parser.add_argument("--checkpoint-minutes", type=positive_float, default=5.0, help="save this often (default: 5)")
     parser.add_argument(
@@ -126,15 +142,22 @@ def execute(options: argparse.Namespace) -> int:
     """Join the other processes; one run, or several that differ in their seed."""
     from ..training.ranks import open_ranks
 
+    settled, notes = settle_training(options, USUAL)
     check_control_options(options)
+    one = partial(train_one, settled=settled, notes=notes)
     with open_ranks(find_device(options.device)) as ranks, deterministic(is_wanted=options.deterministic):
         if options.repeats is None or options.dry_run:
-            return train_one(options, ranks)[0]
-        return train_repeats(options, ranks, train_one)
+            return one(options, ranks)[0]
+        return train_repeats(options, ranks, one)
 
 
-def train_one(options: argparse.Namespace, ranks: Ranks) -> tuple[int, Path]:
-    """Find the datasets, settle where the model goes, train; the exit code and that folder."""
+def train_one(options: argparse.Namespace, ranks: Ranks, *, settled: Recipe, notes: Sequence[str]) -> tuple[int, Path]:
+    """Find the datasets, settle where the model goes, train; the exit code and that folder.
+
+    Args:
+        settled: the recipe whose values the options have by now.
+        notes: for the log, on what it has in common with a published one.
+    """
     import torch
 
     from ..dataset import load_dataset
@@ -189,12 +212,16 @@ def train_one(options: argparse.Namespace, ranks: Ranks) -> tuple[int, Path]:
         require_free(folder)
         if not options.dry_run:
             log_to_file(folder / "training.log")
+    tell(notes)
+    for member in datasets:
+        if (differs := differences_of_plan(options.recipe, member.plan)) is not None:
+            log.warning(differs)
     earlier = {} if options.restart else request_of(folder)
     precision = choose_precision(options.precision, device)
     if options.precision == "auto" and "precision" in earlier:  # begun on another machine
         precision = getattr(torch, earlier["precision"].removeprefix("torch."))
     run_options = RunOptions(
-        max_steps=options.max_steps or (None if options.max_minutes else DEFAULT_STEPS),
+        max_steps=options.max_steps,
         max_minutes=options.max_minutes,
         learning_rate=recipe.learning_rate(preset) if options.learning_rate is None else options.learning_rate,
         weight_decay=recipe.weight_decay if options.weight_decay is None else options.weight_decay,
@@ -208,6 +235,12 @@ def train_one(options: argparse.Namespace, ranks: Ranks) -> tuple[int, Path]:
         validate_every=options.validate_every,
         patience=options.patience,
         deterministic=options.deterministic,
+        warm_up_share=settled.warm_up_share,
+        lowest_rate=settled.lowest_rate,
+        overlap=OVERLAP if options.recipe else USUAL_OVERLAP,
+        mirror=PATIENT_AXES if options.recipe else (),
+        recipe=options.recipe,
+        is_compiled=options.compile,
     )
     run = prepare_run(
         datasets,

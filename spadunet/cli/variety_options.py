@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from ..training.patch_recipes import USUAL
 from ..training.recipes import CHANNEL_DROPOUT, NATIVE_SHARE
 from .options import add_mirror_option, find_mirror_axes, probability
 
@@ -17,7 +18,6 @@ def add_variety_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--channel-dropout",
         type=probability,
-        default=CHANNEL_DROPOUT,
         metavar="P",
         help="share of patches of several channels that lack some of them, so that cases may "
         f"(default: {CHANNEL_DROPOUT})",
@@ -47,8 +47,9 @@ def find_variety(options: argparse.Namespace) -> VarietyOptions:
     from ..training.variety import VarietyOptions
 
     return VarietyOptions(
-        channel_dropout=options.channel_dropout,
+        channel_dropout=CHANNEL_DROPOUT if options.channel_dropout is None else options.channel_dropout,
         slice_merging=options.slice_merging,
         spacing_jitter=options.spacing_jitter,
-        mirror=find_mirror_axes(options.mirror),
+        mirror=find_mirror_axes(options.mirror or ["none"]),
+        patches=options.recipe or USUAL,
     )

@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import blosc2
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import InputError, OutputError
 from ..network.vit import PATCH_SIZE
 from ..spacing import MAX_DA, Shape
-from ..training.workers import begin_worker
+from ..training.workers import begin_worker, end_threads
 from .corpus import Corpus, CorpusImage
 from .crops import change_intensities, draw_intensities, place_crop, read_crop
 from .rounds import ImageTable, degrees_of_anisotropy, draw_round
@@ -208,6 +207,8 @@ class BatchLoader:
             InputError: if no image of the corpus can be read any more.
             OutputError: if a worker process dies.
         """
+        if self.crops.num_workers:
+            end_threads()
         crops = iter(self.crops)
         try:
             while part := [self.checked(crop) for crop in itertools.islice(crops, self.part_size)]:
@@ -279,5 +280,4 @@ def join(part: Sequence[Crop]) -> ImageBatch:
 def begin_crop_worker(number: int) -> None:
     """One thread a worker process, and signals are left to the run."""
     torch.set_num_threads(1)
-    blosc2.set_nthreads(1)
     begin_worker()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from ..network.heads import SegmentationNetwork, SegmentationTask
 from ..preprocessing.store import StoredCase
+from ..sides import PatientAxis
 from .loss import deep_loss, itself
 from .monitor import Monitor
 from .optimiser import make_optimiser, room_for_moments, take_step
@@ -20,10 +22,10 @@ from .options import LoopOptions, autocast
 from .parts import Result, in_company, within_memory
 from .patches import Batch, BatchStream, TrainingTask
 from .ranks import Ranks, distribute, mean_over_ranks, sum_over_ranks
-from .schedule import learning_rate
+from .schedule import WARM_UP, learning_rate
 from .state import Progress
 from .steps import ENDLESS, run_steps
-from .workers import begin_worker
+from .workers import begin_worker, end_threads
 
 MAX_GRADIENT_NORM = 1.0
 
@@ -44,6 +46,16 @@ class RunOptions(LoopOptions):
     """Steps between validations; 0 for none, None for what `Monitor` finds sound."""
     patience: int | None = None
     """Validations without a better Dice after which the rest of the schedule is hurried through."""
+    warm_up_share: float = WARM_UP
+    lowest_rate: float = 0.0
+    overlap: float = 0.5
+    """Of windows in validation."""
+    mirror: tuple[PatientAxis, ...] = ()
+    """Axes of mirror images that validation averages over."""
+    recipe: str | None = None
+    """Name of the recipe that these are of; kept with the model."""
+    is_compiled: bool = False
+    """The backbone runs through torch.compile."""
 
 
 class JointNetwork(nn.Module):
@@ -96,6 +108,7 @@ class SegmentationLearner:
         """One step; the loss over all processes."""
         number = self.number_of[batch.task]
         task = self.tasks[number]
+        batch = batch.finish(self.options.device)
 
         def learn(num_parts: int) -> float:
             return train_step(self.wrapped, number, batch, task, self.optimiser, self.options, num_parts)
@@ -130,6 +143,7 @@ class SegmentationLearner:
         Empty if every sound patch of every process does, since then the weights are the cause.
         """
         number = self.number_of[batch.task]
+        batch = batch.finish(self.options.device)
         found = []
         for index, name in enumerate(batch.cases):
             if not loss_of(self.network, number, batch.patch(index), self.tasks[number], self.options).isfinite():
@@ -171,6 +185,10 @@ def train_network(
     ranks = ranks or Ranks(device=options.device)
     if options.freezes_backbone:
         network.backbone.requires_grad_(False)
+    if options.is_compiled:
+        from ..network.compiling import compile_in_place  # loads the compiler, which takes seconds
+
+        compile_in_place(network.backbone)
     learner = SegmentationLearner(network, tasks, options, ranks)
     monitor = Monitor(
         network,
@@ -183,14 +201,16 @@ def train_network(
         patience=options.patience,
         numbers=learner.numbers,
     )
-    stream = BatchStream(tasks, options.seed, rank=ranks.rank, world_size=ranks.world_size)
+    # Workers augment for a processor, which has no core to spare while it trains; a GPU does it itself, in no time.
+    augments = options.device.type == "cpu"
+    stream = BatchStream(tasks, options.seed, rank=ranks.rank, world_size=ranks.world_size, augments=augments)
     progress = run_steps(
         learner,
         lambda step: load_batches(stream, step, options),
         folder,
         options,
         run=run,
-        schedule=learning_rate,
+        schedule=partial(learning_rate, warm_up=options.warm_up_share, lowest=options.lowest_rate),
         facts=lambda batch: {"task": batch.task, "da": batch.da},
         by="task",
         title="Training",
@@ -207,6 +227,7 @@ def train_network(
 def load_batches(stream: BatchStream, start_step: int, options: RunOptions) -> Iterator[Batch]:
     """Batches from a step on, made ahead by worker processes, which end when this is closed."""
     steps = range(start_step, options.max_steps if options.max_steps is not None else ENDLESS)
+    end_threads()
     yield from DataLoader(
         stream,
         batch_size=None,
@@ -246,8 +267,8 @@ def loss_of(
     total: Callable[[Tensor], Tensor] = itself,
 ) -> Tensor:
     """The loss of a batch, with its graph; `total` as `deep_loss` takes it."""
-    image, classes = batch.image.to(options.device), batch.classes.to(options.device)
+    batch = batch.finish(options.device)
     with autocast(options.device, options.precision):
-        logits = network(image, batch.da, number, num_parts)
-    known = None if batch.known is None else batch.known.to(options.device)
-    return deep_loss(logits, classes, task.plan.labels, total, known=known, class_weights=task.class_weights)
+        logits = network(batch.image, batch.da, number, num_parts)
+    weights = task.class_weights
+    return deep_loss(logits, batch.classes, task.plan.labels, total, known=batch.known, class_weights=weights)

@@ -18,16 +18,10 @@ from ..plans.patch import VOXELS_PER_GB
 from ..preprocessing.mirror import MirrorAxis, mirror_axes
 from ..preprocessing.store import StoredCase
 from ..spacing import Shape
-from .augment import augment, drop_channels, margin, mirror
+from .augment import Augmentation, augment, draw_augmentation, drop_channels, join, mirror
+from .patch_recipes import FOREGROUND_SHARE, PATCH_RECIPES
 from .respace import Respacing, degrees_met, draw_respacing, respace
 from .variety import Variety
-
-FOREGROUND_SHARE = 0.33
-"""Share of patches centred on a foreground voxel (of a random class).
-
-The rest lie anywhere; where voxels are ignored, centred on one that is labelled background, as nnU-Net keeps to what is
-labelled.
-"""
 
 MIN_BATCH_SIZE, MAX_BATCH_SIZE = 2, 4
 
@@ -83,9 +77,20 @@ class Batch:
     """(B, D, H, W) int64."""
     known: Tensor | None = None
     """(B, K) bool: outputs that were annotated in each patch; None where all were in all cases of the task."""
+    augmentation: Augmentation | None = None
+    """Still to be done; image and classes are then larger than the patch."""
+
+    def finish(self, device: torch.device) -> Batch:
+        """The batch on a device, augmented there if it is not yet."""
+        image, classes = self.image.to(device), self.classes.to(device)
+        known = None if self.known is None else self.known.to(device)
+        if self.augmentation is not None:
+            image, classes = augment(image, classes, self.augmentation)
+        return replace(self, image=image, classes=classes, known=known, augmentation=None)
 
     def patch(self, index: int) -> Batch:
-        """A batch of the patch of this number alone."""
+        """A batch of the patch of this number alone, of one that is finished."""
+        assert self.augmentation is None
         part = slice(index, index + 1)
         known = None if self.known is None else self.known[part]
         return replace(self, cases=self.cases[part], image=self.image[part], classes=self.classes[part], known=known)
@@ -95,10 +100,21 @@ class BatchStream(Dataset):
     """Batch number `step` of a run, for any step: this process's part of it, which are equal.
 
     Every patch is drawn from its own number, so that the whole batch is the same however many processes share it.
+
+    Args:
+        augments: leaves nothing to be done; else `Batch.finish` augments, on the device that trains.
     """
 
-    def __init__(self, tasks: Sequence[TrainingTask], seed: int, *, rank: int = 0, world_size: int = 1):
-        self.tasks, self.seed = tuple(tasks), seed
+    def __init__(
+        self,
+        tasks: Sequence[TrainingTask],
+        seed: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        augments: bool = True,
+    ):
+        self.tasks, self.seed, self.augments = tuple(tasks), seed, augments
         self.rank, self.world_size = rank, world_size
         weights = np.array([task.weight for task in self.tasks])
         self.shares = weights / weights.sum()
@@ -123,24 +139,38 @@ class BatchStream(Dataset):
         others = [bucket[index] for index in generator.integers(len(bucket), size=batch_size - 1)]
         share, rest = divmod(batch_size, self.world_size)
         assert rest == 0
-        own = list(enumerate([first, *others]))[self.rank * share : (self.rank + 1) * share]
+        own = slice(self.rank * share, (self.rank + 1) * share)
+        cases = [first, *others][own]
+        generators = [np.random.default_rng([self.seed, step, 1 + index]) for index in range(batch_size)]
+        size, num_channels = task.plan.patch_sizes_voxels[da], len(task.plan.channel_names)
+        recipe = PATCH_RECIPES[task.variety.patches]
+        drawn = [draw_augmentation(1, num_channels, da, size, generator, recipe) for generator in generators]
+        read_size = join(drawn).read_size  # of the whole batch: what is read must not depend on who shares it
         samples = [
-            self.draw_patch(number, case, da, respacing, np.random.default_rng([self.seed, step, 1 + index]))
-            for index, case in own
+            self.read_patch(number, case, size, read_size, respacing, generator)
+            for case, generator in zip(cases, generators[own], strict=True)
         ]
-        return Batch(
+        batch = Batch(
             task=task.name,
             da=da,
-            cases=tuple(case.name for _, case in own),
+            cases=tuple(case.name for case in cases),
             image=torch.stack([image for image, _ in samples]),
             classes=torch.stack([classes for _, classes in samples]),
-            known=known_outputs(task, [case for _, case in own]),
+            known=known_outputs(task, cases),
+            augmentation=join(drawn[own]),
         )
+        return batch.finish(batch.image.device) if self.augments else batch
 
-    def draw_patch(
-        self, number: int, case: StoredCase, da: int, respacing: Respacing, generator: np.random.Generator
+    def read_patch(
+        self,
+        number: int,
+        case: StoredCase,
+        size: Shape,
+        read_size: Shape,
+        respacing: Respacing,
+        generator: np.random.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """One augmented patch of the plan's size at `da`: image (C, *size) and classes (*size)."""
+        """What a patch of this size is made from: image (C, *read_size) and classes (*read_size)."""
         task, key = self.tasks[number], (number, case.name)
         if key not in self.foreground:
             self.foreground[key] = case.foreground_voxels()
@@ -150,23 +180,18 @@ class BatchStream(Dataset):
                 for axis in mirror_axes(case.header.geometry, task.plan.labels, task.variety.mirror)
                 if (known[list(axis.labels.outputs)] == known).all()
             )
-        size = task.plan.patch_sizes_voxels[da]
-        extra = margin(size, da)
-        larger: Shape = (size[0] + 2 * extra[0], size[1] + 2 * extra[1], size[2] + 2 * extra[2])
-        seen, read = respacing.source_size(size), respacing.source_size(larger)
-        corner = draw_corner(case.header.geometry.shape, seen, self.foreground[key], generator)
+        seen, read = respacing.source_size(size), respacing.source_size(read_size)
+        foreground_share = PATCH_RECIPES[task.variety.patches].foreground_share
+        corner = draw_corner(case.header.geometry.shape, seen, self.foreground[key], generator, foreground_share)
         first = [c - (r - s) // 2 for c, r, s in zip(corner, read, seen, strict=True)]
         image, classes = (torch.from_numpy(array) for array in case.read_patch(first, read))
         if not respacing.is_none:
             slices = torch.arange(first[0], first[0] + read[0])
             is_inside = (slices >= 0) & (slices < case.header.geometry.shape[0])
             is_late = bool(generator.integers(2))
-            image, classes = respace(image, classes, respacing, larger, is_inside=is_inside, is_late=is_late)
-        image, classes = augment(image, classes, da, size, generator)
-        image, classes = mirror(image, classes, self.mirrors[key], generator)
-        missing = case.header.missing_channels
-        image[list(missing)] = 0  # brightness and noise changed them too
-        return drop_channels(image, missing, task.variety.channel_dropout, generator), classes
+            image, classes = respace(image, classes, respacing, read_size, is_inside=is_inside, is_late=is_late)
+        image = drop_channels(image, case.header.missing_channels, task.variety.channel_dropout, generator)
+        return mirror(image, classes, self.mirrors[key], generator)
 
 
 def known_outputs(task: TrainingTask, cases: Sequence[StoredCase]) -> Tensor | None:
@@ -176,7 +201,13 @@ def known_outputs(task: TrainingTask, cases: Sequence[StoredCase]) -> Tensor | N
     return torch.from_numpy(np.stack([task.plan.labels.known_outputs(case.header.annotated) for case in cases]))
 
 
-def draw_corner(shape: Shape, size: Shape, foreground: np.ndarray, generator: np.random.Generator) -> list[int]:
+def draw_corner(
+    shape: Shape,
+    size: Shape,
+    foreground: np.ndarray,
+    generator: np.random.Generator,
+    foreground_share: float = FOREGROUND_SHARE,
+) -> list[int]:
     """First voxel of a patch that lies inside the volume as far as it fits, and is centred on it where it does not.
 
     Args:
@@ -186,7 +217,7 @@ def draw_corner(shape: Shape, size: Shape, foreground: np.ndarray, generator: np
     room = [n - s for n, s in zip(shape, size, strict=True)]
     numbers = np.unique(foreground[:, 0])
     number = None
-    if (numbers > 0).any() and generator.random() < FOREGROUND_SHARE:
+    if (numbers > 0).any() and generator.random() < foreground_share:
         number = generator.choice(numbers[numbers > 0])
     elif 0 in numbers:
         number = 0

@@ -136,7 +136,7 @@ def run_steps(
         last_save = last_show = now = time.monotonic()
         is_over = 0.0
         while course(options.share_done(step, seconds)) < 1 and not is_over:
-            before = now
+            before, asked = now, time.monotonic()  # saving lies between the two, and is no waiting
             try:
                 batch = next(source)
             except RuntimeError:
@@ -144,7 +144,7 @@ def run_steps(
                 if not is_stopped() or company.world_size > 1:
                     raise
                 break
-            waited = time.monotonic() - before
+            waited = time.monotonic() - asked
             rate = set_rates(learner.optimisers, schedule, course(options.share_done(step, seconds)))
             measures = learner.learn(batch)
             now = time.monotonic()

@@ -194,6 +194,7 @@ def prepare_run(
         "deterministic": str(options.deterministic),
         "precision": str(options.precision),
         "variety": str(variety),
+        "recipe": str(options.recipe),
     }
     if init is not None and init.is_dir() and not goes_on and not scratch_twin:
         warn_if_seen(init, read_model_record(init).provenance, request)
@@ -394,6 +395,8 @@ def validate(
         plan=member.plan,
         device=options.device,
         precision=options.precision,
+        overlap=options.overlap,
+        mirror=options.mirror,
     )
     wanted = set(names)
     cases = [case for case in member.dataset.cases if case.name in wanted][ranks.rank :: ranks.world_size]

@@ -10,6 +10,7 @@ from ..plan import Plan
 from ..preprocessing.mirror import tell_unoriented
 from ..preprocessing.store import StoredCase
 from ..sides import PatientAxis
+from .patch_recipes import USUAL
 from .recipes import CHANNEL_DROPOUT, NATIVE_SHARE
 
 
@@ -25,6 +26,8 @@ class Variety:
     """Probability that the pixels of a batch get another size."""
     mirror: tuple[PatientAxis, ...] = ()
     """Axes across which every other patch is mirrored, as far as the labels allow it."""
+    patches: str = USUAL
+    """How they are drawn and augmented: a name in PATCH_RECIPES."""
 
     def describe(self, labels: LabelSet, cases: Iterable[StoredCase] = ()) -> str:
         """In words, for the log; says which labels change places in mirrors, and which mirrors their names forbid."""
@@ -37,6 +40,8 @@ class Variety:
             )
             if share
         ]
+        if self.patches != USUAL:
+            parts.append(f"drawn and augmented as {self.patches}")
         parts += [labels.tell_mirror(axis) for axis in self.mirror]
         if self.mirror:
             parts += filter(None, [tell_unoriented((case.header.geometry for case in cases), labels)])
@@ -51,6 +56,7 @@ class VarietyOptions:
     slice_merging: float | None = None
     spacing_jitter: float | None = None
     mirror: tuple[PatientAxis, ...] = ()
+    patches: str = USUAL
 
     def for_plan(self, plan: Plan, *, is_colour: bool = False) -> Variety:
         """A native plan meets any spacing in prediction, so in training too; with a fixed one it would be time lost.
@@ -64,4 +70,5 @@ class VarietyOptions:
             slice_merging=share if self.slice_merging is None else self.slice_merging,
             spacing_jitter=share if self.spacing_jitter is None else self.spacing_jitter,
             mirror=self.mirror,
+            patches=self.patches,
         )

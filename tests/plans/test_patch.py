@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from spadunet.plans.patch import choose_patch
+from spadunet.plans.patch import choose_patch, scale_patch
 from spadunet.spacing import MAX_DA, Shape
 
 
@@ -51,3 +51,21 @@ def test_no_patch_takes_more_than_the_memory_or_more_than_the_image_needs(da: in
 def test_the_smallest_patch_is_one_voxel_after_two_halvings(da: int, patch: Shape):
     assert choose_patch(da, (1, 1, 1), 12) == patch
     assert choose_patch(da, (500, 500, 500), 1e-6) == patch
+
+
+@pytest.mark.parametrize(
+    ("patch", "from_da", "patches"),
+    [
+        ((48, 192, 192), 2, [(192, 192, 192), (96, 192, 192), (48, 192, 192), (24, 192, 192), (12, 192, 192)]),
+        (
+            (40, 24, 32),
+            2,
+            [(32, 24, 32), (32, 24, 32), (40, 24, 32), (20, 24, 32), (10, 24, 32)],
+        ),  # no deeper than wide
+        ((1, 16, 16), 0, [(1, 16, 16)] * 5),
+    ],
+)
+def test_a_given_patch_is_as_long_in_mm_at_every_degree(patch: Shape, from_da: int, patches: list[Shape]):
+    assert [scale_patch(patch, from_da, da) for da in range(5)] == patches
+    assert scale_patch(patch, from_da, MAX_DA) == (1, *patch[1:])
+    assert scale_patch(patch, MAX_DA, MAX_DA) == patch

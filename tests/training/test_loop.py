@@ -5,25 +5,28 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spadunet.errors import OutputError
 from spadunet.model import read_tensors
+from spadunet.network import compiling
 from spadunet.network.build import build_backbone, build_task
 from spadunet.network.heads import SegmentationTask
 from spadunet.network.unet import SpadUNet
 from spadunet.preprocessing.store import write_array
 from spadunet.training import loop, steps
-from spadunet.training.curves import read_rows
+from spadunet.training.curves import CSV_FILE, read_rows
 from spadunet.training.loop import JointNetwork, train_network
 from spadunet.training.optimiser import make_optimiser
-from spadunet.training.patches import BatchStream, TrainingTask
+from spadunet.training.patches import Batch, BatchStream, TrainingTask
 from spadunet.training.state import Learned, Progress, read_progress
 
 CHECKPOINT = "state/checkpoint.safetensors"
@@ -279,3 +282,53 @@ def test_trains_on_a_gpu(make_task, make_options, tmp_path: Path):
     options = make_options(max_steps=2, device=torch.device("cuda"), precision=torch.bfloat16)
     train_network(small_network(), [make_task()], tmp_path, options, run={})
     assert len(losses(tmp_path)) == 2
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12 on fork
+@pytest.mark.parametrize(
+    ("num_workers", "checkpoint_minutes", "lowest", "highest"),
+    [
+        (0, 60.0, 0.55, 0.76),  # 0.3 of 0.4 s, and of a little more on a busy machine
+        (1, 60.0, 0.3, 0.76),  # a worker makes the next batch meanwhile: 0.2 of 0.3 s
+        (0, 1e-9, 0.0, 0.5),  # saving and drawing take longer than all else, and are no waiting
+    ],
+)
+def test_the_time_that_a_step_waits_for_its_batch_is_noted_with_and_without_workers(
+    num_workers, checkpoint_minutes, lowest, highest, make_task, make_options, tmp_path: Path, monkeypatch
+):
+    task = make_task()
+    batch = loop.BatchStream([task], 0)[0]
+
+    def make_slowly(*_) -> Batch:
+        time.sleep(0.3)
+        return batch
+
+    monkeypatch.setattr(loop.BatchStream, "__getitem__", make_slowly)
+    monkeypatch.setattr(loop, "train_step", lambda *_: time.sleep(0.1) or 1.0)
+    monkeypatch.setattr(steps, "save_state", lambda *_: time.sleep(0.4))
+    options = make_options(max_steps=5, num_workers=num_workers, checkpoint_minutes=checkpoint_minutes)
+    train_network(small_network(), [task], tmp_path, options, run={})
+    shares = [float(row["waiting_share"]) for row in read_rows(tmp_path / CSV_FILE)][1:]
+    assert lowest < statistics.median(shares) < highest
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler warns of its own
+def test_a_compiled_run_learns_the_same_and_its_weights_keep_their_names(
+    make_task, make_options, tmp_path: Path, monkeypatch
+):
+    task, compiled, real = make_task(), [], compiling.compile_in_place
+
+    def compile_without_code(network: nn.Module) -> None:
+        compiled.append(network)
+        real(network, backend="eager")
+
+    monkeypatch.setattr(compiling, "compile_in_place", compile_without_code)
+    weights = []
+    for is_compiled in (False, True):
+        network = small_network()
+        options = make_options(max_steps=2, is_compiled=is_compiled)
+        train_network(network, [task], tmp_path / str(is_compiled), options, run={})
+        weights.append(network.state_dict())
+    assert len(compiled) == 1
+    assert list(weights[0]) == list(weights[1])
+    assert all(torch.allclose(one, weights[1][name], atol=1e-6) for name, one in weights[0].items())

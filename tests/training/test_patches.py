@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from pathlib import Path
 
+import blosc2
 import numpy as np
 import pytest
 import torch
@@ -37,6 +38,21 @@ def test_a_batch_follows_from_seed_and_step_alone(make_task):
     assert not same(BatchStream([task], 2)[5], batch)
 
 
+def test_a_batch_is_the_same_whether_the_worker_or_the_device_augments_it(make_task):
+    task = make_task()
+    late, early = BatchStream([task], 1, augments=False), BatchStream([task], 1)
+    larger = 0
+    for step in range(6):
+        batch = late[step]
+        assert batch.augmentation is not None
+        assert batch.image.shape[2:] == batch.augmentation.read_size
+        larger += batch.image.shape != early[step].image.shape
+        finished = batch.finish(torch.device("cpu"))
+        assert same(finished, early[step])
+        assert same(finished.finish(torch.device("cpu")), finished)  # what is done is not done again
+    assert larger
+
+
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12 on fork
 def test_the_number_of_workers_does_not_matter(make_task, make_options):
     stream = BatchStream([make_task()], 0)
@@ -44,6 +60,19 @@ def test_the_number_of_workers_does_not_matter(make_task, make_options):
     assert len(batches[0]) == len(batches[1]) == 4
     assert all(same(a, b) for a, b in zip(*batches, strict=True))
     assert same(batches[0][0], stream[1])
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12 on fork
+def test_workers_do_not_wait_for_threads_that_read_patches_before_them(make_task, make_options):
+    before = blosc2.set_nthreads(2)
+    try:
+        stream = BatchStream([make_task()], 0)
+        first = stream[0]  # by Blosc2's threads in this process
+        (batch,) = load_batches(stream, 0, make_options(max_steps=1, num_workers=1))
+        assert same(batch, first)
+        assert blosc2.nthreads == 1
+    finally:
+        blosc2.set_nthreads(before)
 
 
 def test_a_batch_has_one_degree_and_the_patch_size_of_that_degree(make_task):

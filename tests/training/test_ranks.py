@@ -119,12 +119,15 @@ def test_a_case_that_is_not_finite_in_the_second_process_is_named_by_the_first(c
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_processes_share_the_batch_that_one_would_draw(make_task, world_size: int):
-    task = make_task(batch_size=4)
-    whole = BatchStream([task], 3)[5]
-    parts = [BatchStream([task], 3, rank=rank, world_size=world_size)[5] for rank in range(world_size)]
-    assert torch.equal(torch.cat([part.image for part in parts]), whole.image)
-    assert torch.equal(torch.cat([part.classes for part in parts]), whole.classes)
-    assert sum((part.cases for part in parts), ()) == whole.cases
+    plain = make_task(batch_size=4)
+    varied = replace(plain, variety=Variety(spacing_jitter=0.5, mirror=("anterior-posterior",), patches="paper-btcv"))
+    for task in (plain, varied):
+        for step in range(5):
+            whole = BatchStream([task], 3)[step]
+            parts = [BatchStream([task], 3, rank=rank, world_size=world_size)[step] for rank in range(world_size)]
+            assert torch.equal(torch.cat([part.image for part in parts]), whole.image)
+            assert torch.equal(torch.cat([part.classes for part in parts]), whole.classes)
+            assert sum((part.cases for part in parts), ()) == whole.cases
 
 
 def test_the_default_batch_is_rounded_up_to_the_number_of_processes_and_one_that_is_given_is_not(make_task):
