@@ -9,6 +9,7 @@ import numpy as np
 from spadunet.formats import write_array
 
 AFFINE = np.eye(4)[[2, 1, 0, 3]] @ np.diag([3, 0.75, 0.75, 1])
+AFFINE[:3, 3] = (-180, -170, 20)  # as a scanner has it; a volume that begins at 0 tells no orientation
 
 
 def write_btcv(folder: Path, image: np.ndarray, labels: np.ndarray) -> Path:

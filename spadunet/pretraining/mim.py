@@ -89,9 +89,10 @@ def voxel_loss(guessed: Tensor, image: Tensor, masked: Tensor, da: int) -> tuple
     Args:
         masked: bool (B, L) patches.
     """
-    distance = (guessed.float() - image).abs().mean(1, keepdim=True)  # (B, 1, D, H, W)
+    guessed = guessed.to(torch.promote_types(guessed.dtype, torch.float32))
+    distance = (guessed - image).abs().mean(1, keepdim=True)  # (B, 1, D, H, W)
     is_masked = voxels_of(masked, image, da)
-    weight = torch.where(is_masked, 1.0, SEEN_WEIGHT)
+    weight = torch.where(is_masked, 1.0, SEEN_WEIGHT).to(distance)
     total, num_masked = mean_over_ranks(torch.stack([weight.sum(), is_masked.sum()]))
     return (distance * weight).sum() / total, distance.detach()[is_masked].sum() / num_masked
 
