@@ -48,7 +48,7 @@ def predicted(run, model: Path, name: str, planned: Path, output: Path) -> dict[
     return {path.name: sha256_of_file(path) for path in output.glob("*.nii.gz")}
 
 
-@pytest.mark.parametrize("in_place", [True, False], ids=["in place", "in a copy"])
+@pytest.mark.parametrize("in_place", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["in place", "in a copy"])
 def test_a_new_task_joins_and_the_older_ones_predict_as_before_to_the_bit(
     old_model: Path, add, planned: Path, tmp_path: Path, run, in_place: bool
 ):

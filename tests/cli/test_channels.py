@@ -109,6 +109,7 @@ def test_images_of_several_channels_go_from_raw_to_scores(
     assert f"{names[0]}: wrong channel count" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_cases_that_lack_optional_channels_go_from_raw_to_scores(
     make_channels, tmp_path: Path, run, quick, capsys: pytest.CaptureFixture[str]
 ):

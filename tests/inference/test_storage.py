@@ -68,7 +68,11 @@ def network() -> SegmentationNetwork:
 @pytest.mark.parametrize("is_resampled", [False, True], ids=["native", "resampled"])
 @pytest.mark.parametrize(
     "image",
-    [read(HIPPOCAMPUS), read(HIPPOCAMPUS, (0.98, 0.98, 0.8)), read(HEART)],
+    [
+        pytest.param(read(HIPPOCAMPUS), marks=pytest.mark.slow),
+        read(HIPPOCAMPUS, (0.98, 0.98, 0.8)),
+        read(HEART),
+    ],
     ids=["isotropic", "near-isotropic", "thick"],
 )
 def test_any_storage_gives_the_same_prediction_in_space(network, image: Image, is_resampled: bool):
