@@ -161,6 +161,7 @@ def make_vit() -> SpadViT:
     return SpadViT(width=16, depth=1, num_heads=2, hidden_width=24, position_grid=(2, 3, 2)).double()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_vit_is_one_graph_for_each_da_and_one_more_with_masks():
     vit = make_vit()

@@ -57,7 +57,8 @@ def read_mutants(sources: Path, folder: Path, seed: int, number: int) -> tuple[C
     return Counter(verdicts.values()), wrong
 
 
-@pytest.mark.parametrize(("seed", "number"), [(0, 100), pytest.param(1, 700, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "number"), [(0, 100), (1, 700)])
 def test_damaged_files_are_refused_in_a_line_or_read_as_what_they_say(
     sources: Path, tmp_path: Path, seed: int, number: int
 ):
