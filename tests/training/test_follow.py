@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,7 @@ def test_tensorboard_shows_what_the_file_says_when_a_run_goes_on_from_before_its
         write_board(tmp_path, points(16, 32, 64))
         run.draw()
         raise KeyboardInterrupt
+    time.sleep(1.1)  # TensorBoard orders its files by the second they were begun in, then by their number as text
     with follow() as run:  # from a checkpoint after step 20; by the clock, steps may be others than before
         write_board(tmp_path, points(16, 24, 48))
         run.draw()
