@@ -1,0 +1,122 @@
+"""The model card: what someone must know of a model before using it (Mitchell et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from ..image import format_spacing
+from ..metrics import metric_of
+from ..model import ModelRecord, TaskRecord
+from ..plan import Plan
+from ..scores import Scores
+
+NO_LICENCE = "Not stated. Ask who made the model before you use it or pass it on."
+NO_USE = (
+    "Not stated. A research model, no medical device: it must not decide on the treatment of patients. Check it on "
+    "images of your own scanners and patients first."
+)
+NO_SCORES = "None came with the model: no case was held out, or it was not validated."
+DIGESTS = {"plans", "cases", "corpus_digest", "tokenizer_digest", "tokenizer_corpus_digest", "add_task", "datasets"}
+"""Of provenance: left to model.json."""
+UNSAID = ("None", "False", "no")
+
+
+def write_card(
+    name: str,
+    model: ModelRecord,
+    tasks: Mapping[str, TaskRecord],
+    scores: Mapping[str, Scores],
+    *,
+    licence: str | None = None,
+    intended_use: str | None = None,
+) -> str:
+    """Markdown.
+
+    Args:
+        name: of the model.
+        model, tasks: without paths.
+        scores: of held-out cases, by task. No case is named in the card.
+        licence: an SPDX expression.
+    """
+    lines = [f"# {plain(name)}", ""]
+    what = "A pre-trained backbone, without a task" if not tasks else "A segmentation model"
+    lines += [f"{what} for spadunet: `{model.backbone}`, preset `{model.preset}`.", ""]
+    lines += ["## Intended use", "", plain(intended_use) if intended_use else NO_USE, ""]
+    lines += ["## Licence", "", licence or NO_LICENCE, ""]
+    lines += ["## Data", ""]
+    for task, record in tasks.items():
+        lines += [f"### {plain(task)}", "", *table(("", ""), data_rows(task, record.plan, model, record)), ""]
+    if not tasks:
+        lines += [f"Corpus: {plain(model.provenance.get('corpus', 'not recorded'))}.", ""]
+    lines += ["## Scores", ""]
+    for task in [task for task in tasks if task in scores]:
+        lines += [f"### {plain(task)}", "", *score_lines(scores[task]), ""]
+    if not any(task in scores for task in tasks):
+        lines += [NO_SCORES, ""]
+    lines += ["## How it was made", ""]
+    lines += [*table(("", ""), provenance_rows(model.provenance)), ""]
+    for task, record in tasks.items():
+        if record.provenance:
+            lines += [f"{plain(task)} joined later:", "", *table(("", ""), provenance_rows(record.provenance)), ""]
+    return "\n".join(lines)
+
+
+def data_rows(task: str, plan: Plan, model: ModelRecord, record: TaskRecord) -> Iterator[tuple[str, str]]:
+    """What a task learned from and expects."""
+    provenance = record.provenance or model.provenance
+    names, numbers = (provenance.get(key, "").split() for key in ("datasets", "training_cases"))
+    yield "training cases", dict(zip(names, numbers, strict=False)).get(task, "not recorded")
+    rules = zip(plan.channel_names, plan.intensity, strict=True)
+    yield "channels", ", ".join(f"{name} ({rule.kind} {rule.low:g} to {rule.high:g})" for name, rule in rules)
+    if plan.optional_channels:
+        yield "channels that a case may lack", ", ".join(plan.optional_channels)
+    yield "labels", ", ".join(f"{it.name} ({it.painted_id})" for it in plan.labels.structures)
+    spacing = plan.target_spacing_mm
+    told = "each case's own" if isinstance(spacing, str) else f"{format_spacing(spacing)} mm (depth, height, width)"
+    yield "voxel spacing", told
+    yield "degree of anisotropy", str(plan.degree_of_anisotropy)
+    yield "patch", "×".join(map(str, plan.patch_size_voxels)) + " voxels"
+
+
+def score_lines(scores: Scores) -> Iterator[str]:
+    """Means by class, and what they mean."""
+    yield f"Means over {len(scores.cases)} held-out cases."
+    yield ""
+    titles = [metric_of(metric).title for metric in scores.metrics]
+    rows: list[Sequence[str]] = []
+    for name, row in scores.summary().items():
+        values = [row.means.get(metric) for metric in scores.metrics]
+        rows.append([name, str(row.num_cases), *map(number_text, values)])
+    rows.append(["mean", "", *(number_text(scores.mean(metric)) for metric in scores.metrics)])
+    yield from table(["class", "cases", *titles], rows)
+    if scores.definitions:
+        yield ""
+        yield from (f"- {plain(name)}: {plain(meaning)}" for name, meaning in scores.definitions.items())
+
+
+def number_text(value: float | None) -> str:
+    """Three decimals; a dash where there is no value."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def provenance_rows(provenance: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What a run was asked for, without digests and what was not asked."""
+    for key, value in provenance.items():
+        if key not in DIGESTS and value not in UNSAID:
+            yield key.replace("_", " "), value
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Lines of a table in Markdown."""
+    yield f"| {' | '.join(header)} |"
+    yield f"|{'---|' * len(header)}"
+    for row in rows:
+        yield f"| {' | '.join(map(plain, row))} |"
+
+
+def plain(text: str) -> str:
+    """A text on one line, in which nothing is Markdown or HTML."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    for character in "\\|`*[]":
+        text = text.replace(character, f"\\{character}")
+    return text
