@@ -126,7 +126,7 @@ def write_segmentation(
     import highdicom
 
     if labels.regions:  # which overlap: (A0, A1, A2, R)
-        segments = np.stack([np.isin(label_map.array, region.ids) for region in labels.regions], axis=-1)
+        segments = np.stack([region.mask_in(label_map.array) for region in labels.regions], axis=-1)
     else:
         segments = labels.to_classes(label_map.array)  # (A0, A1, A2)
     is_empty = not segments.any()

@@ -19,8 +19,9 @@ from ..preprocessing.preprocess import preprocess
 from ..preprocessing.restore import restore_logits
 from ..spacing import Shape
 from .channels import ChannelOrder
-from .predict import build_network, read_ordered
-from .sliding import predict_logits
+from .pipeline import read_ordered
+from .predict import build_network
+from .sliding import starts_of, sweep_logits
 
 WARM_SECONDS = 5.0
 """A first window that takes less is run again: the first one also prepares the operators."""
@@ -38,12 +39,9 @@ class WindowCost:
 
 
 def num_windows(shape: Shape, patch: Shape, overlap: float) -> int:
-    """How many windows `predict_logits` runs over an image (D, H, W)."""
-    counts = [
-        math.ceil((max(size, side) - side) / max(int(side * (1 - overlap)), 1)) + 1
-        for size, side in zip(shape, patch, strict=True)
-    ]
-    return math.prod(counts)
+    """How many windows `sweep_logits` runs over an image (D, H, W) in which none is of one value."""
+    sides = zip(shape, patch, strict=True)
+    return math.prod(len(starts_of(max(size, side), side, overlap)) for size, side in sides)
 
 
 def try_window(
@@ -53,7 +51,8 @@ def try_window(
     image = torch.rand(num_channels, *patch, device=device) * 2 - 1
 
     def run() -> None:
-        predict_logits(network, image, da, patch, precision=precision)
+        for _ in sweep_logits(network, image, da, patch, precision=precision):
+            pass
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

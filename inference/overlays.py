@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..errors import InputError
-from ..image import LabelMap, geometry_difference, read_image, read_label_map, turned_onto
 from ..labels import LabelSet
-from ..overlay import Overlay, Plane, draw_planes
-from ..preprocessing.orient import choose_upright_axes, orient
+from ..overlay import Overlay, Plane, draw_planes, read_overlay
 
 
 def draw_case(
@@ -27,22 +24,5 @@ def draw_case(
     Raises:
         InputError: if a file cannot be read, or they do not lie on one grid.
     """
-    image = read_image([image_path])
-    axes, flips = choose_upright_axes(image.shape, image.affine)
-    label_maps: list[LabelMap] = []
-    for path in (reference_path, prediction_path):
-        label_map = read_label_map(path)
-        label_map = (turned_onto(label_map, image) if geometry_difference(label_map, image) else None) or label_map
-        if label_map.array.shape != image.shape:
-            raise InputError(f"{path}: does not lie on the grid of {image_path}")
-        label_maps.append(label_map)
-    spacing_mm = image.spacing_mm
-    reference, prediction = (orient(label_map.array, axes, flips) for label_map in label_maps)
-    overlay = Overlay(
-        volume=orient(image.array[0], axes, flips),
-        reference=reference,
-        prediction=prediction,
-        labels=labels,
-        spacing_mm=(spacing_mm[axes[0]], spacing_mm[axes[1]], spacing_mm[axes[2]]),
-    )
+    overlay = read_overlay(image_path, reference_path, prediction_path, labels)
     return draw_planes(overlay, choose(overlay))

@@ -1,48 +1,55 @@
-"""Image and model to label map, and a folder of them."""
+"""Image and model, or several, to label map."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ..channels import pick_channels
-from ..dataset import RawCase
+from ..case import Case
 from ..errors import InputError
-from ..formats import NIFTI_ENDINGS, is_dicom, num_axes_of
-from ..image import Image, LabelMap, read_image, write_label_map
+from ..image import Image, LabelMap
+from ..labels import LabelSet
 from ..model import Model
 from ..network.build import build_backbone, build_task
 from ..network.heads import SegmentationNetwork
-from ..parallel import Outcome, attempt, map_cases
-from ..plan import Plan
+from ..parallel import is_out_of_memory
+from ..plan import IntensityRule, Plan
+from ..postprocessing import Rule
 from ..preprocessing.mirror import mirror_axes, tell_unoriented
 from ..preprocessing.preprocess import preprocess
-from ..preprocessing.restore import restore_logits
+from ..preprocessing.restore import Restorer
 from ..sides import PatientAxis
-from .channels import ChannelOrder
-from .dicom_seg import read_headers, write_segmentation
-from .label_format import LabelFormat, label_ending
+from ..spacing import Shape
+from .budget import Budget, Demand, choose_storages, windows_at_once
+from .ensemble import Member, as_one, in_step
 from .mirroring import with_mirroring
-from .sliding import predict_logits
+from .postprocess import clean
+from .sliding import Slab, sweep_logits
+from .stages import StageTimes
+from .storage import Storage
+from .subset import labels_of, only_outputs
 
 log = logging.getLogger("spadunet")
 
 SpacingChoice = Literal["plan", "native"]
+Views = dict[tuple[IntensityRule, ...], Case]
+"""A case as models see it, by their intensity rules: one for all, unless these differ. The grid is the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """A network ready to predict one task, and how to run it."""
+    """A network ready to predict one task, or several whose mean counts, and how to run them."""
 
     network: nn.Module
     plan: Plan
+    others: tuple[Member, ...] = ()
+    """Further models of an ensemble, which `check_members` found alike."""
     device: torch.device
     precision: torch.dtype
     overlap: float = 0.5
@@ -50,6 +57,42 @@ class Engine:
     """Native: each image at its own spacing, and so at its own degree of anisotropy, whatever the plan says."""
     mirror: tuple[PatientAxis, ...] = ()
     """Axes across which mirror images are predicted too, as far as the labels allow it, and averaged."""
+    chosen: tuple[str, ...] = ()
+    """Names of the structures to predict; none for all."""
+    rules: tuple[Rule, ...] = ()
+    """What is done to each label map in the end."""
+    budget: Budget = field(default_factory=lambda: Budget(host_bytes=None))
+    """How much memory logits may take."""
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """All models."""
+        return Member(network=self.network, plan=self.plan), *self.others
+
+    @property
+    def labels(self) -> LabelSet:
+        """Of what is predicted."""
+        return labels_of(self.plan.labels, self.chosen)
+
+    def sweeps(self, da: int) -> dict[tuple[Shape, tuple[IntensityRule, ...]], list[Member]]:
+        """Models by what they see at once: those with windows of one size in one image share a sweep."""
+        found: dict[tuple[Shape, tuple[IntensityRule, ...]], list[Member]] = {}
+        for member in self.members:
+            found.setdefault((member.plan.patch_sizes_voxels[da], member.plan.intensity), []).append(member)
+        return found
+
+    def demand(self, shape: Shape, da: int) -> Demand:
+        """What a case of a shape (D, H, W) and a degree of anisotropy takes."""
+        sweeps = self.sweeps(da)
+        num_images = len({intensity for _, intensity in sweeps})
+        return Demand(
+            shape=shape,
+            patches=tuple(patch for patch, _ in sweeps),
+            num_outputs=self.labels.num_outputs,
+            num_logits=self.plan.labels.num_outputs,
+            num_models=len(self.members),
+            num_channels=num_images * len(self.plan.channel_names),
+        )
 
 
 def build_network(model: Model, task_name: str) -> SegmentationNetwork:
@@ -77,79 +120,100 @@ def plan_at(plan: Plan, spacing: SpacingChoice) -> Plan:
     return plan.model_copy(update={"target_spacing_mm": "native"}) if spacing == "native" else plan
 
 
+def views_of(name: str, image: Image, engine: Engine) -> Views:
+    """A case as the models see it."""
+    views: Views = {}
+    for member in engine.members:
+        if member.plan.intensity not in views:
+            views[member.plan.intensity] = preprocess(name, image, None, plan_at(member.plan, engine.spacing))
+    return views
+
+
 def predict_image(image: Image, engine: Engine) -> LabelMap:
     """Label map of an image on the image's own grid."""
-    case = preprocess("image", image, None, plan_at(engine.plan, engine.spacing))
-    unoriented = tell_unoriented([case.geometry], engine.plan.labels) if engine.mirror else ""
+    return clean(segment(views_of("image", image, engine), engine, StageTimes()), engine.labels, engine.rules)
+
+
+def segment(views: Views, engine: Engine, times: StageTimes) -> LabelMap:
+    """Label map of a preprocessed case on its stored image's grid, without post-processing.
+
+    Where memory does not suffice for its logits, they are held in the next place that takes less, and the log says so.
+    """
+    case = next(iter(views.values()))
+    geometry = case.geometry
+    unoriented = tell_unoriented([geometry], engine.plan.labels) if engine.mirror else ""
     if unoriented:
         log.info(unoriented)
-    logits = predict_logits(
-        with_mirroring(engine.network, mirror_axes(case.geometry, engine.plan.labels, engine.mirror)),
-        torch.from_numpy(case.image).to(engine.device),
-        case.geometry.da,
-        engine.plan.patch_sizes_voxels[case.geometry.da],
-        overlap=engine.overlap,
-        precision=engine.precision,
-        missing_channels=case.missing_channels,
-    )
-    return restore_logits(logits.cpu().numpy(), case.geometry, engine.plan.labels)
+    demand = engine.demand(geometry.shape, geometry.da)
+    storages = choose_storages(demand, engine.budget)
+    at_once = min(windows_at_once(patch, engine.device) for patch in demand.patches)
+    ways = [(storages[0], at_once)] if at_once > 1 else []
+    ways += [(storage, 1) for storage in storages]
+    for number, (storage, batch_size) in enumerate(ways):
+        try:
+            return segment_by(storage, batch_size, views, engine, times, demand.axis)
+        except (MemoryError, RuntimeError) as error:
+            if number + 1 == len(ways) or not is_out_of_memory(error):
+                raise
+        if engine.device.type == "cuda":
+            torch.cuda.empty_cache()
+        smaller, fewer = ways[number + 1]
+        log.warning(
+            "%s: out of memory with logits as %s, %d windows at once; tried again as %s, %d at once",
+            *(case.name, storage, batch_size, smaller, fewer),
+        )
+    raise AssertionError("the last way raises or returns")
 
 
-def predict_case(
-    case: RawCase,
-    *,
-    engine: Engine,
-    folder: Path,
-    label_format: LabelFormat = "nifti",
-    order: ChannelOrder | None = None,
-) -> Path:
-    """Predict one case and write its label map into a folder.
+def segment_by(
+    storage: Storage, batch_size: int, views: Views, engine: Engine, times: StageTimes, axis: int
+) -> LabelMap:
+    """As `segment`, in one way, plane by plane along an axis; what is finished is restored in a thread meanwhile."""
+    restorer = Restorer(next(iter(views.values())).geometry, engine.labels, axis)
 
-    Args:
-        order: of the image's channels; None for that of the plan.
-    """
-    path = prediction_path(folder, case.name, label_ending(case, label_format))
-    headers = read_headers(case) if is_dicom(path) else []  # what is wrong with them is told before the work
-    label_map = predict_image(read_ordered(case, engine.plan, order), engine)
-    if headers:
-        write_segmentation(path, label_map, headers, engine.plan.labels, engine.plan.dataset_name)
-    else:
-        write_label_map(path, label_map, num_axes=num_axes_of(case.paths[0]))
-    return path
+    def restore(logits: Tensor) -> None:
+        with times.time("export"):
+            restorer.add(logits.numpy())
 
-
-def read_ordered(case: RawCase, plan: Plan, order: ChannelOrder | None) -> Image:
-    """A case's image with the channels of the plan, in its order."""
-    if order is None:
-        return read_image(case.image_paths, num_channels=len(plan.channel_names), series=case.series)
-    image = read_image(case.image_paths, num_channels=len(order.names), series=case.series)
-    try:
-        return pick_channels(image, order.numbers)
-    except InputError as error:
-        raise InputError(f"{case.name}: {error}") from error
+    with ThreadPoolExecutor(1) as thread:
+        running: Future[None] | None = None
+        for slab in sweep_models(storage, batch_size, views, engine, times, axis):
+            if running is not None:
+                running.result()
+            if storage.place == "disk":  # a copy would be in memory
+                restore(slab.logits)
+            else:
+                running = thread.submit(restore, slab.logits.to("cpu", copy=True))
+        if running is not None:
+            running.result()
+    with times.time("export"):
+        return restorer.label_map()
 
 
-def predict_cases(
-    cases: list[RawCase],
-    engine: Engine,
-    folder: Path,
-    *,
-    label_format: LabelFormat = "nifti",
-    order: ChannelOrder | None = None,
-    is_quiet: bool = False,
-) -> Iterator[Outcome[RawCase, Path]]:
-    """Predict one case after the other; a broken one never stops the others.
-
-    Args:
-        is_quiet: without a bar, as beside another process that has one.
-    """
-    predict_one = partial(predict_case, engine=engine, folder=folder, label_format=label_format, order=order)
-    if is_quiet:
-        yield from (attempt(predict_one, case) for case in cases)
-    else:
-        yield from map_cases(predict_one, cases, title="Predicting")
-
-
-def prediction_path(folder: Path, case: str, ending: str = NIFTI_ENDINGS[0]) -> Path:
-    """Where a case's label map goes."""
-    return folder / f"{case}{ending}"
+def sweep_models(
+    storage: Storage, batch_size: int, views: Views, engine: Engine, times: StageTimes, axis: int
+) -> Iterator[Slab]:
+    """The mean logits of all models, plane by plane along an axis."""
+    geometry = next(iter(views.values())).geometry
+    labels = engine.plan.labels
+    mirrored = mirror_axes(geometry, labels, engine.mirror)
+    images = {rules: torch.from_numpy(case.image).to(engine.device) for rules, case in views.items()}
+    streams, counts = [], []
+    for (patch, rules), members in engine.sweeps(geometry.da).items():
+        networks = [with_mirroring(member.network, mirrored) for member in members]
+        stream = sweep_logits(
+            only_outputs(as_one(networks, has_regions=bool(labels.regions)), labels, engine.chosen),
+            images[rules],
+            geometry.da,
+            patch,
+            overlap=engine.overlap,
+            batch_size=batch_size,
+            precision=engine.precision,
+            missing_channels=views[rules].missing_channels,
+            storage=storage,
+            times=times,
+            axis=axis,
+        )
+        streams.append(stream)
+        counts.append(len(members))
+    return in_step(streams, counts, axis, has_regions=bool(labels.regions))

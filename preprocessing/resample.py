@@ -232,34 +232,6 @@ def block_within(operator: np.ndarray, columns: slice) -> Block:
     return Block(rows=rows, columns=columns, weights=np.ascontiguousarray(operator[rows, columns]))
 
 
-def largest_of_logits(logits: np.ndarray, shape: Shape, orders: Orders) -> np.ndarray:
-    """Logits (K, D, H, W) to class numbers of `shape`; where equal, the earlier class wins.
-
-    One class of one slab is in memory at a time, beside the logits.
-    """
-    result = np.zeros(shape, np.uint8 if len(logits) <= 256 else np.uint16)
-    for rows in slabs_of(shape):
-        best = resample_slab(logits[0], rows, shape, orders)
-        for number in range(1, len(logits)):
-            score = resample_slab(logits[number], rows, shape, orders)
-            is_better = score > best
-            result[rows][is_better] = number
-            np.copyto(best, score, where=is_better)
-    return result
-
-
-def paint_positive(logits: np.ndarray, numbers: Sequence[int], shape: Shape, orders: Orders) -> np.ndarray:
-    """Logits of regions (R, D, H, W) to class numbers of `shape`, one slab of one region in memory at a time.
-
-    Each region is painted with its number where its logit is above 0, the later over the earlier.
-    """
-    result = np.zeros(shape, np.min_scalar_type(max(numbers)))
-    for rows in slabs_of(shape):
-        for number, logit in zip(numbers, logits, strict=True):
-            result[rows][resample_slab(logit, rows, shape, orders) > 0] = number
-    return result
-
-
 def shape_at(shape: Shape, spacing_mm: Spacing, new_spacing_mm: Spacing) -> Shape:
     """Shape that covers the same extent at a new spacing, at least one voxel an axis."""
     sizes = [max(round(size * old / new), 1) for size, old, new in zip(shape, spacing_mm, new_spacing_mm, strict=True)]

@@ -7,22 +7,51 @@ import numpy as np
 from ..case import Geometry
 from ..image import LabelMap, spacing_of
 from ..labels import LabelSet
+from ..orient import unorient
 from .crop import uncrop
-from .orient import unorient
-from .resample import LINEAR, largest_of_logits, paint_positive, spline_orders
+from .resample import LINEAR, spline_orders
+from .winners import Winners
+
+
+class Restorer:
+    """Logits of a case, some planes at a time, to a label map on its stored image's grid; background outside the crop.
+
+    The class of the largest logit wins; regions are painted over each other, each where its logit is above 0. Neither
+    logits nor probabilities are ever made on the image's grid as a whole.
+
+    Args:
+        axis: of (depth, height, width) along which planes come.
+    """
+
+    def __init__(self, geometry: Geometry, labels: LabelSet, axis: int = 0) -> None:
+        self.geometry, self.labels, self.axis = geometry, labels, axis
+        self.winners = Winners(
+            self.moved(geometry.shape),
+            self.moved(geometry.cropped_shape),
+            self.moved(orders_back(geometry)),
+            labels.num_outputs,
+            labels.painted_classes if labels.regions else None,
+        )
+
+    def moved(self, values: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Of (depth, height, width), the axis of the planes first."""
+        others = [value for axis, value in enumerate(values) if axis != self.axis]
+        return values[self.axis], others[0], others[1]
+
+    def add(self, logits: np.ndarray) -> None:
+        """Take the next planes (K, D, H, W), beginning with the first ones."""
+        self.winners.add(np.moveaxis(logits, 1 + self.axis, 1))
+
+    def label_map(self) -> LabelMap:
+        """What became of all planes."""
+        return place(np.moveaxis(self.winners.result, 0, self.axis), self.geometry, self.labels)
 
 
 def restore_logits(logits: np.ndarray, geometry: Geometry, labels: LabelSet) -> LabelMap:
-    """Logits (K, D, H, W) of a case to a label map on its stored image's grid; background outside the crop.
-
-    The class of the largest logit wins; regions are painted over each other, each where its logit is above 0.
-    """
-    shape, orders = geometry.cropped_shape, orders_back(geometry)
-    if labels.regions:
-        classes = paint_positive(logits, labels.painted_classes, shape, orders)
-    else:
-        classes = largest_of_logits(logits, shape, orders)
-    return place(classes, geometry, labels)
+    """Logits (K, D, H, W) of a whole case to a label map, as `Restorer`."""
+    restorer = Restorer(geometry, labels)
+    restorer.add(logits)
+    return restorer.label_map()
 
 
 def orders_back(geometry: Geometry) -> tuple[int, int, int]:

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .fine_tuning import USUAL_OVERLAP, add_recipe_option, settle_prediction
-from .options import add_device_options, add_mirror_option, find_device, find_mirror_axes
-from .recipes import Recipe, default_text
-from .run import add_data_option, add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
+from .fine_tuning import settle_prediction
+from .options import find_device, find_mirror_axes
+from .predict_options import USUAL, add_options, find_models_asked
+from .run import log_to_file, make_parser, run_command, write_manifest
 from .stages import GOES_ON
+
+if TYPE_CHECKING:
+    from ..dataset import RawCase
+    from ..inference.predict import Engine
 
 EXAMPLES = """\
   spadunet_predict -i imagesTs -o predictions -d Hippocampus
   spadunet_predict -i imagesTs -o predictions -m results/Dataset004_Hippocampus/spad_unet_tiny/fold_0
   spadunet_predict -i imagesTs -o predictions                 with the model trained last
+  spadunet_predict -i imagesTs -o predictions -d Hippocampus -f 0 1 2 3 4        the mean of five folds
+  spadunet_predict -i imagesTs -o predictions -m model_a model_b                 the mean of two models
+  spadunet_predict -i imagesTs -o predictions --roi-subset liver spleen          nothing else
   spadunet_predict -i imagesTs -o predictions --continue      go on after an interruption
   spadunet_predict -i study -o segmentations --format dicom-seg
 """
-MAX_OVERLAP = 0.95
-USUAL = Recipe(options={"overlap": USUAL_OVERLAP, "mirror": ["none"]})
 MANIFEST = "spadunet_predict.json"
 UNFINISHED_FILE = "spadunet_predict.unfinished"
 
@@ -33,54 +40,7 @@ log = logging.getLogger("spadunet")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, exit."""
     parser = make_parser("Predict a label map for every image of a folder, on the image's own grid.", EXAMPLES)
-    parser.add_argument(
-        "-i",
-        "--input",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="images, named as for training; DICOM series too",
-    )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where label maps go")
-    parser.add_argument("-d", "--dataset", help="dataset whose model to use (name, number or path)")
-    parser.add_argument(
-        "-m", "--model", type=Path, metavar="MODEL", help="model folder (default: the one trained last)"
-    )
-    parser.add_argument("-f", "--fold", help="fold of the model (default: the one trained last)")
-    parser.add_argument(
-        "--format",
-        choices=("nifti", "input", "dicom-seg"),
-        default="nifti",
-        help="of the label maps: NIfTI, that of the images (of DICOM: SEG), or DICOM SEG (default: nifti)",
-    )
-    parser.add_argument(
-        "--overlap", type=overlap, help=f"of windows, 0 to {MAX_OVERLAP} {default_text(USUAL, 'overlap')}"
-    )
-    parser.add_argument(
-        "--spacing",
-        choices=("plan", "native"),
-        default="plan",
-        help="at which images are predicted: as the model's plan says, or each at its own (default: plan)",
-    )
-    add_mirror_option(parser, "average over mirror images across these axes of the patient, 2 to 8 times the work")
-    add_recipe_option(parser, "overlap and mirror images (default: the recipe that the model was trained by)")
-    parser.add_argument(
-        "--channels",
-        nargs="+",
-        metavar="NAME",
-        help="names of the images' channels _0000, _0001 …, to match them with the model's (default: those of "
-        "dataset.json in or beside the folder, else the model's order)",
-    )
-    add_device_options(parser)
-    parser.add_argument(
-        "--continue",
-        "--continue_prediction",
-        dest="keep",
-        action="store_true",
-        help="keep label maps that are there (an interrupted run of the same model goes on without being told)",
-    )
-    add_data_option(parser)
-    add_dry_run_option(parser)
+    add_options(parser)
     options = parser.parse_args(arguments)
     run_command(parser, options, lambda: execute(options), if_stopped=GOES_ON)
 
@@ -93,26 +53,32 @@ def execute(options: argparse.Namespace) -> int:
     from ..inference.cases import find_cases, tell_series
     from ..inference.channels import order_of
     from ..inference.label_format import check_format, label_ending
-    from ..inference.predict import Engine, build_network, predict_cases, prediction_path
-    from ..model import MODEL_JSON, load_model
-    from ..models import choose_task, find_model
+    from ..inference.pipeline import predict_cases, prediction_path
+    from ..inference.sources import build_engine, choose_structures, open_sources, rules_of, tell_sources
+    from ..inference.stages import StageTimes
+    from ..inference.subset import labels_of
+    from ..model import MODEL_JSON
     from ..network.device import choose_precision
     from ..record import write_record
     from ..workspace import find_workspace
 
     started = time.time()
-    workspace = find_workspace(options.data)
-    folder = options.model and model_of_fold(options.model, options.fold)
-    folder = folder or find_model(workspace.results, dataset=options.dataset, fold=options.fold)
-    task = choose_task(folder, options.dataset)
-    model = load_model(folder)
-    plan = model.tasks[task].plan
-    settled = settle_prediction(options, USUAL, model.provenance)
+    folders = find_models_asked(options, find_workspace(options.data))
+    sources = open_sources(folders, options.dataset, options.spacing)
+    plan = sources[0].plan
+    settled = settle_prediction(options, USUAL, sources[0].provenance)
     mirror = find_mirror_axes(options.mirror)
+    chosen = choose_structures(plan.labels, options.roi_subset or ())
+    labels = labels_of(plan.labels, chosen)
+    rules, rule_notes = rules_of(sources, chosen) if options.cleans else ((), ["post-processing: left out as asked"])
     order = order_of(plan, options.input, options.channels)
     cases = find_cases(options.input, len(order.names), order.optional)
-    notes = [*settled, *tell_series(cases), *check_format(cases, options.format, plan.labels)]
+    device = find_device(options.device)
+    notes = [*tell_sources(sources, device), *settled, *tell_series(cases)]
+    notes += check_format(cases, options.format, labels)
     notes += [plan.labels.tell_mirror(axis) for axis in mirror]
+    notes += [f"only {', '.join(chosen)} is predicted"] if chosen else []
+    notes += rule_notes
     if options.output.resolve() == options.input.resolve():
         raise InputError(f"-o {options.output}: is the input folder; its images would be overwritten: give another")
     if is_dicom(cases[0].paths[0]) and options.input.resolve() in options.output.resolve().parents:
@@ -120,18 +86,16 @@ def execute(options: argparse.Namespace) -> int:
             f"-o {options.output}: lies among the DICOM files of -i, whose folders are cases: give another"
         )
     require_writable(options.output, dry_run=options.dry_run)
-    network = build_network(model, task)
-    device = find_device(options.device)
     precision = choose_precision(options.precision, device)
     if not options.dry_run:
         log_to_file(options.output / "spadunet_predict.log")
-    log.info("model %s, task %s, on %s", folder, task, device)
     for note in notes:
         log.info(note)
 
     unfinished = options.output / UNFINISHED_FILE
-    what = (options.input.resolve(), task, options.overlap, precision, options.format, options.spacing, mirror, order)
-    request = "\n".join((*map(str, what), sha256_of_file(folder / MODEL_JSON)))
+    what = (options.input.resolve(), options.overlap, precision, options.format, options.spacing, mirror, order)
+    models = (f"{it.task} {sha256_of_file(it.folder / MODEL_JSON)}" for it in sources)
+    request = "\n".join((*map(str, (*what, chosen, options.cleans)), *models))
     goes_on = unfinished.is_file() and unfinished.read_text(encoding="utf-8") == request
     paths = {
         case.name: prediction_path(options.output, case.name, label_ending(case, options.format)) for case in cases
@@ -142,9 +106,7 @@ def execute(options: argparse.Namespace) -> int:
 
         return show_prediction(
             cases,
-            plan,
-            folder,
-            task,
+            sources,
             options,
             device=device,
             precision=precision,
@@ -160,17 +122,22 @@ def execute(options: argparse.Namespace) -> int:
         there = {name for name, path in paths.items() if path.is_file()}
         log.info("%d of %d label maps are there already and kept", len(there), len(cases))
         cases = [case for case in cases if case.name not in there]
-    engine = Engine(
-        network=network.to(device),
-        plan=plan,
+    engine = build_engine(
+        sources,
         device=device,
         precision=precision,
         overlap=options.overlap,
         spacing=options.spacing,
         mirror=mirror,
+        chosen=chosen,
+        rules=rules,
+        memory_gb=options.memory_gb,
+        folder=options.output,
     )
-    write_record(options.output / LABELS_JSON, plan.labels)
-    outcomes = list(predict_cases(cases, engine, options.output, label_format=options.format, order=order))
+    tell_memory(cases, engine)
+    times = StageTimes()
+    write_record(options.output / LABELS_JSON, labels)
+    outcomes = list(predict_cases(cases, engine, options.output, label_format=options.format, order=order, times=times))
     written = [outcome.result for outcome in outcomes if outcome.result is not None]
     problems = [outcome.problem for outcome in outcomes if outcome.problem]
     for problem in problems:
@@ -184,8 +151,24 @@ def execute(options: argparse.Namespace) -> int:
         files=written,
     )
     unfinished.unlink(missing_ok=True)
+    log.info("%s", times)
     log.info("%d label maps written, %d failed: %s", len(written), len(problems), options.output)
     return 1 if problems else 0
+
+
+def tell_memory(cases: list[RawCase], engine: Engine) -> None:
+    """Say how the logits of the largest image will fit into memory, as far as headers tell; bad ones are told later."""
+    from ..inference.budget import tell_choice
+    from ..inference.predict import plan_at
+    from .dry_run import read_headers
+
+    headers, _ = read_headers(cases, None)
+    plan = plan_at(engine.plan, engine.spacing)
+    grids = {name: header.target_grid(plan) for name, header in headers.items()}
+    if grids:
+        name = max(grids, key=lambda name: math.prod(grids[name][0]))
+        shape, da = grids[name]
+        log.info(tell_choice(name, engine.demand(shape, da), engine.budget, engine.device))
 
 
 def require_own(folder: Path, predictions: dict[str, Path]) -> None:
@@ -211,26 +194,3 @@ def require_own(folder: Path, predictions: dict[str, Path]) -> None:
             )
         if path != prediction:
             raise InputError(f"-o {folder}: holds {path.name}, the same case in another format; give another folder")
-
-
-def overlap(text: str) -> float:
-    """Parse a share of a window."""
-    value = float(text)
-    if not 0 <= value <= MAX_OVERLAP:
-        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to {MAX_OVERLAP}")
-    return value
-
-
-def model_of_fold(model: Path, fold: str | None) -> Path:
-    """The folder of `-m`, or its fold where `-f` asks for one.
-
-    Raises:
-        InputError: if the fold is not there.
-    """
-    if fold is None or model.name == f"fold_{fold}":
-        return model
-    if not (model / f"fold_{fold}").is_dir():
-        raise InputError(
-            f"-f {fold}: {model} has no folder fold_{fold}; give the model folder itself with -m, without -f"
-        )
-    return model / f"fold_{fold}"

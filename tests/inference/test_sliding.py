@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
+from monai.inferers.utils import sliding_window_inference
 from torch import Tensor
+from whole_logits import predict_logits
 
-from spadunet.inference.sliding import predict_logits
+from spadunet.inference.sliding import sweep_axis, sweep_logits
+from spadunet.inference.storage import Storage
 
 
 class Pointwise:
@@ -97,3 +104,90 @@ def test_bfloat16_runs_under_autocast_and_returns_single_precision():
 
 def test_no_gradients_are_kept():
     assert not predict_logits(Pointwise(), random_image(2, 4, 4).requires_grad_(), 0, (2, 4, 4)).requires_grad
+
+
+# --- plane by plane
+
+
+class Neighbours:
+    """Three outputs that look at what surrounds a voxel, so that a window's rim is not as its middle."""
+
+    def __init__(self):
+        self.weight = torch.randn(3, 1, 3, 3, 3, generator=torch.Generator().manual_seed(1))
+        self.num_windows = 0
+
+    def __call__(self, x: Tensor, da: int) -> Tensor:
+        self.num_windows += len(x)
+        return torch.nn.functional.conv3d(x, self.weight, padding=1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("overlap", [0.25, 0.5, 0.75])
+@pytest.mark.parametrize(
+    ("shape", "patch"),
+    [((21, 12, 9), (6, 8, 8)), ((5, 30, 9), (8, 8, 8)), ((5, 9, 33), (4, 8, 8)), ((3, 3, 3), (4, 8, 8))],
+)
+def test_logits_are_those_of_monais_sliding_window(shape, patch, overlap, batch_size):
+    image, network = random_image(*shape), Neighbours()
+    expected = sliding_window_inference(
+        image[None], patch, 1, lambda x: network(x, 0), overlap, mode="gaussian", sigma_scale=0.125, cval=-1
+    )
+    logits = predict_logits(network, image, 0, patch, overlap=overlap, batch_size=batch_size)
+    torch.testing.assert_close(logits, expected[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((40, 9, 9), 0), ((5, 40, 9), 1), ((5, 9, 40), 2), ((8, 8, 8), 0)])
+def test_slabs_follow_each_other_along_the_axis_where_the_least_is_held(shape, axis):
+    image, network, patch = random_image(*shape), Neighbours(), (8, 8, 8)
+    assert sweep_axis(shape, patch) == axis
+    slabs = [
+        (slab.planes, slab.logits.clone(), len(slab.logits.untyped_storage()))
+        for slab in sweep_logits(network, image, 0, patch)
+    ]
+    assert [planes.start for planes, *_ in slabs] == [0, *(planes.stop for planes, *_ in slabs[:-1])]
+    assert slabs[-1][0].stop == shape[axis]
+    whole = torch.cat([logits for _, logits, _ in slabs], dim=axis + 1)
+    torch.testing.assert_close(whole, predict_logits(network, image, 0, patch))
+    sides = [max(size, 8) for size in shape]
+    sides[axis] = 8
+    assert all(held == 4 * 3 * math.prod(sides) for *_, held in slabs)  # float32 of three outputs
+
+
+@pytest.mark.parametrize(
+    ("storage", "tolerance"),
+    [
+        (Storage(place="device"), 1e-6),
+        (Storage(place="host", dtype=torch.float16), 0.02),
+        (Storage(place="disk"), 1e-6),
+        (Storage(place="disk", dtype=torch.float16), 0.02),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("shape", [(40, 9, 9), (5, 9, 40)])
+def test_logits_are_the_same_wherever_they_are_added_up(storage: Storage, tolerance: float, shape, tmp_path: Path):
+    image, network = random_image(*shape), Neighbours()
+    expected = predict_logits(network, image, 0, (4, 8, 8), overlap=0.75)
+    found = predict_logits(network, image, 0, (4, 8, 8), overlap=0.75, storage=replace(storage, folder=tmp_path))
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+    assert not list(tmp_path.iterdir())  # the file has no name
+
+
+def test_windows_in_which_nothing_is_to_be_seen_are_predicted_once():
+    image = torch.full((1, 8, 40, 40), -1.0)
+    image[:, :, 28:, 28:] = random_image(8, 12, 12)
+    network, whole = Neighbours(), Neighbours()
+    logits = predict_logits(network, image, 0, (8, 8, 8))
+    assert network.num_windows == 3 * 3 + 1  # of 9 x 9 at 0, 4 … 32, those from 24 on see something
+    expected = sliding_window_inference(
+        image[None], (8, 8, 8), 1, lambda x: whole(x, 0), 0.5, mode="gaussian", sigma_scale=0.125
+    )
+    torch.testing.assert_close(logits, expected[0], rtol=1e-5, atol=1e-5)
+
+
+def test_windows_of_another_single_value_are_not_taken_for_dark_ones():
+    image = torch.full((1, 8, 8, 24), -1.0)
+    image[..., 12:] = 0.5
+    network = Neighbours()
+    logits = predict_logits(network, image, 0, (8, 8, 8), overlap=0)
+    assert network.num_windows == 3
+    torch.testing.assert_close(logits[..., 16:], Neighbours()(image[None, ..., 16:], 0)[0])

@@ -19,8 +19,6 @@ from spadunet.preprocessing.resample import (
     axis_operator,
     blocks_of,
     combine_slices,
-    largest_of_logits,
-    paint_positive,
     resample_array,
     resample_classes,
     resample_image,
@@ -265,29 +263,6 @@ def test_labels_keep_their_type_and_an_empty_map_stays_empty():
     classes = np.zeros((3, 3, 3), np.uint16)
     resampled = resample_classes(classes, (5, 2, 1), ALL_LINEAR)
     assert (resampled.dtype, resampled.shape, resampled.any()) == (np.uint16, (5, 2, 1), False)
-
-
-def test_scores_are_interpolated_before_the_largest_is_taken():
-    # At 0.25 of the way class 1 still leads, since it is so sure of its voxel.
-    logits = np.array([[1, 1.0], [9, 0]]).reshape(2, 1, 1, 2)
-    assert largest_of_logits(logits, (1, 1, 2), ALL_LINEAR).ravel().tolist() == [1, 0]
-    assert largest_of_logits(logits, (1, 1, 4), ALL_LINEAR).ravel().tolist() == [1, 1, 1, 0]
-
-
-def test_scores_all_below_zero_have_a_largest_too():
-    logits = np.array([-9.0, -3.0, -5.0]).reshape(3, 1, 1, 1)
-    assert largest_of_logits(logits, (1, 1, 1), ALL_LINEAR).ravel().tolist() == [1]
-
-
-def test_regions_are_painted_where_their_logit_is_above_zero_the_later_over_the_earlier():
-    logits = np.array([[1.0, 2, 0, -1], [-1, 3, -5, 4]]).reshape(2, 1, 1, 4)
-    painted = paint_positive(logits, (2, 5), (1, 1, 4), ALL_LINEAR)
-    assert painted.ravel().tolist() == [2, 5, 0, 5]  # a logit of 0 is no region
-    assert painted.dtype == np.uint8
-    # Halfway between 3 and -5 the second region is gone, where voxels of 0 and 1 would be rounded.
-    assert paint_positive(logits[1:, ..., 1:3], (5,), (1, 1, 4), ALL_LINEAR).ravel().tolist() == [5, 5, 0, 0]
-    assert paint_positive(logits[1:, ..., 1:3], (300,), (1, 1, 1), ALL_LINEAR).tolist() == [[[0]]]
-    assert paint_positive(logits[:1], (300,), (1, 1, 4), ALL_LINEAR).dtype == np.uint16
 
 
 # --- shape

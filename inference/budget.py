@@ -1,0 +1,112 @@
+"""Which storage the logits of a volume get, so that they fit into memory; told before the work.
+
+Letters: K outputs; D, H, W depth, height, width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..memory import available_bytes
+from ..spacing import Shape
+from .sliding import held_voxels, sweep_axis
+from .storage import Storage
+
+HOST_SHARE, DEVICE_SHARE = 0.8, 0.5
+"""Of the free memory, unless the user says: the rest is for the network, and for what others do."""
+VOXELS_AT_ONCE, MAX_WINDOWS = 1 << 21, 8
+BYTES_PER_VOXEL = 8
+"""Of the image's grid: the image in float32 once read, and its label map."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much memory prediction may take."""
+
+    host_bytes: int | None
+    """None where the system does not say."""
+    device_bytes: int = 0
+    """Of a GPU; 0 without one."""
+    folder: Path | None = None
+    """For what does not fit into memory; None for the system's temporary folder."""
+
+
+def find_budget(memory_gb: float | None, device: torch.device, folder: Path | None) -> Budget:
+    """What the user allows, or a share of what is free."""
+    free = available_bytes()
+    host_bytes = None if free is None else round(free * HOST_SHARE)
+    if memory_gb is not None:
+        host_bytes = round(memory_gb * 1e9)
+    device_bytes = round(torch.cuda.mem_get_info(device)[0] * DEVICE_SHARE) if device.type == "cuda" else 0
+    return Budget(host_bytes=host_bytes, device_bytes=device_bytes, folder=folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """What the prediction of a case takes."""
+
+    shape: Shape
+    """(D, H, W) of the case as the networks see it."""
+    patches: tuple[Shape, ...]
+    """Of the sweeps that go on at once: one, unless models of an ensemble have windows of other sizes."""
+    num_outputs: int
+    """That are added up."""
+    num_logits: int
+    """That a network gives: more than that where only some outputs are asked for."""
+    num_models: int = 1
+    num_channels: int = 1
+    """Of all images together, where models scale intensities differently."""
+
+    @property
+    def axis(self) -> int:
+        """Along which all sweeps move last."""
+        return sweep_axis(self.shape, *self.patches)
+
+    def held_bytes(self, dtype: torch.dtype) -> int:
+        """Of the sums of logits that are held at once."""
+        held = sum(held_voxels(self.shape, patch, self.axis) for patch in self.patches)
+        return self.num_outputs * held * dtype.itemsize
+
+    def window_bytes(self) -> int:
+        """Of a window's logits; beside those of the models before, where there are several."""
+        num_held = 1 if self.num_models == 1 else 3
+        return num_held * self.num_logits * max(math.prod(patch) for patch in self.patches) * 4
+
+
+def choose_storages(demand: Demand, budget: Budget) -> tuple[Storage, ...]:
+    """What fits, the fastest first, then what takes less, to fall back on; the last one always is disk."""
+    windows = demand.window_bytes()
+    rest = math.prod(demand.shape) * (BYTES_PER_VOXEL + 4 * (demand.num_channels - 1))
+    host_bytes = math.inf if budget.host_bytes is None else budget.host_bytes - rest
+    found = []
+    if demand.held_bytes(torch.float32) + windows <= budget.device_bytes:
+        found.append(Storage(place="device"))
+    for dtype in (torch.float32, torch.float16):
+        # Twice, since what is finished is restored while more is added up.
+        if 2 * demand.held_bytes(dtype) + windows <= host_bytes:
+            found.append(Storage(place="host", dtype=dtype))
+    return (*found, Storage(place="disk", dtype=torch.float16, folder=budget.folder))
+
+
+def windows_at_once(patch: Shape, device: torch.device) -> int:
+    """How many windows the network gets together: on a GPU so many that small ones keep it busy; one on a processor."""
+    return 1 if device.type == "cpu" else max(1, min(MAX_WINDOWS, VOXELS_AT_ONCE // math.prod(patch)))
+
+
+def tell_choice(name: str, demand: Demand, budget: Budget, device: torch.device) -> str:
+    """In words, for the log, what is chosen for a case."""
+    (storage, *_) = choose_storages(demand, budget)
+    shape, patch = demand.shape, demand.patches[0]
+    axis = demand.axis
+    along, count = ("slices", "rows", "columns")[axis], min(max(it[axis] for it in demand.patches), shape[axis])
+    limit = "unknown" if budget.host_bytes is None else f"{budget.host_bytes / 1e9:.3g} GB"
+    of_models = "" if demand.num_models == 1 else f", the mean of {demand.num_models} models,"
+    return (
+        f"memory that may be taken: {limit}; {name}, the largest, becomes {'×'.join(map(str, shape))} voxels; logits "
+        f"of {demand.num_outputs} outputs{of_models} are added up as {storage}, {count} {along} at a time "
+        f"({demand.held_bytes(storage.dtype) / 1e9:.2g} GB); windows at once: {windows_at_once(patch, device)}"
+    )

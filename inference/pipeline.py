@@ -1,0 +1,151 @@
+"""A folder of images to a folder of label maps: one case is read, one predicted and one written at the same time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..channels import pick_channels
+from ..dataset import RawCase
+from ..errors import InputError
+from ..formats import NIFTI_ENDINGS, is_dicom, num_axes_of
+from ..image import Image, LabelMap, read_image, write_label_map
+from ..parallel import Outcome, attempt, with_progress
+from ..plan import Plan
+from .channels import ChannelOrder
+from .dicom_seg import read_headers, write_segmentation
+from .label_format import LabelFormat, label_ending
+from .postprocess import clean
+from .predict import Engine, Views, segment, views_of
+from .stages import StageTimes
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+log = logging.getLogger("spadunet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A case as the network sees it, ready to be predicted."""
+
+    raw: RawCase
+    path: Path
+    """Where its label map goes."""
+    views: Views
+    headers: list[Dataset]
+    """Of its DICOM slices, where the label map becomes a DICOM SEG."""
+
+
+def predict_cases(
+    cases: list[RawCase],
+    engine: Engine,
+    folder: Path,
+    *,
+    label_format: LabelFormat = "nifti",
+    order: ChannelOrder | None = None,
+    is_quiet: bool = False,
+    times: StageTimes | None = None,
+) -> Iterator[Outcome[RawCase, Path]]:
+    """Predict one case after the other; a broken one never stops the others.
+
+    While the network works on a case, the next one is read and preprocessed and the last one written.
+
+    Args:
+        order: of the image's channels; None for that of the plan.
+        is_quiet: without a bar, as beside another process that has one.
+        times: gets the seconds of each stage.
+    """
+    read = partial(load, engine=engine, folder=folder, label_format=label_format, order=order)
+    outcomes = flow(cases, read, engine, times or StageTimes())
+    return outcomes if is_quiet else with_progress(outcomes, len(cases), title="Predicting")
+
+
+def flow(
+    cases: list[RawCase], read: Callable[[RawCase], Loaded], engine: Engine, times: StageTimes
+) -> Generator[Outcome[RawCase, Path]]:
+    """Outcomes of all cases, each of which goes through three hands: one reads, this thread predicts, one writes.
+
+    A case that ran out of memory beside others is tried again at the end, alone.
+    """
+
+    def load_one(case: RawCase) -> Outcome[RawCase, Loaded]:
+        with times.time("loading"):
+            return attempt(read, case)
+
+    def write_one(loaded: Loaded, label_map: LabelMap) -> Outcome[RawCase, Path]:
+        with times.time("writing"):
+            return attempt(lambda case: write(loaded, label_map, engine), loaded.raw)
+
+    def predict_one(outcome: Outcome[RawCase, Loaded]) -> Outcome[RawCase, tuple[Loaded, LabelMap]]:
+        if outcome.result is None:
+            return outcome.failed()
+        loaded = outcome.result
+        return attempt(lambda case: (loaded, segment(loaded.views, engine, times)), outcome.item)
+
+    again: list[RawCase] = []
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        coming = reader.submit(load_one, cases[0]) if cases else None
+        writing: Future[Outcome[RawCase, Path]] | None = None
+        for number, case in enumerate(cases):
+            assert coming is not None
+            loaded = coming.result()
+            coming = reader.submit(load_one, cases[number + 1]) if number + 1 < len(cases) else None
+            predicted = predict_one(loaded)
+            del loaded
+            if writing is not None:
+                yield writing.result()
+                writing = None
+            if predicted.result is not None:
+                writing = writer.submit(write_one, *predicted.result)
+            elif predicted.may_pass_alone and len(cases) > 1:
+                log.warning("%s; tried again alone at the end", predicted.problem)
+                again.append(case)
+            else:
+                yield predicted.failed()
+        if writing is not None:
+            yield writing.result()
+    for case in again:
+        predicted = predict_one(load_one(case))
+        yield predicted.failed() if predicted.result is None else write_one(*predicted.result)
+
+
+def load(
+    case: RawCase, *, engine: Engine, folder: Path, label_format: LabelFormat, order: ChannelOrder | None
+) -> Loaded:
+    """Read and preprocess a case."""
+    path = prediction_path(folder, case.name, label_ending(case, label_format))
+    headers = read_headers(case) if is_dicom(path) else []  # what is wrong with them is told before the work
+    image = read_ordered(case, engine.plan, order)
+    return Loaded(raw=case, path=path, views=views_of(case.name, image, engine), headers=headers)
+
+
+def write(loaded: Loaded, label_map: LabelMap, engine: Engine) -> Path:
+    """Clean a label map by the engine's rules and write it in its format; the path."""
+    label_map = clean(label_map, engine.labels, engine.rules)
+    if loaded.headers:
+        write_segmentation(loaded.path, label_map, loaded.headers, engine.labels, engine.plan.dataset_name)
+    else:
+        write_label_map(loaded.path, label_map, num_axes=num_axes_of(loaded.raw.paths[0]))
+    return loaded.path
+
+
+def read_ordered(case: RawCase, plan: Plan, order: ChannelOrder | None) -> Image:
+    """A case's image with the channels of the plan, in its order."""
+    if order is None:
+        return read_image(case.image_paths, num_channels=len(plan.channel_names), series=case.series)
+    image = read_image(case.image_paths, num_channels=len(order.names), series=case.series)
+    try:
+        return pick_channels(image, order.numbers)
+    except InputError as error:
+        raise InputError(f"{case.name}: {error}") from error
+
+
+def prediction_path(folder: Path, case: str, ending: str = NIFTI_ENDINGS[0]) -> Path:
+    """Where a case's label map goes."""
+    return folder / f"{case}{ending}"

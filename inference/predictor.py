@@ -1,0 +1,150 @@
+"""Prediction from Python: arrays or files in, arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..image import Image, LabelMap, read_image
+from ..labels import LabelSet
+from ..network.device import choose_device, choose_precision
+from ..sides import PatientAxis
+from .predict import SpacingChoice, predict_image
+from .sources import build_engine, choose_structures, open_sources, rules_of
+
+AnyPath = str | Path
+SLICE_MM = 1.0
+"""Thickness of an image of two axes, as files of such have it."""
+
+
+class Predictor:
+    """One model, or several whose mean counts, loaded once and ready for any number of images.
+
+    Nothing is kept between calls and nothing outside is changed, so that threads may share a predictor.
+
+    Letters: C channels; A0, A1, A2 array axes in storage order: slices, rows, columns, as `SimpleITK.GetArrayFromImage`
+    gives them.
+
+    Args:
+        model: folder of a model, or folders of several with the same labels and channels.
+        task: the dataset whose labels are wanted; None where the model has one only.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        precision: auto, bf16 or float32.
+        overlap: of windows, 0 to below 1.
+        spacing: "native" predicts each image at its own spacing, whatever the plan says.
+        mirror: axes of the patient whose mirror images are predicted too ("left-right", …).
+        roi_subset: names of classes or regions to predict; none for all.
+        postprocessing: apply what was chosen for the model.
+        memory_gb: that image and logits may take; what does not fit goes to disk. None for 80 % of what is free.
+
+    Raises:
+        InputError: if a model is missing or damaged, models do not fit together, or a name is not known.
+        ValueError: if the device is not there, or the overlap is no share.
+    """
+
+    def __init__(
+        self,
+        model: AnyPath | Sequence[AnyPath],
+        task: str | None = None,
+        device: str = "auto",
+        *,
+        precision: str = "auto",
+        overlap: float = 0.5,
+        spacing: SpacingChoice = "plan",
+        mirror: Sequence[PatientAxis] = (),
+        roi_subset: Sequence[str] = (),
+        postprocessing: bool = True,
+        memory_gb: float | None = None,
+    ) -> None:
+        if not 0 <= overlap < 1:
+            raise ValueError(f"overlap {overlap} is not a share from 0 to below 1")
+        where = choose_device(device)
+        folders = [Path(model)] if isinstance(model, str | Path) else [Path(folder) for folder in model]
+        sources = open_sources(folders, task, spacing)
+        chosen = choose_structures(sources[0].plan.labels, roi_subset)
+        self._engine = build_engine(
+            sources,
+            device=where,
+            precision=choose_precision(precision, where),
+            overlap=overlap,
+            spacing=spacing,
+            mirror=tuple(mirror),
+            chosen=chosen,
+            rules=rules_of(sources, chosen)[0] if postprocessing else (),
+            memory_gb=memory_gb,
+            folder=None,
+        )
+
+    @property
+    def labels(self) -> LabelSet:
+        """What the ids in the answers mean."""
+        return self._engine.labels
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """In the order in which arrays and files are given."""
+        return self._engine.plan.channel_names
+
+    def predict(self, array: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+        """Label ids, unsigned integers (A0, A1, A2), of an image (C, A0, A1, A2).
+
+        The array is taken to run towards the patient's head, back and left, as an axial scan does in a file of identity
+        direction. Of one that lies otherwise give `predict_image` its affine.
+
+        Args:
+            array: real numbers in the scanner's units, not normalised; of a 2D image (C, A1, A2), which gives (A1, A2).
+            spacing_mm: one number for each axis of space, in the array's order.
+
+        Raises:
+            InputError: if axes, channels or spacing do not fit, or values are not finite.
+        """
+        array, spacing = np.asarray(array), [float(side) for side in spacing_mm]
+        if array.ndim not in (3, 4) or len(spacing) != array.ndim - 1 or 0 in array.shape:
+            raise InputError(
+                f"array of shape {array.shape} with spacing {tuple(spacing)}: expected (channels, slices, rows, "
+                "columns) and three spacings, or (channels, rows, columns) and two"
+            )
+        if not all(0 < side < np.inf for side in spacing):
+            raise InputError(f"spacing {tuple(spacing)} mm: each must be above zero and finite")
+        is_flat = array.ndim == 3
+        if is_flat:
+            array, spacing = array[:, None], [SLICE_MM, *spacing]
+        affine = np.eye(4)[[2, 1, 0, 3]] * np.array([*spacing, 1.0])
+        ids = self.predict_image(Image(array=array, affine=affine)).array
+        return ids[0] if is_flat else ids
+
+    def predict_file(self, paths: AnyPath | Sequence[AnyPath | None]) -> np.ndarray:
+        """Label ids, unsigned integers (A0, A1, A2), of an image on disk, on its own grid.
+
+        Args:
+            paths: of its file, or of a file a channel, None for an optional one that is missing; any format that
+                `spadunet_predict` reads, folders of DICOM slices too.
+
+        Raises:
+            InputError: if a file is missing, damaged or does not fit the model.
+        """
+        listed = [paths] if isinstance(paths, str | Path) else list(paths)
+        files = [None if path is None else Path(path) for path in listed]
+        if not any(files):
+            raise InputError("no path of an image is given")
+        return self.predict_image(read_image(files, num_channels=len(self.channel_names))).array
+
+    def predict_image(self, image: Image) -> LabelMap:
+        """Label ids on the grid of an image, with its affine.
+
+        Raises:
+            InputError: if channels do not fit, or values are not finite.
+        """
+        array, num_channels = image.array, len(self.channel_names)
+        if len(array) != num_channels:
+            raise InputError(
+                f"the image has {len(array)} channels, the model {num_channels}: {', '.join(self.channel_names)}"
+            )
+        if array.dtype.kind not in "buif":
+            raise InputError(f"the image holds {array.dtype}; expected real numbers")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError("the image holds NaN or infinite values; replace them by a number, e.g. the minimum")
+        return predict_image(image, self._engine)
