@@ -10,21 +10,21 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import find_objects
 
-from ..errors import InputError
-from ..image import LabelMap, geometry_difference, read_label_map, turned_onto
+from .. import __version__
+from ..errors import InputError, OutputError
+from ..image import LabelMap
 from ..labels import LabelSet
 from ..parallel import map_cases
-from ..scores import NOT_ANNOTATED, CaseScore, ClassScore, Scores
-from ..sizes import count_values
+from ..record import digest_of
+from ..scores import NOT_ANNOTATED, CaseScore, Scores
 from ..workers import THIS_PROCESS, Workers
-from .overlap import dice
+from .borders import Box, widen
+from .checks import memory_to_score, misfits, read_pair, require_good, turned
 from .pairs import Pair, find_pairs
-from .surface import Box, assd_mm, hd_mm, surface_distances_mm, widen
+from .partial import keep_scores
+from .scoring import DEFAULT_SCORING, Scoring, gather_scores, score_class
 
 NOWHERE: Box = (slice(0, 0),) * 3
-BYTES_TO_SCORE = 10
-"""Per voxel of both label maps. Measured as in preprocessing/memory.py: 2 to 5; wider types on disk take some more."""
-
 log = logging.getLogger("spadunet")
 
 
@@ -36,63 +36,95 @@ def evaluate_folders(
     workers: Workers = THIS_PROCESS,
     allow_missing: bool = False,
     annotated: Mapping[str, tuple[str, ...]] | None = None,
+    scoring: Scoring = DEFAULT_SCORING,
+    partial: Path | None = None,
 ) -> Scores:
     """Score each reference's prediction of the same name, sorted by case name.
-
-    Cases whose files are damaged or do not fit together are logged, and named in `Scores.failed`.
 
     Args:
         labels: what the ids in both folders' files mean.
         workers: several processes need a call under `if __name__ == "__main__"` in a script.
-        allow_missing: leave out references without a prediction, and name them in `Scores.not_predicted`.
+        allow_missing: score references without a prediction as if nothing had been found in them, and name them in
+            `Scores.not_predicted`.
         annotated: by case name, what its reference tells of where not of all; the rest is not scored.
+        partial: as in `evaluate_pairs`.
 
     Raises:
-        InputError: if no case can be scored; lists everything that is wrong with any file.
+        InputError: if predictions are missing, or files are damaged or do not fit together; lists everything that is
+            wrong with any file.
     """
-    pairs, not_predicted = find_pairs(prediction_folder, reference_folder, allow_missing=allow_missing)
-    pairs = [pair._replace(annotated=(annotated or {}).get(pair.name, ())) for pair in pairs]
-    score = functools.partial(evaluate_pair, labels=labels)
-    outcomes = list(map_cases(score, pairs, title="Scoring", workers=workers, memory_of=memory_to_score))
-    problems = sorted(outcome.problem for outcome in outcomes if outcome.problem is not None)
-    cases = [outcome.result for outcome in outcomes if outcome.result is not None]
-    if not cases:
-        raise InputError(f"none of {len(pairs)} cases can be scored:\n" + "\n".join(problems))
-    for problem in problems:
-        log.error("failed: %s", problem)
-    return Scores(
-        cases=tuple(sorted(cases, key=lambda case: case.case)),
-        not_predicted=tuple(not_predicted),
-        failed=tuple(sorted(outcome.item.name for outcome in outcomes if outcome.problem is not None)),
-    )
+    pairs = find_pairs(prediction_folder, reference_folder, annotated)
+    require_good({prediction_folder: pairs}, labels, allow_missing=allow_missing, workers=workers)
+    return evaluate_pairs(pairs, labels, workers=workers, scoring=scoring, partial=partial)
 
 
-def memory_to_score(pair: Pair) -> int:
-    """Bytes that a pair takes at its peak, from its headers."""
-    return count_values((pair.prediction, pair.reference)) * BYTES_TO_SCORE
+def evaluate_pairs(
+    pairs: Sequence[Pair],
+    labels: LabelSet,
+    *,
+    workers: Workers = THIS_PROCESS,
+    scoring: Scoring = DEFAULT_SCORING,
+    partial: Path | None = None,
+) -> Scores:
+    """Score pairs, sorted by case name; without a prediction, as if nothing had been found.
 
+    A case that runs out of memory, or whose worker dies, is logged and named in `Scores.failed`.
 
-def evaluate_pair(pair: Pair, labels: LabelSet) -> CaseScore:
-    """Read and score one case.
+    Args:
+        partial: file that keeps each score until all are there, so that the same call goes on after an interruption;
+            the caller deletes it. A case is scored anew if one of its files has changed, all if labels or scoring have.
 
     Raises:
-        InputError: if a file is damaged, the two do not lie on one grid, or hold an id that is no label.
+        InputError: if files are damaged, do not fit together or hold ids that are no label; lists all of it.
+        OutputError: if no case could be scored for other reasons.
     """
-    label_maps, problems = [], []
-    for path in (pair.prediction, pair.reference):
-        try:
-            label_maps.append(read_label_map(path))
-        except InputError as error:
-            problems.append(str(error))
-    if problems:
-        raise InputError("\n".join(problems))
-    return evaluate_case(pair.name, label_maps[0], label_maps[1], labels, annotated=pair.annotated)
+    settings = digest_of(f"{__version__} {labels.to_json()} {scoring}")
+    score = functools.partial(evaluate_pair, labels=labels, scoring=scoring)
+    bad, failed = [], []
+    with keep_scores(partial, settings) as kept:
+        found = {pair.name: result for pair in pairs if (result := kept.get(pair)) is not None}
+        if found:
+            log.info("going on: %d of %d cases have been scored before", len(found), len(pairs))
+        rest = [pair for pair in pairs if pair.name not in found]
+        for outcome in map_cases(score, rest, title="Scoring", workers=workers, memory_of=memory_to_score):
+            if outcome.result is not None:
+                kept.add(outcome.item, outcome.result)
+                found[outcome.item.name] = outcome.result
+            elif outcome.is_bad_input:
+                bad.append(str(outcome.problem))
+            else:
+                log.error("failed: %s", outcome.problem)
+                failed.append(outcome.item.name)
+    if bad:
+        remedy = f"; correct the files and run the same again: the other {len(found)} are not scored twice"
+        lines = [f"{len(bad)} of {len(pairs)} cases cannot be scored{remedy if partial and found else ''}"]
+        raise InputError("\n".join(lines + sorted(bad)))
+    if not found:
+        raise OutputError(f"none of {len(pairs)} cases could be scored, for the reasons above")
+    not_predicted = [pair.name for pair in pairs if pair.prediction is None]
+    return gather_scores(found.values(), scoring, not_predicted=not_predicted, failed=failed)
+
+
+def evaluate_pair(pair: Pair, labels: LabelSet, scoring: Scoring = DEFAULT_SCORING) -> CaseScore:
+    """Read and score one case; without a prediction, as if nothing had been found.
+
+    Raises:
+        InputError: if a file is damaged, the two do not lie on one grid, or hold ids that are no label; all of it.
+    """
+    prediction, reference = read_pair(pair)
+    return evaluate_case(pair.name, prediction, reference, labels, annotated=pair.annotated, scoring=scoring)
 
 
 def evaluate_case(
-    case: str, prediction: LabelMap, reference: LabelMap, labels: LabelSet, *, annotated: tuple[str, ...] = ()
+    case: str,
+    prediction: LabelMap,
+    reference: LabelMap,
+    labels: LabelSet,
+    *,
+    annotated: tuple[str, ...] = (),
+    scoring: Scoring = DEFAULT_SCORING,
 ) -> CaseScore:
-    """Dice, ASSD and HD of each foreground class, or of each region.
+    """Scores of each foreground class, or of each region.
 
     Voxels that the reference ignores count for neither.
 
@@ -103,27 +135,16 @@ def evaluate_case(
         annotated: names of the classes or regions that it tells of, all if empty; the others have no scores.
 
     Raises:
-        InputError: if the grids differ, or a value is no label.
+        InputError: if the grids differ, or values are no labels; all of it.
     """
-    difference = geometry_difference(prediction, reference)
-    if difference:
-        prediction = turned_onto(prediction, reference) or prediction
-        difference = geometry_difference(prediction, reference)
-    if difference:
-        raise InputError(
-            f"{case}: prediction and reference lie on different grids: {difference}; "
-            "compare in the space of the original image"
-        )
-    for name, label_map in (("prediction", prediction), ("reference", reference)):
-        unknown = labels.unknown_ids(label_map.array)
-        if unknown:
-            raise InputError(
-                f"{case}: the {name} holds the values {unknown}, but the labels are {list(labels.known_ids)}; "
-                "correct the file, or name all its labels with --labels"
-            )
-    predicted = prediction.array
+    problems = misfits(case, prediction, reference, labels)
+    if problems:
+        raise InputError("\n".join(problems))
+    prediction = turned(prediction, reference)
+    predicted, num_ignored = prediction.array, 0
     if labels.ignore_id is not None:
-        predicted = np.where(reference.array == labels.ignore_id, 0, predicted)
+        ignored = reference.array == labels.ignore_id
+        predicted, num_ignored = np.where(ignored, 0, predicted), int(np.count_nonzero(ignored))
     boxes = class_boxes(predicted, reference.array, labels)
     classes = {}
     for structure in labels.structures:
@@ -131,25 +152,14 @@ def evaluate_case(
             classes[structure.name] = NOT_ANNOTATED
             continue
         box = union_of([boxes[label_id] for label_id in structure.ids])
-        prediction_mask, reference_mask = (mask_of(it[box], structure.ids) for it in (predicted, reference.array))
-        classes[structure.name] = score_class(prediction_mask, reference_mask, reference)
-    return CaseScore(case=case, classes=classes)
-
-
-def mask_of(array: np.ndarray, ids: tuple[int, ...]) -> np.ndarray:
-    """Where an array of ids holds one of these, bool of the same shape."""
-    return array == ids[0] if len(ids) == 1 else np.isin(array, ids)
-
-
-def score_class(prediction: np.ndarray, reference: np.ndarray, grid: LabelMap) -> ClassScore:
-    """Scores of one class from its bool masks (A0, A1, A2) on the grid, or a box of it."""
-    distances = surface_distances_mm(prediction, reference, grid.spacing_mm)
-    return ClassScore(
-        dice=dice(prediction, reference),
-        assd_mm=assd_mm(distances),
-        hd_mm=hd_mm(distances),
-        num_prediction_voxels=int(np.count_nonzero(prediction)),
-        num_reference_voxels=int(np.count_nonzero(reference)),
+        prediction_mask, reference_mask = (structure.mask_in(it[box]) for it in (predicted, reference.array))
+        classes[structure.name] = score_class(prediction_mask, reference_mask, reference.spacing_mm, scoring)
+    return CaseScore(
+        case=case,
+        classes=classes,
+        shape_voxels=reference.shape,
+        spacing_mm=reference.spacing_mm,
+        num_ignored_voxels=num_ignored,
     )
 
 

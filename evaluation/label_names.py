@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -46,6 +46,35 @@ def find_labels(prediction_folder: Path, reference_folder: Path, description: Pa
     return read_labels(path)
 
 
+def stated_labels(prediction_folder: Path, reference_folder: Path) -> list[tuple[str, LabelSet]]:
+    """What labels.json beside the predictions and the references' dataset.json say, as far as they are there.
+
+    Raises:
+        InputError: if a file is damaged.
+    """
+    files = prediction_folder / LABELS_JSON, reference_folder.resolve().parent / DATASET_JSON
+    return [(str(path), read_labels(path)) for path in files if path.is_file()]
+
+
+def name_problems(stated: Sequence[tuple[str, LabelSet]]) -> list[str]:
+    """A line for each statement that names labels otherwise than the first, with all names that differ."""
+    problems = []
+    named = [(source, {it.ids: it.name for it in labels.structures}) for source, labels in stated]
+    for source, names in named[1:]:
+        first, usual = named[0]
+        differ = sorted(ids for ids in {**usual, **names} if usual.get(ids) != names.get(ids))
+        if differ:
+            told = [
+                f"{', '.join(map(str, ids))} is {usual.get(ids, 'nothing')} and {names.get(ids, 'nothing')}"
+                for ids in differ
+            ]
+            problems.append(
+                f"{first} and {source}: different label names: {'; '.join(told)}. Correct one of them, or say with "
+                "--labels which file is right"
+            )
+    return problems
+
+
 def annotated_in(reference_folder: Path, description: Path | None = None) -> dict[str, tuple[str, ...]]:
     """By case, the classes or regions that were annotated where not all, as a dataset.json says.
 
@@ -82,13 +111,24 @@ def labels_in(folder: Path) -> LabelSet:
 
 
 def labels_of(folder: Path, paths: Iterable[Path]) -> LabelSet:
-    """The ids that some label maps of a folder hold, each named by its number."""
+    """The ids that some label maps of a folder hold, each named by its number.
+
+    Raises:
+        InputError: with all that cannot be read or holds negative values; or if there is no label.
+    """
     ids: set[int] = set()
+    problems = []
     for path in paths:
-        found = ids_in(read_label_map(path).array)
+        try:
+            found = ids_in(read_label_map(path).array)
+        except InputError as error:
+            problems.append(str(error))
+            continue
         if found[0] < 0:
-            raise InputError(f"{path}: holds the label value {found[0]}; labels are 0 (background) and above")
+            problems.append(f"{path}: holds the label value {found[0]}; labels are 0 (background) and above")
         ids.update(found)
+    if problems:
+        raise InputError("\n".join(problems))
     ids.discard(0)
     if not ids:
         raise InputError(f"{folder}: no reference holds a label but background (0); name the labels with --labels")

@@ -1,14 +1,25 @@
-"""How much of two masks coincides."""
+"""How much of two masks coincides.
+
+All follows from three counts of voxels, so that the masks are looked through once.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
 
-def dice(prediction: np.ndarray, reference: np.ndarray) -> float | None:
-    """Dice coefficient 2 |P and R| / (|P| + |R|): 1 for equal masks, 0 for disjoint ones (Dice 1945).
+class VoxelCounts(NamedTuple):
+    """Numbers of voxels in the prediction P, the reference R, and both."""
 
-    None where both masks are empty: nothing was there to find, and nothing was found. One empty mask scores 0.
+    prediction: int
+    reference: int
+    common: int
+
+
+def count_overlap(prediction: np.ndarray, reference: np.ndarray) -> VoxelCounts:
+    """Count what the metrics need.
 
     Args:
         prediction: bool mask (D, H, W).
@@ -18,10 +29,39 @@ def dice(prediction: np.ndarray, reference: np.ndarray) -> float | None:
         ValueError: if the masks are not bool, not 3D or of different shapes.
     """
     check_masks(prediction, reference)
-    num_voxels = np.count_nonzero(prediction) + np.count_nonzero(reference)
-    if num_voxels == 0:
-        return None
-    return float(2 * np.count_nonzero(prediction & reference) / num_voxels)
+    return VoxelCounts(
+        prediction=int(np.count_nonzero(prediction)),
+        reference=int(np.count_nonzero(reference)),
+        common=int(np.count_nonzero(prediction & reference)),
+    )
+
+
+def dice(counts: VoxelCounts) -> float | None:
+    """Dice coefficient 2 |P and R| / (|P| + |R|): 1 for equal masks, 0 for disjoint ones (Dice 1945).
+
+    None where both masks are empty: nothing was there to find, and nothing was found. One empty mask scores 0.
+    """
+    return ratio(2 * counts.common, counts.prediction + counts.reference)
+
+
+def iou(counts: VoxelCounts) -> float | None:
+    """Intersection over union |P and R| / |P or R| (Jaccard 1912); defined as Dice is."""
+    return ratio(counts.common, counts.prediction + counts.reference - counts.common)
+
+
+def sensitivity(counts: VoxelCounts) -> float | None:
+    """Share of the reference that was found, |P and R| / |R|, also called recall; None without a reference."""
+    return ratio(counts.common, counts.reference)
+
+
+def precision(counts: VoxelCounts) -> float | None:
+    """Share of the prediction that is right, |P and R| / |P|; None without a prediction."""
+    return ratio(counts.common, counts.prediction)
+
+
+def ratio(part: int, whole: int) -> float | None:
+    """Part of a whole; None of nothing."""
+    return part / whole if whole else None
 
 
 def check_masks(prediction: np.ndarray, reference: np.ndarray) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InputError
 from ..formats import LABEL_ENDINGS, ending_of
-
-MAX_LISTED = 20
-"""A list of missing files longer than this would push the message off the screen."""
 
 logger = logging.getLogger(__name__)
 
@@ -19,42 +17,60 @@ class Pair(NamedTuple):
     """A case's name and its two files."""
 
     name: str
-    prediction: Path
+    prediction: Path | None
+    """None where there is none, and that is allowed."""
     reference: Path
     annotated: tuple[str, ...] = ()
     """Names of the classes or regions that the reference tells of, where not of all."""
 
 
 def find_pairs(
-    prediction_folder: Path, reference_folder: Path, *, allow_missing: bool = False
-) -> tuple[list[Pair], list[str]]:
-    """Pair files of the same name, sorted by name; also the names of the references that have no prediction.
+    prediction_folder: Path, reference_folder: Path, annotated: Mapping[str, tuple[str, ...]] | None = None
+) -> list[Pair]:
+    """Pair files of the same name, sorted by name; references without a prediction are among them.
 
     Predictions without a reference are left out, and their number is logged.
 
+    Args:
+        annotated: by case name, what its reference tells of where not of all.
+
     Raises:
-        InputError: if a folder or all references are missing, or a prediction is (lists them); with `allow_missing`
-            only if all are.
+        InputError: if a folder or all references are missing, or two files have one case's name.
     """
     references = label_files(reference_folder)
     predictions = label_files(prediction_folder)
     if not references:
         raise InputError(f"{reference_folder}: no references here (no {', '.join(LABEL_ENDINGS)} files)")
-    pairs = [Pair(case, predictions[case], path) for case, path in references.items() if case in predictions]
-    missing = [case for case in references if case not in predictions]
-    if missing and not (allow_missing and pairs):
-        listed = ", ".join(missing[:MAX_LISTED])
-        more = f" and {len(missing) - MAX_LISTED} more" if len(missing) > MAX_LISTED else ""
-        remedy = "predict them, or score the others with --allow-missing" if pairs else "the names must be the same"
-        raise InputError(
-            f"{prediction_folder}: no prediction for {len(missing)} of {len(references)} references: "
-            f"{listed}{more}; {remedy}"
-        )
-    if missing:
-        logger.warning("references without a prediction, not scored: %d of %d", len(missing), len(references))
-    if len(predictions) > len(pairs):
-        logger.warning("predictions without a reference, not scored: %d", len(predictions) - len(pairs))
-    return pairs, missing
+    num_spare = len(predictions.keys() - references.keys())
+    if num_spare:
+        logger.warning("predictions without a reference, not scored: %d", num_spare)
+    return pair_up(predictions, references, annotated)
+
+
+def pair_up(
+    predictions: Mapping[str, Path],
+    references: Mapping[str, Path],
+    annotated: Mapping[str, tuple[str, ...]] | None = None,
+) -> list[Pair]:
+    """Each reference with the prediction of its case, if there is one."""
+    told = annotated or {}
+    return [Pair(case, predictions.get(case), path, told.get(case, ())) for case, path in references.items()]
+
+
+def missing_problem(pairs: Sequence[Pair], prediction_folder: Path, *, allow_missing: bool = False) -> str | None:
+    """A line that lists all references without a prediction; None where there are none.
+
+    With `allow_missing` it is a problem only if all are; else their number is logged.
+    """
+    missing = [pair.name for pair in pairs if pair.prediction is None]
+    is_any = len(missing) < len(pairs)
+    if missing and allow_missing and is_any:
+        logger.warning("references without a prediction, counted as missed: %d of %d", len(missing), len(pairs))
+    if not missing or (allow_missing and is_any):
+        return None
+    remedy = "predict them, or count them as missed with --allow-missing" if is_any else "the names must be the same"
+    number = f"{len(missing)} of {len(pairs)} references"
+    return f"{prediction_folder}: no prediction for {number}: {', '.join(missing)}; {remedy}"
 
 
 def label_files(folder: Path) -> dict[str, Path]:

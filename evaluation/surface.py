@@ -1,29 +1,22 @@
-"""How far apart the borders of two masks lie.
+"""How far apart the surfaces of two masks lie.
 
-Letters: P, R numbers of border voxels of prediction and reference.
-
-A mask's border is its voxels that have a face neighbour outside; beyond the array counts as outside. That is the
-mask minus its erosion, as in MedPy and MONAI. An image of one slice is a plane: its border voxels are those with an
-outside neighbour in that plane. (In 3D each of its voxels would touch the outside above and below, the border would
-be the whole mask, and the mean distance much too small.)
-
-Each border voxel finds the nearest of the other border by a KD-tree over millimetres: as exact as a distance
-transform, at the cost of the borders instead of the volume.
+Letters: P, R numbers of border voxels, or of surface elements, of prediction and reference. `definitions.py` says what
+a metric means in each tool, `borders.py` where surfaces run, `nearest.py` how the distances are found.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import binary_erosion, find_objects
-from scipy.spatial import KDTree
 
-from ..spacing import Shape, Spacing
+from ..metrics import Metric, metric_of
+from ..spacing import Spacing
+from .borders import border, box_around, surface_elements
+from .definitions import DEFAULT, Definition
+from .nearest import nearest_mm
 from .overlap import check_masks
-
-Box = tuple[slice, ...]
-"""One slice an axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,86 +24,186 @@ class SurfaceDistances:
     """Distance in mm from each border voxel of one mask to the nearest border voxel of the other, float64.
 
     `to_reference_mm` (P,) starts at the prediction's border, `to_prediction_mm` (R,) at the reference's. Both are
-    empty if either mask is.
+    empty if either mask is. Surface elements have areas (P,) and (R,), by which they count; border voxels count one
+    each.
     """
 
     to_reference_mm: np.ndarray
     to_prediction_mm: np.ndarray
+    prediction_areas: np.ndarray | None = None
+    reference_areas: np.ndarray | None = None
 
 
-def surface_distances_mm(prediction: np.ndarray, reference: np.ndarray, spacing_mm: Spacing) -> SurfaceDistances:
-    """Distances between the borders of two masks, in both directions.
+def surface_scores(
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    spacing_mm: Spacing,
+    metrics: Sequence[str],
+    definition: Definition = DEFAULT,
+) -> dict[str, float | None]:
+    """Surface metrics of two masks by name; None where a mask is empty, or fills the image and has no border.
+
+    Args:
+        prediction: bool mask (D, H, W).
+        reference: bool mask (D, H, W).
+        spacing_mm: voxel size along the masks' axes; (1, 1, 1) for metrics in voxels.
+        metrics: names as in `definitions.py`, all in mm or all in voxels.
+        definition: whose metrics these are.
+
+    Raises:
+        ValueError: if the masks are not bool, not 3D or of different shapes, or if metrics are in voxels and a voxel's
+            side is not 1.
+        InputError: if a metric is not known.
+    """
+    wanted = {name: metric_of(name) for name in metrics}
+    if any(metric.length_unit == "voxels" for metric in wanted.values()) and tuple(spacing_mm) != (1, 1, 1):
+        raise ValueError(f"metrics in voxels take voxels of side 1, not {tuple(spacing_mm)}: {', '.join(wanted)}")
+    distances = surface_distances_mm(prediction, reference, spacing_mm, definition)
+    return {name: score(distances, metric, definition) for name, metric in wanted.items()}
+
+
+def score(distances: SurfaceDistances, metric: Metric, definition: Definition) -> float | None:
+    """One surface metric; None if either mask is empty."""
+    if metric.surface == "assd":
+        return assd_mm(distances)
+    if metric.surface == "masd":
+        return masd_mm(distances)
+    if metric.surface == "asd":
+        return asd_mm(distances)
+    assert metric.number is not None
+    if metric.surface == "hd":
+        return hd_mm(distances, metric.number, definition)
+    return nsd(distances, metric.number)
+
+
+def surface_distances_mm(
+    prediction: np.ndarray, reference: np.ndarray, spacing_mm: Spacing, definition: Definition = DEFAULT
+) -> SurfaceDistances:
+    """Distances between the surfaces of two masks, in both directions.
 
     Args:
         prediction: bool mask (D, H, W).
         reference: bool mask (D, H, W).
         spacing_mm: voxel size along the masks' axes.
+        definition: whose borders.
 
     Raises:
         ValueError: if the masks are not bool, not 3D or of different shapes.
     """
     check_masks(prediction, reference)
+    nothing = SurfaceDistances(to_reference_mm=np.zeros(0), to_prediction_mm=np.zeros(0))
     if not prediction.any() or not reference.any():
-        return SurfaceDistances(to_reference_mm=np.zeros(0), to_prediction_mm=np.zeros(0))
+        return nothing
     box = box_around(prediction | reference)
-    prediction_mm = border_points_mm(prediction[box], spacing_mm)  # (P, 3)
-    reference_mm = border_points_mm(reference[box], spacing_mm)  # (R, 3)
+    prediction, reference = prediction[box], reference[box]
+    areas: list[np.ndarray | None] = [None, None]
+    if definition.is_area_weighted:
+        (start, areas[0]), (goal, areas[1]) = (surface_elements(it, spacing_mm) for it in (prediction, reference))
+    else:
+        edge = definition.image_edge_is_border
+        start, goal = (border(it, image_edge_is_border=edge) for it in (prediction, reference))
+        if not start.any() or not goal.any():
+            return nothing
     return SurfaceDistances(
-        to_reference_mm=KDTree(reference_mm).query(prediction_mm)[0],
-        to_prediction_mm=KDTree(prediction_mm).query(reference_mm)[0],
+        to_reference_mm=nearest_mm(start, goal, spacing_mm),
+        to_prediction_mm=nearest_mm(goal, start, spacing_mm),
+        prediction_areas=areas[0],
+        reference_areas=areas[1],
     )
 
 
 def assd_mm(distances: SurfaceDistances) -> float | None:
     """Average symmetric surface distance: the mean over the border voxels of both masks; None if either is empty.
 
-    Pooled, as in Heimann et al. 2009, MONAI, and MedPy since 0.5. The mean of the two directed means (MedPy up to
-    0.4, https://github.com/loli/medpy/issues/108) gives a voxel of the smaller border more weight.
+    Pooled, as in Heimann et al. 2009, MONAI, and MedPy since 0.5. The mean of the two directed means is MASD.
     """
     pooled = np.concatenate([distances.to_reference_mm, distances.to_prediction_mm])
-    return float(pooled.mean()) if pooled.size else None
+    return float(np.average(pooled, weights=pooled_areas(distances))) if pooled.size else None
 
 
-def hd_mm(distances: SurfaceDistances) -> float | None:
-    """Hausdorff distance: the largest distance in either direction; None if either mask is empty."""
+def masd_mm(distances: SurfaceDistances) -> float | None:
+    """Mean average surface distance: the mean of the two directed means; None if either mask is empty.
+
+    Beneš and Zitová 2015, and Metrics Reloaded (Maier-Hein et al. 2024). MedPy up to 0.4 called it ASSD
+    (https://github.com/loli/medpy/issues/108); a voxel of the smaller border has more weight.
+    """
     if not distances.to_reference_mm.size:
         return None
-    return float(max(distances.to_reference_mm.max(), distances.to_prediction_mm.max()))
+    return float(np.mean([np.average(values, weights=areas) for values, areas in directions(distances)]))
 
 
-def box_around(mask: np.ndarray) -> Box:
-    """Bounding box of a bool mask that is not empty, widened by `widen`."""
-    return widen(find_objects(mask.view(np.uint8))[0])
+def asd_mm(distances: SurfaceDistances) -> float | None:
+    """Average surface distance from the prediction to the reference alone; None if either mask is empty.
 
-
-def widen(box: Box) -> Box:
-    """Slices of a box one voxel wider on each side; numpy cuts them at the array's end.
-
-    Cropped to such a box, an array keeps an axis of one voxel only where it had one, so that `border` still tells a
-    plane from a thin organ.
+    MedPy's `asd(prediction, reference)`. It does not see what of the reference is missing: exchange the masks for that.
     """
-    return tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
+    if not distances.to_reference_mm.size:
+        return None
+    return float(np.average(distances.to_reference_mm, weights=distances.prediction_areas))
 
 
-def border(mask: np.ndarray) -> np.ndarray:
-    """Border voxels of a bool mask (D, H, W), bool of the same shape; an axis of one voxel has no neighbours."""
-    return mask & ~binary_erosion(mask, structure=face_neighbours(mask.shape))
+def hd_mm(distances: SurfaceDistances, percent: float = 100, definition: Definition = DEFAULT) -> float | None:
+    """Hausdorff distance, the largest distance in either direction, or a percentile of it; None if a mask is empty.
 
-
-def face_neighbours(shape: Shape) -> np.ndarray:
-    """A voxel and its face neighbours, bool (3, 3, 3), along the axes that have more than one voxel.
-
-    For an array of a single voxel along all axes, so that this voxel has a border.
+    Args:
+        distances: between two masks.
+        percent: above 0, at most 100 (the largest).
+        definition: whose percentiles.
     """
-    axes = [axis for axis, size in enumerate(shape) if size > 1] or [0, 1, 2]
-    neighbours = np.zeros((3, 3, 3), bool)
-    for axis in axes:
-        index: list[int | slice] = [1, 1, 1]
-        index[axis] = slice(None)
-        neighbours[tuple(index)] = True
-    return neighbours
+    if not distances.to_reference_mm.size:
+        return None
+    if definition.pools_percentiles:
+        return percentile(np.concatenate([values for values, _ in directions(distances)]), percent, definition)
+    return max(
+        percentile(values, percent, definition) if areas is None else percentile_by_area(values, areas, percent)
+        for values, areas in directions(distances)
+    )
 
 
-def border_points_mm(mask: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
-    """Positions of the border voxels along the mask's axes, float64 (number of border voxels, 3)."""
-    return np.argwhere(border(mask)) * np.asarray(spacing_mm)
+def percentile(values: np.ndarray, percent: float, definition: Definition) -> float:
+    """A percentile of distances (N,), interpolated linearly."""
+    share, last = percent / 100, len(values) - 1
+    if definition.rounds_ranks and last:
+        share = min(float(np.float32(share) * np.float32(last)) / last, 1.0)
+    return float(np.quantile(values, share))
+
+
+def percentile_by_area(values: np.ndarray, areas: np.ndarray, percent: float) -> float:
+    """Smallest of the values (N,) up to which these per cent of the areas (N,) lie, as in surface-distance.
+
+    The sums are taken in its order, by value and then by area, so that rounding cannot lead elsewhere.
+    """
+    order = np.lexsort((areas, values))
+    shares = np.cumsum(areas[order]) / np.sum(areas[order])
+    index = min(int(np.searchsorted(shares, percent / 100)), len(values) - 1)
+    return float(values[order[index]])
+
+
+def nsd(distances: SurfaceDistances, tolerance_mm: float) -> float | None:
+    """Normalised surface distance, or surface Dice: the share of both surfaces within the tolerance of the other.
+
+    Nikolov et al. 2021, doi:10.2196/26151. None if either mask is empty. Distances between border voxels are compared
+    in single precision, as MONAI does: one of exactly the tolerance counts however it was rounded.
+    """
+    if not distances.to_reference_mm.size:
+        return None
+    pooled = np.concatenate([distances.to_reference_mm, distances.to_prediction_mm])
+    areas = pooled_areas(distances)
+    if areas is None:
+        return float(np.mean(pooled.astype(np.float32) <= np.float32(tolerance_mm)))
+    return float(areas[pooled <= tolerance_mm].sum() / areas.sum())
+
+
+def directions(distances: SurfaceDistances) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """Distances in either direction, with the areas of the elements that they start at."""
+    return [
+        (distances.to_reference_mm, distances.prediction_areas),
+        (distances.to_prediction_mm, distances.reference_areas),
+    ]
+
+
+def pooled_areas(distances: SurfaceDistances) -> np.ndarray | None:
+    """Areas of the prediction's elements, then of the reference's (P + R,); None for border voxels."""
+    if distances.prediction_areas is None or distances.reference_areas is None:
+        return None
+    return np.concatenate([distances.prediction_areas, distances.reference_areas])

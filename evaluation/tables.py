@@ -4,64 +4,104 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..files import write_text
 from ..labels import LabelSet
+from ..metrics import metric_of
 from ..record import write_record
-from ..scores import METRICS, ClassScore, ClassSummary, Scores
+from ..scores import ClassSummary, Scores, mean_over_classes
+from .pairs import Pair
+from .summary_json import summary_json
 
 COUNTS = ("num_prediction_voxels", "num_reference_voxels")
-NNUNET_NAMES = {
-    "dice": "Dice",
-    "assd_mm": "ASSD_mm",
-    "hd_mm": "HD_mm",
-    "num_prediction_voxels": "n_pred",
-    "num_reference_voxels": "n_ref",
-}
-"""nnU-Net v2's keys (its evaluate_predictions.py), and in their manner for what it does not compute."""
+STATED = ("outcome", "definition", "missing")
+LEDGER = ("cases", "valid", "missed", "false alarms")
 
 
-def write_scores(folder: Path, scores: Scores, labels: LabelSet) -> list[Path]:
-    """Write scores.json, summary.json and scores.csv; their paths."""
+def write_scores(folder: Path, scores: Scores, labels: LabelSet, *, pairs: Sequence[Pair] = ()) -> list[Path]:
+    """Write scores.json, summary.json and scores.csv; their paths.
+
+    Args:
+        pairs: that were scored, so that summary.json names their files.
+    """
     files = [folder / "scores.json", folder / "summary.json", folder / "scores.csv"]
     write_record(files[0], scores)
-    write_text(files[1], summary_json(scores, labels))
+    write_text(files[1], summary_json(scores, labels, files_of(pairs)))
     write_text(files[2], csv_text(scores))
     return files
 
 
+def files_of(pairs: Sequence[Pair]) -> dict[str, dict[str, str | None]]:
+    """The two files of each case, with whole paths, under nnU-Net's keys."""
+    return {
+        pair.name: {
+            "reference_file": str(pair.reference.absolute()),
+            "prediction_file": str(pair.prediction.absolute()) if pair.prediction else None,
+        }
+        for pair in pairs
+    }
+
+
 def csv_text(scores: Scores) -> str:
-    """One row a case and class; a cell is empty where a value is not defined."""
+    """One row a case and class; a cell is empty where a value is not defined.
+
+    Each row says whose definition and which policy its values follow; comments above a table would make readers drop
+    what follows a # in a name.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "class", *METRICS, *COUNTS])
+    writer.writerow(["case", "class", *scores.metrics, *COUNTS, *STATED])
     for case in scores.cases:
         for name, score in case.classes.items():
-            writer.writerow([case.case, name, *(getattr(score, field) for field in METRICS + COUNTS)])
+            values = [score.values.get(metric) for metric in scores.metrics]
+            counts = [getattr(score, field) for field in COUNTS]
+            writer.writerow([case.case, name, *values, *counts, score.outcome, scores.definition, scores.missing])
     return text.getvalue()
 
 
+def meaning(scores: Scores) -> list[str]:
+    """A line for each sentence of definition, after their name and the policy for missing classes."""
+    if not scores.definitions:
+        return []
+    first = f"surface metrics as defined by: {scores.definition}; missing classes: {scores.missing}"
+    return [first, *(f"{name}: {sentence}" for name, sentence in scores.definitions.items())]
+
+
 def table_text(scores: Scores) -> str:
-    """Means by class, a row of means over classes, and what the means leave out."""
-    header = ["class", "Dice", "ASSD mm", "HD mm", "cases", "missed", "false alarms"]
-    rows = [header]
+    """Means by class, a row of means over classes, how many cases they count, and what they mean."""
     summary = scores.summary()
-    for name, row in summary.items():
-        counts = (row.num_cases, row.num_missed, row.num_false_alarms)
-        rows.append([name, *format_means(row.dice, row.assd_mm, row.hd_mm), *map(str, counts)])
-    missed = sum(row.num_missed for row in summary.values())
-    false_alarms = sum(row.num_false_alarms for row in summary.values())
-    means = format_means(*(scores.mean(metric) for metric in METRICS))
-    rows.append(["mean", *means, str(len(scores.cases)), str(missed), str(false_alarms)])
-    return "\n".join([*align(rows), *remarks(scores)]) + "\n"
+    rows = [["class", *titles(scores), *LEDGER]]
+    rows += [[name, *class_means(scores, row), *ledger(row)] for name, row in summary.items()]
+    totals = [sum(numbers) for numbers in zip(*(map(int, ledger(row)[1:]) for row in summary.values()), strict=True)]
+    rows.append(["mean", *means(scores, summary), str(len(scores.cases)), *map(str, totals or [0, 0, 0])])
+    return "\n".join([*align(rows), *remarks(scores, summary), *meaning(scores)]) + "\n"
 
 
-def format_means(dice: float | None, assd_mm: float | None, hd_mm: float | None) -> list[str]:
-    """Dice to four places, millimetres to two; a dash where not defined."""
-    values = ((dice, 4), (assd_mm, 2), (hd_mm, 2))
-    return ["-" if value is None else f"{value:.{places}f}" for value, places in values]
+def titles(scores: Scores) -> list[str]:
+    """Headers of the metrics."""
+    return [metric_of(name).title for name in scores.metrics]
+
+
+def class_means(scores: Scores, row: ClassSummary) -> list[str]:
+    """A cell a metric."""
+    return [format_value(name, row.means[name]) for name in scores.metrics]
+
+
+def ledger(row: ClassSummary) -> list[str]:
+    """How the cases of a class came out, in the order of LEDGER."""
+    return list(map(str, (row.num_cases, row.num_valid, row.num_missed, row.num_false_alarms)))
+
+
+def means(scores: Scores, summary: Mapping[str, ClassSummary]) -> list[str]:
+    """Over classes, a cell a metric."""
+    return [format_value(name, mean_over_classes(summary, name)) for name in scores.metrics]
+
+
+def format_value(metric: str, value: float | None) -> str:
+    """Overlaps to four places, all else to two; a dash where not defined."""
+    return "-" if value is None else f"{value:.{metric_of(metric).places}f}"
 
 
 def align(rows: list[list[str]]) -> list[str]:
@@ -74,48 +114,19 @@ def align(rows: list[list[str]]) -> list[str]:
     return lines
 
 
-def remarks(scores: Scores) -> list[str]:
-    """Lines that say how many values the means leave out; none where they leave out nothing."""
-    summary = scores.summary().values()
-    num_values = sum(row.num_cases for row in summary)
-    without_dice = num_values - sum(row.num_dice for row in summary)
-    without_distances = num_values - sum(row.num_distances for row in summary)
+def remarks(scores: Scores, summary: Mapping[str, ClassSummary]) -> list[str]:
+    """Lines that say what the means leave out or count specially; none where there is nothing to say."""
+    num_values = sum(row.num_cases for row in summary.values())
+    left_out: dict[int, list[str]] = {}
+    for name in scores.metrics:
+        number = num_values - sum(row.num_counted[name] for row in summary.values())
+        left_out.setdefault(number, []).append(metric_of(name).title)
+    told = [f"{number} in {', '.join(names)}" for number, names in left_out.items() if number]
     lines = []
-    if without_distances:
-        lines.append(
-            f"Of {num_values} values (cases x classes), the means of ASSD and HD leave out {without_distances} "
-            f"with an empty prediction or reference, those of Dice {without_dice} with both empty."
-        )
+    if told:
+        lines.append(f"Of {num_values} values (cases x classes), the means leave out: {'; '.join(told)}")
     if scores.not_predicted:
-        lines.append(f"References without a prediction, not counted: {len(scores.not_predicted)}")
+        lines.append(f"References without a prediction, counted as missed: {len(scores.not_predicted)}")
     if scores.failed:
         lines.append(f"Cases that could not be scored, not counted: {', '.join(scores.failed)}")
     return lines
-
-
-def summary_json(scores: Scores, labels: LabelSet) -> str:
-    """Means under nnU-Net's keys, classes by their id, regions by their tuple of ids; null where not defined."""
-    ids = {it.name: str(it.ids if len(it.ids) > 1 else it.ids[0]) for it in labels.structures}
-    summary = {
-        "foreground_mean": {NNUNET_NAMES[metric]: scores.mean(metric) for metric in METRICS},
-        "labels": {key: name for name, key in ids.items()},
-        "mean": {ids[name]: summary_entry(row) for name, row in scores.summary().items()},
-        "metric_per_case": [
-            {"case": case.case, "metrics": {ids[name]: case_entry(score) for name, score in case.classes.items()}}
-            for case in scores.cases
-        ],
-        "not_predicted": list(scores.not_predicted),
-        "failed": list(scores.failed),
-    }
-    return json.dumps(summary, indent=1) + "\n"
-
-
-def summary_entry(row: ClassSummary) -> dict[str, float | None]:
-    """Means of one class, and the counts that qualify them."""
-    means = {NNUNET_NAMES[metric]: getattr(row, metric) for metric in METRICS}
-    return means | {field: getattr(row, field) for field in ClassSummary.model_fields if field not in METRICS}
-
-
-def case_entry(score: ClassScore) -> dict[str, float | None]:
-    """One class of one case."""
-    return {key: getattr(score, field) for field, key in NNUNET_NAMES.items()}

@@ -26,6 +26,7 @@ from .dry_run import (
 
 if TYPE_CHECKING:
     from ..dataset import RawCase
+    from ..evaluation.scoring import Scoring
     from ..labels import LabelSet
     from ..preprocessing.estimate import HeaderCase
 
@@ -33,36 +34,59 @@ BYTES_A_CASE = 2000
 """Of scores.json, summary.json and scores.csv, for a case of two classes."""
 
 
-def show_evaluation(options: argparse.Namespace, output: Path) -> int:
+def show_evaluation(options: argparse.Namespace, output: Path, scoring: Scoring) -> int:
     """Print which predictions would be scored against which references.
 
     Raises:
         InputError: if folders do not pair, the labels are wrong, or headers show a file to be wrong.
     """
     from ..dataset import RawCase
-    from ..evaluation.label_names import find_labels
-    from ..evaluation.pairs import find_pairs
+    from ..evaluation.label_names import find_labels, name_problems, stated_labels
+    from ..evaluation.pairs import find_pairs, missing_problem
 
     begin("spadunet_evaluate")
     labels = find_labels(options.predictions, options.references, options.labels)
-    pairs, missing = find_pairs(options.predictions, options.references, allow_missing=options.allow_missing)
-    cases = [RawCase(name=pair.name, image_paths=(pair.prediction,), label_path=pair.reference) for pair in pairs]
+    wrong = [] if options.labels else name_problems(stated_labels(options.predictions, options.references))
+    if options.protocol:
+        from ..evaluation.protocols.protocol import PROTOCOLS
+
+        protocol = PROTOCOLS[options.protocol]
+        pairs = [pair for run in protocol.find_runs(options.predictions, options.references) for pair in run.pairs]
+        labels = labels if options.labels else protocol.labels or labels
+    else:
+        pairs = find_pairs(options.predictions, options.references)
+    lacking = missing_problem(pairs, options.predictions, allow_missing=options.allow_missing)
+    missing = [pair.name for pair in pairs if pair.prediction is None]
+    cases = [
+        RawCase(name=pair.name, image_paths=(pair.prediction,), label_path=pair.reference)
+        for pair in pairs
+        if pair.prediction is not None
+    ]
     headers, problems = read_headers(cases, None)
+    problems = [*wrong, *([lacking] if lacking else []), *problems]
     paths = [path for case in cases for path in case.paths]
     show(
         "reads", [f"{len(cases)} predictions and as many references, {len(paths)} files, {size_text(bytes_of(paths))}"]
     )
     if missing:
-        show("not scored, since there is no prediction", [", ".join(missing)])
-    names = ("scores.json", "summary.json", "scores.csv", "spadunet_evaluate.json")
+        show(
+            "counted as missed, since there is no prediction" if not lacking else "no prediction of",
+            [", ".join(missing)],
+        )
+    names = ["scores.json", "summary.json", "scores.csv", "spadunet_evaluate.json"]
+    names += ["protocol.json", "protocol.csv"] if options.protocol else []
+    names += ["report.html"] if options.report else []
     log = state_of(output / "spadunet_evaluate.log", "added to")
     show(f"writes into {output}", [*(state_of(output / name) for name in names), log])
     show("pairs", pairing_table(cases, headers, ["prediction"], options.predictions, label="reference"))
-    show_needs(estimate(cases, list(headers.values()), labels, num_working(options, len(cases))), output)
+    needs = estimate(cases, list(headers.values()), labels, scoring, num_working(options, len(cases)))
+    show_needs(needs, output)
     return finish(problems)
 
 
-def estimate(cases: list[RawCase], found: list[HeaderCase], labels: LabelSet | None, processes: int) -> Needs:
+def estimate(
+    cases: list[RawCase], found: list[HeaderCase], labels: LabelSet | None, scoring: Scoring, processes: int
+) -> Needs:
     """Time and memory from a trial that scores the middle slices of a few cases."""
     from ..evaluation.label_names import labels_of
     from ..preprocessing.estimate import Stage, samples_of, try_stages
@@ -73,7 +97,7 @@ def estimate(cases: list[RawCase], found: list[HeaderCase], labels: LabelSet | N
         with samples_of(found) as samples:
             references = [sample.case.label_path for sample in samples if sample.case.label_path]
             known = labels or labels_of(references[0].parent, references)
-            trial = try_stages({"score": Stage(run=partial(score, labels=known))}, samples)
+            trial = try_stages({"score": Stage(run=partial(score, labels=known, scoring=scoring))}, samples)
     except (InputError, OutputError) as error:
         return unknown(f"the trial failed: {str(error).splitlines()[0]}")
     work = sorted(header.work(None) for header in found)
@@ -92,11 +116,11 @@ def estimate(cases: list[RawCase], found: list[HeaderCase], labels: LabelSet | N
     )
 
 
-def score(case: RawCase, *, labels: LabelSet) -> object:
+def score(case: RawCase, *, labels: LabelSet, scoring: Scoring) -> object:
     """What the command does with each pair."""
     from ..evaluation.evaluate import evaluate_pair
     from ..evaluation.pairs import Pair
 
     assert case.label_path is not None
     assert case.image_paths[0] is not None
-    return evaluate_pair(Pair(case.name, case.image_paths[0], case.label_path), labels)
+    return evaluate_pair(Pair(case.name, case.image_paths[0], case.label_path), labels, scoring)

@@ -6,22 +6,36 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..metrics import KNOWN, UNITS, complete_names
+from ..missing import DEFAULT_MISSING, POLICIES
 from .options import add_worker_options, find_workers
+from .protocols import add_protocol_option, settle_scoring
 from .run import add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
+from .scored_pairs import find_labels, score_pairs
+
+if TYPE_CHECKING:
+    from ..evaluation.scoring import Scoring
 
 EXAMPLES = """\
   spadunet_evaluate -p predictions -r spadunet_data/raw/Dataset004_Hippocampus/labelsTs
-  spadunet_evaluate -p predictions -r references -o scores --labels dataset.json
-  spadunet_evaluate -p predictions -r references --allow-missing -np 4"""
+  spadunet_evaluate -p predictions -r references -o scores --metrics dice iou hd95 nsd_2mm ravd_percent
+  spadunet_evaluate -p predictions -r references --definition monai --unit voxel --missing zero
+  spadunet_evaluate -p predictions -r references --allow-missing -np 4
+  spadunet_evaluate -p predictions -r references --report --images spadunet_data/raw/Dataset007_Liver/imagesTs
+  spadunet_evaluate -p predictions -r spadunet_data/raw/Dataset007_BTCV/labelsTr --protocol btcv"""
+
+DEFINITION_NAMES = ("default", "monai", "medpy", "chaos", "surface-distance")
+"""Of evaluation/definitions.py, which would load much."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and score two folders."""
     parser = make_parser(
-        "Score predictions against references of the same file names, by case and class: Dice,\n"
-        "average symmetric surface distance (mm) and Hausdorff distance (mm).\n"
-        "Writes scores.json, summary.json (nnU-Net's keys) and scores.csv.",
+        "Score predictions against references of the same file names, by case and class: overlaps, surface\n"
+        "distances in mm or voxels, volumes, lesions. Writes scores.json and summary.json (nnU-Net's keys) with\n"
+        "the definition of every metric, and scores.csv with its name.",
         EXAMPLES,
     )
     parser.add_argument("-p", "--predictions", type=Path, required=True, metavar="FOLDER", help="predicted label maps")
@@ -29,55 +43,138 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "-r", "--references", type=Path, required=True, metavar="FOLDER", help="label maps of the same names"
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="where to write (else -p)")
+    add_scoring_options(parser)
+    add_protocol_option(parser)
     add_worker_options(parser)
     parser.add_argument(
-        "--allow-missing", action="store_true", help="score the others where some references have no prediction"
+        "--allow-missing",
+        action="store_true",
+        help="where references have no prediction, count all their classes as missed (else it is an error)",
     )
     parser.add_argument(
         "--labels",
         type=Path,
         metavar="FILE",
         help="a dataset.json that names the labels (else labels.json beside the predictions, "
-        "else dataset.json beside the reference folder, else labels are called by their ids)",
+        "else dataset.json beside the reference folder, else labels are called by their ids; it is an error if both "
+        "are there and differ)",
     )
+    add_report_options(parser)
     add_dry_run_option(parser)
     options = parser.parse_args(arguments)
     run_command(parser, options, lambda: execute(options))
 
 
+def add_scoring_options(parser: argparse.ArgumentParser) -> None:
+    """What is measured, how, and what a missing class counts."""
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        metavar="NAME",
+        help=f"any of {KNOWN}; without _mm or _voxels as --unit says (default: dice assd hd hd95; with --definition "
+        "chaos: dice ravd_percent assd hd chaos_score)",
+    )
+    parser.add_argument(
+        "--definition",
+        choices=DEFINITION_NAMES,
+        help="whose definition of surface metrics: border, pooled or mean of two, percentile (default: default)",
+    )
+    parser.add_argument(
+        "--unit",
+        choices=tuple(UNITS),
+        help="of distances: mm, by the voxel size in the reference's header, or voxel (default: mm)",
+    )
+    parser.add_argument(
+        "--missing",
+        choices=tuple(POLICIES),
+        help="what a class counts in the means that is missed or a false alarm. worst: 0 for overlaps, the image's "
+        "diagonal for distances; zero: 0 for overlaps, distances left out; nan: all left out. Only with worst can "
+        f"missing a class improve no mean (default: {DEFAULT_MISSING})",
+    )
+
+
+def find_scoring(options: argparse.Namespace) -> Scoring:
+    """What the options of `add_scoring_options` ask for.
+
+    Raises:
+        InputError: if a metric is unknown, or its library is not installed.
+    """
+    from ..errors import InputError
+    from ..evaluation.lesions import require_panoptica
+    from ..evaluation.scoring import Scoring
+
+    try:
+        metrics = complete_names(options.metrics, options.unit)
+        require_panoptica(metrics)
+    except InputError as error:
+        raise InputError(f"--metrics: {error}") from error
+    return Scoring(metrics=metrics, definition=options.definition, missing=options.missing)
+
+
+def add_report_options(parser: argparse.ArgumentParser) -> None:
+    """`--report` and `--images`."""
+    parser.add_argument(
+        "--report", action="store_true", help="write report.html too: tables, distributions, and pictures of the worst"
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="images for --report (else outlines on a dark ground)"
+    )
+
+
 def execute(options: argparse.Namespace) -> int:
     """Score, write, print the table; returns the exit code."""
     from ..errors import InputError
-    from ..evaluation.evaluate import evaluate_folders
-    from ..evaluation.label_names import annotated_in, labels_for
-    from ..evaluation.tables import table_text, write_scores
+    from ..evaluation.label_names import annotated_in
+    from ..evaluation.pairs import find_pairs, label_files
+    from ..evaluation.report import REPORT_HTML, find_report_images, write_report
+    from ..evaluation.tables import table_text
     from ..files import require_writable
 
     started = time.time()
     for flag, folder in (("-p", options.predictions), ("-r", options.references)):
         if not folder.is_dir():
             raise InputError(f"{flag} {folder}: folder not found")
+    settled = settle_scoring(options)
+    scoring = find_scoring(options)
+    if options.report and options.protocol:
+        raise InputError(f"--report: does not go with --protocol {options.protocol}; make it by a run without")
+    if options.images and not options.report:
+        raise InputError(f"--images {options.images}: images are for the report; add --report")
+    images = find_report_images(options.images, label_files(options.references)) if options.images else None
     workers = find_workers(options)
     output = options.output or options.predictions
     require_writable(output, dry_run=options.dry_run)
     if options.dry_run:
         from .dry_evaluate import show_evaluation
 
-        return show_evaluation(options, output)
+        return show_evaluation(options, output, scoring)
     log_to_file(output / "spadunet_evaluate.log")
-    labels = labels_for(options.predictions, options.references, options.labels)
-    scores = evaluate_folders(
-        options.predictions.absolute(),
-        options.references.absolute(),
-        labels,
-        workers=workers,
-        allow_missing=options.allow_missing,
-        annotated=annotated_in(options.references, options.labels),
-    )
-    files = write_scores(output, scores, labels)
+    if options.protocol:
+        from .protocols import score_protocol
+
+        failed, files, table = score_protocol(options, output, scoring, workers, settled)
+    else:
+        annotated = annotated_in(options.references, options.labels)
+        pairs = find_pairs(options.predictions, options.references, annotated)
+        labels = find_labels(options, {options.predictions: pairs}, workers)
+        scores, files = score_pairs(pairs, labels, output, scoring, workers)
+        failed, table = scores.failed, table_text(scores)
+        if options.report:
+            page = output / REPORT_HTML
+            write_report(
+                page,
+                scores,
+                labels,
+                predictions=options.predictions,
+                references=options.references,
+                images=images,
+                annotated=annotated,
+                workers=workers,
+            )
+            files.append(page)
     write_manifest(
         output / "spadunet_evaluate.json", "spadunet_evaluate", options, started=started, device="cpu", files=files
     )
-    print(table_text(scores), end="")
+    print(table, end="")
     print(f"written: {', '.join(map(str, files))}")
-    return 1 if scores.failed else 0
+    return 1 if failed else 0

@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from peak_memory import peak_bytes
 
 import spadunet
-from spadunet.errors import InputError
-from spadunet.evaluation.evaluate import evaluate_case, evaluate_folders
+from spadunet.errors import InputError, OutputError
+from spadunet.evaluation import evaluate
+from spadunet.evaluation.checks import memory_to_score
+from spadunet.evaluation.evaluate import evaluate_case, evaluate_folders, evaluate_pair
 from spadunet.evaluation.label_names import annotated_in
+from spadunet.evaluation.pairs import Pair
+from spadunet.evaluation.scoring import Scoring, gather_scores
 from spadunet.evaluation.tables import csv_text, table_text
+from spadunet.formats import write_array
 from spadunet.image import LabelMap, read_label_map, write_label_map
 from spadunet.labels import LabelSet, Region
 from spadunet.scores import NOT_ANNOTATED, Scores
@@ -40,6 +47,25 @@ def two_folders(tmp_path: Path, num_cases: int = 2) -> tuple[Path, Path]:
         shifted = LabelMap(array=np.roll(reference.array, 1, axis=1), affine=reference.affine)
         write_label_map(predictions / path.name, shifted)
     return predictions, references
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_labels_stored_as_floats_fit_into_the_estimate(tmp_path: Path):
+    array = np.zeros((64, 320, 320), np.float32)
+    array[20:40, 100:200, 100:200] = 1
+    for name in ("prediction", "reference"):
+        write_array(tmp_path / f"{name}.nii", array, np.eye(4))
+    pair = Pair(name="a", prediction=tmp_path / "prediction.nii", reference=tmp_path / "reference.nii")
+    assert memory_to_score(pair) == 10 * 2 * array.size
+    evaluate_pair(two_voxels(tmp_path), LABELS)  # what is imported and made once
+    assert peak_bytes(lambda: evaluate_pair(pair, LABELS)) < 0.6 * memory_to_score(pair)
+
+
+def two_voxels(tmp_path: Path) -> Pair:
+    """The smallest of pairs."""
+    path = tmp_path / "small.nii"
+    write_label_map(path, label_map([1, 0]))
+    return Pair(name="small", prediction=path, reference=path)
 
 
 # --- one case
@@ -69,7 +95,7 @@ def test_absent_missed_and_false_alarm_classes():
 
 def test_class_by_class_scores_equal_whole_volume_masks():
     """Classes are looked for in boxes only; the boxes must lose nothing."""
-    from spadunet.evaluation.surface import assd_mm, surface_distances_mm
+    from spadunet.evaluation.scoring import score_class
 
     rng = np.random.default_rng(0)
     prediction, reference = (
@@ -77,9 +103,9 @@ def test_class_by_class_scores_equal_whole_volume_masks():
     )
     for name, id_ in (("liver", 1), ("spleen", 6)):
         score = evaluate_case("a", prediction, reference, LABELS).classes[name]
-        masks = prediction.array == id_, reference.array == id_
-        assert score.assd_mm == pytest.approx(assd_mm(surface_distances_mm(*masks, (1.0, 1.0, 1.0))))
-        assert (score.num_prediction_voxels, score.num_reference_voxels) == tuple(mask.sum() for mask in masks)
+        whole = score_class(prediction.array == id_, reference.array == id_, (1.0, 1.0, 1.0))
+        assert score.values == pytest.approx(whole.values)
+        assert score.model_copy(update={"values": {}}) == whole.model_copy(update={"values": {}})
 
 
 def test_one_slice_is_scored_in_its_plane():
@@ -134,6 +160,9 @@ def test_voxels_that_the_reference_ignores_count_for_neither(has_regions: bool):
     assert (liver.num_prediction_voxels, liver.num_reference_voxels) == (1, 1)
     wholly = evaluate_case("a", label_map([1, 6]), label_map([4, 4]), labels).classes["liver"]
     assert (wholly.dice, wholly.num_prediction_voxels) == (None, 0)
+    extent = evaluate_case("a", prediction, reference, labels).extent
+    assert extent is not None
+    assert (extent.num_voxels, extent.shape_voxels) == (2, (1, 1, 5))
 
 
 # --- two folders
@@ -152,39 +181,63 @@ def test_references_against_themselves_are_perfect():
     assert (len(scores.cases), scores.mean("dice"), scores.mean("hd_mm")) == (10, 1.0, 0.0)
 
 
-def test_cases_that_cannot_be_scored_are_told_with_all_their_problems_and_the_others_are(tmp_path: Path, caplog):
-    predictions, references = two_folders(tmp_path, num_cases=4)
-    damaged, off_grid, unknown, _ = sorted(predictions.iterdir())
-    damaged.write_bytes(damaged.read_bytes()[:100])
-    (references / damaged.name).write_bytes(b"")
-    write_label_map(off_grid, label_map([1, 0]))
-    reference = read_label_map(references / unknown.name)
-    write_label_map(unknown, LabelMap(array=np.full_like(reference.array, 9), affine=reference.affine))
-    scores = evaluate_folders(predictions, references, HIPPOCAMPUS)
-    assert len(scores.cases) == 1
-    assert scores.failed == ("hippocampus_014", "hippocampus_038", "hippocampus_042")
-    assert f"{damaged}: damaged gzip file" in caplog.text
-    assert f"{references / damaged.name}: the file is empty" in caplog.text
-    assert "hippocampus_038: prediction and reference lie on different grids" in caplog.text
-    assert "hippocampus_042: the prediction holds the values [9]" in caplog.text
-
-
-def test_an_error_tells_why_none_can_be_scored(tmp_path: Path):
+def test_a_case_that_runs_out_of_memory_is_named_and_the_others_are_scored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
     predictions, references = two_folders(tmp_path)
-    for path in predictions.iterdir():
-        path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"^none of 2 cases can be scored:\n.*is empty.*\n.*is empty"):
+    real = evaluate.evaluate_case
+
+    def short_of_memory(case: str, *arguments, **options):
+        if case == "hippocampus_014":
+            raise MemoryError
+        return real(case, *arguments, **options)
+
+    monkeypatch.setattr(evaluate, "evaluate_case", short_of_memory)
+    scores = evaluate_folders(predictions, references, HIPPOCAMPUS)
+    assert ([case.case for case in scores.cases], scores.failed) == (["hippocampus_038"], ("hippocampus_014",))
+    assert "hippocampus_014: out of memory" in caplog.text
+    for path in predictions.glob("*038*"):
+        path.unlink()
+        (references / path.name).unlink()
+    with pytest.raises(OutputError, match="none of 1 cases could be scored"):
         evaluate_folders(predictions, references, HIPPOCAMPUS)
 
 
-def test_missing_predictions_are_left_out_and_named_only_if_allowed(tmp_path: Path):
+def test_missing_predictions_count_as_missed_in_every_class_and_are_named_only_if_allowed(tmp_path: Path):
     predictions, references = two_folders(tmp_path)
     os.remove(predictions / "hippocampus_038.nii.gz")
     with pytest.raises(InputError, match="no prediction for 1 of 2 references: hippocampus_038"):
         evaluate_folders(predictions, references, HIPPOCAMPUS)
     scores = evaluate_folders(predictions, references, HIPPOCAMPUS, allow_missing=True)
-    assert [case.case for case in scores.cases] == ["hippocampus_014"]
+    assert [case.case for case in scores.cases] == ["hippocampus_014", "hippocampus_038"]
     assert scores.not_predicted == ("hippocampus_038",)
+    there, missing = (scores.cases[number].classes["Anterior"] for number in (0, 1))
+    assert missing.is_missed
+    reference = read_label_map(references / "hippocampus_038.nii.gz")
+    assert missing.num_reference_voxels == np.count_nonzero(reference.array == 1)
+    summary = scores.summary()["Anterior"]
+    assert (summary.num_valid, summary.num_missed) == (1, 1)
+    diagonal_mm = np.linalg.norm(np.array(reference.shape) * reference.spacing_mm)
+    assert summary.hd_mm == pytest.approx(((there.hd_mm or 0) + diagonal_mm) / 2)
+    assert summary.dice == pytest.approx((there.dice or 0) / 2)
+
+
+def test_a_reference_that_cannot_be_read_is_told_without_a_prediction_too(tmp_path: Path):
+    predictions, references = two_folders(tmp_path)
+    os.remove(predictions / "hippocampus_038.nii.gz")
+    (references / "hippocampus_038.nii.gz").write_bytes(b"")
+    with pytest.raises(InputError, match="references/hippocampus_038.nii.gz: the file is empty"):
+        evaluate_folders(predictions, references, HIPPOCAMPUS, allow_missing=True)
+
+
+def test_metrics_are_those_asked_for_by_every_process(tmp_path: Path):
+    predictions, references = two_folders(tmp_path)
+    scoring = Scoring(metrics=("iou", "hd95_voxels", "volume_ml"), missing="nan")
+    scores = evaluate_folders(predictions, references, HIPPOCAMPUS, workers=Workers(num_processes=2), scoring=scoring)
+    assert (scores.metrics, scores.missing, scores.unit) == (scoring.metrics, "nan", "voxels")
+    assert set(scores.definitions) == {*scoring.metrics, "missing", "mean"}
+    assert all(set(score.values) == set(scoring.metrics) for case in scores.cases for score in case.classes.values())
+    assert scores.mean("hd95_voxels") == 1.0
 
 
 # --- references that tell of some classes only
@@ -199,13 +252,13 @@ def test_a_class_that_was_not_annotated_is_not_scored_and_neither_missed_nor_a_f
     assert not spleen.is_missed
     assert not spleen.is_false_alarm
     whole = evaluate_case("b", label_map([1, 6, 6, 6]), label_map([1, 6, 6, 0]), LABELS)
-    scores = Scores(cases=(case, whole))
+    scores = gather_scores((case, whole))
     summary = scores.summary()
     assert (summary["liver"].num_cases, summary["spleen"].num_cases) == (2, 1)
     assert summary["spleen"].dice == 0.8
     assert (summary["spleen"].num_missed, summary["spleen"].num_false_alarms) == (0, 0)
     assert Scores.from_json(scores.to_json()) == scores
-    assert csv_text(scores).splitlines()[2] == "a,spleen,,,,,"
+    assert "a,spleen,,,,,,,not annotated,default,worst" in csv_text(scores).splitlines()
     assert "leave out" not in table_text(scores)
 
 

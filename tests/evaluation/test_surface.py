@@ -1,28 +1,26 @@
-"""Surface distances: masks that can be measured with a ruler, then equality with MedPy and MONAI."""
+"""Surface metrics of masks that can be measured with a ruler; test_surface_tools.py compares with other tools."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from mask_pairs import ANISOTROPIC, blob, voxel_at
 
-import spadunet
-from spadunet.evaluation.surface import SurfaceDistances, assd_mm, border, hd_mm, surface_distances_mm
-from spadunet.image import read_label_map
+from spadunet.evaluation.definitions import DEFINITIONS
+from spadunet.evaluation.surface import (
+    SurfaceDistances,
+    assd_mm,
+    hd_mm,
+    masd_mm,
+    nsd,
+    surface_distances_mm,
+    surface_scores,
+)
 from spadunet.spacing import Spacing
 
-DEMO_LABELS = Path(spadunet.__file__).parent / "demo/data/Dataset004_Hippocampus/labelsTs"
-ANISOTROPIC: Spacing = (5.0, 0.7, 0.8)
-
-
-def voxel_at(position: tuple[int, int, int], shape: tuple[int, int, int] = (4, 5, 6)) -> np.ndarray:
-    """A bool mask of one voxel."""
-    mask = np.zeros(shape, bool)
-    mask[position] = True
-    return mask
+METRICS = ("assd_mm", "masd_mm", "hd_mm", "hd95_mm", "nsd_2mm")
+HUNDRED = SurfaceDistances(to_reference_mm=np.arange(1.0, 101.0), to_prediction_mm=np.zeros(100))
+"""1 to 100 mm one way, nothing the other way."""
 
 
 def ball(shape: tuple[int, int, int], centre_mm: Spacing, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
@@ -30,15 +28,6 @@ def ball(shape: tuple[int, int, int], centre_mm: Spacing, radius_mm: float, spac
     steps = [np.arange(size) * step - centre for size, step, centre in zip(shape, spacing_mm, centre_mm, strict=True)]
     d, h, w = np.meshgrid(*steps, indexing="ij")
     return d**2 + h**2 + w**2 <= radius_mm**2
-
-
-def blob(rng: np.random.Generator, shape: tuple[int, ...], share: float) -> np.ndarray:
-    """Smooth random islands that cover a share of the array and touch its faces."""
-    noise = gaussian_filter(rng.normal(size=shape), 1.5)
-    return noise >= np.quantile(noise, 1 - share)
-
-
-# --- by hand
 
 
 def test_two_single_voxels_are_as_far_apart_as_their_centres():
@@ -95,28 +84,6 @@ def test_an_empty_mask_has_no_distances(empty: str):
     assert hd_mm(distances) is None
 
 
-def test_border_of_a_cube_is_all_but_its_core():
-    cube = np.zeros((5, 5, 5), bool)
-    cube[1:4, 1:4, 1:4] = True
-    expected = cube.copy()
-    expected[2, 2, 2] = False
-    assert np.array_equal(border(cube), expected)
-
-
-def test_beyond_the_array_is_outside_the_mask():
-    expected = np.ones((3, 3, 3), bool)
-    expected[1, 1, 1] = False
-    assert np.array_equal(border(np.ones((3, 3, 3), bool)), expected)
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_border_of_one_slice_is_its_contour(axis: int):
-    contour = np.ones((4, 4), bool)
-    contour[1:3, 1:3] = False
-    mask = np.expand_dims(np.ones((4, 4), bool), axis)
-    assert np.array_equal(border(mask), np.expand_dims(contour, axis))
-
-
 def test_a_flat_organ_in_a_volume_is_border_throughout():
     shape, far = (3, 6, 6), voxel_at((2, 5, 5), (3, 6, 6))
     flat = np.zeros(shape, bool)
@@ -166,100 +133,92 @@ def test_masks_of_different_shape_are_refused():
         surface_distances_mm(np.ones((4, 5, 6), bool), np.ones((4, 5, 5), bool), ANISOTROPIC)
 
 
-# --- MedPy and MONAI
-
-
-def pairs_of_masks() -> Iterator[tuple[str, np.ndarray, np.ndarray, Spacing]]:
-    """Name, prediction, reference and spacing of masks that make trouble elsewhere."""
-    rng = np.random.default_rng(4)
-    for number, spacing_mm in enumerate([(1.0, 1.0, 1.0), ANISOTROPIC, (0.3, 2.5, 1.1)]):
-        yield f"blobs {number}", blob(rng, (12, 17, 15), 0.3), blob(rng, (12, 17, 15), 0.4), spacing_mm
-        yield f"dust {number}", rng.random((9, 8, 7)) < 0.05, rng.random((9, 8, 7)) < 0.1, spacing_mm
-    shape, spacing_mm = (6, 7, 8), ANISOTROPIC
-    yield "one voxel each", voxel_at((0, 0, 0), shape), voxel_at((5, 6, 7), shape), spacing_mm
-    yield "one voxel in a full array", voxel_at((3, 3, 3), shape), np.ones(shape, bool), spacing_mm
-    half = np.zeros(shape, bool)
-    half[:3] = True
-    yield "touching the faces, disjoint", half, ~half, spacing_mm
-    yield "identical", half, half, spacing_mm
-
-
-def real_pairs() -> Iterator[tuple[str, np.ndarray, np.ndarray, Spacing]]:
-    """The hippocampi of one person against those of the next, and against themselves shifted by a voxel."""
-    arrays = [read_label_map(path).array for path in sorted(DEMO_LABELS.glob("*.nii.gz"))[:4]]
-    shape = tuple(min(sizes) for sizes in zip(*(array.shape for array in arrays), strict=True))
-    crops = [array[tuple(slice(size) for size in shape)] for array in arrays]
-    for label in (1, 2):
-        for index, crop in enumerate(crops):
-            mask = crop == label
-            yield f"people {index}, label {label}", mask, crops[index - 1] == label, (1.0, 1.0, 1.0)
-            yield f"shift {index}, label {label}", mask, np.roll(mask, 1, axis=1), ANISOTROPIC
-
-
-ALL_PAIRS = [*pairs_of_masks(), *real_pairs()]
-IDS = [name for name, *_ in ALL_PAIRS]
-
-
-def medpy_values(prediction: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float, ...]) -> tuple[float, float]:
-    """ASSD and HD by MedPy."""
-    binary = pytest.importorskip("medpy.metric.binary")
-    return binary.assd(prediction, reference, spacing_mm), binary.hd(prediction, reference, spacing_mm)
-
-
-def monai_values(prediction: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float, ...]) -> tuple[float, float]:
-    """ASSD and HD by MONAI, which computes in float32."""
-    import torch
-    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
-    from monai.metrics.surface_distance import compute_average_surface_distance
-
-    masks = [torch.from_numpy(mask)[None, None] for mask in (prediction, reference)]  # (1, 1, D, H, W)
-    options = {"include_background": True, "spacing": spacing_mm}
-    assd = compute_average_surface_distance(*masks, symmetric=True, **options)
-    return float(assd), float(compute_hausdorff_distance(*masks, **options))
-
-
-@pytest.mark.parametrize(("name", "prediction", "reference", "spacing_mm"), ALL_PAIRS, ids=IDS)
-def test_assd_and_hd_equal_medpy(name: str, prediction: np.ndarray, reference: np.ndarray, spacing_mm: Spacing):
-    distances = surface_distances_mm(prediction, reference, spacing_mm)
-    assd, hd = medpy_values(prediction, reference, spacing_mm)
-    assert assd_mm(distances) == pytest.approx(assd, rel=1e-12, abs=1e-12)
-    assert hd_mm(distances) == pytest.approx(hd, rel=1e-12, abs=1e-12)
-
-
-@pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")  # MONAI 1.6 calls itself so
-@pytest.mark.parametrize(("name", "prediction", "reference", "spacing_mm"), ALL_PAIRS, ids=IDS)
-def test_assd_and_hd_equal_monai(name: str, prediction: np.ndarray, reference: np.ndarray, spacing_mm: Spacing):
-    distances = surface_distances_mm(prediction, reference, spacing_mm)
-    assd, hd = monai_values(prediction, reference, spacing_mm)
-    assert assd_mm(distances) == pytest.approx(assd, rel=1e-6, abs=1e-6)
-    assert hd_mm(distances) == pytest.approx(hd, rel=1e-6, abs=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
-def test_one_slice_equals_medpy_and_monai_in_two_dimensions():
-    rng = np.random.default_rng(5)
-    for _ in range(5):
-        prediction, reference = blob(rng, (20, 30), 0.3), blob(rng, (20, 30), 0.4)
-        distances = surface_distances_mm(prediction[None], reference[None], (8.0, 0.7, 1.3))
-        for values, tolerance in ((medpy_values, 1e-12), (monai_values, 1e-6)):
-            assd, hd = values(prediction, reference, (0.7, 1.3))
-            assert assd_mm(distances) == pytest.approx(assd, rel=tolerance)
-            assert hd_mm(distances) == pytest.approx(hd, rel=tolerance)
-
-
-def test_directed_means_equal_medpy_so_that_older_versions_can_be_reproduced():
-    binary = pytest.importorskip("medpy.metric.binary")
-    rng = np.random.default_rng(6)
-    prediction, reference = blob(rng, (12, 13, 14), 0.1), blob(rng, (12, 13, 14), 0.5)
-    distances = surface_distances_mm(prediction, reference, ANISOTROPIC)
-    directed = [distances.to_reference_mm.mean(), distances.to_prediction_mm.mean()]
-    expected = [binary.asd(prediction, reference, ANISOTROPIC), binary.asd(reference, prediction, ANISOTROPIC)]
-    assert directed == pytest.approx(expected, rel=1e-12)
-    assert assd_mm(distances) != pytest.approx(np.mean(expected), rel=1e-3)  # MedPy up to 0.4
-
-
 def test_distances_are_a_frozen_value():
     distances = SurfaceDistances(to_reference_mm=np.array([1.0, 3.0]), to_prediction_mm=np.array([5.0]))
-    assert (assd_mm(distances), hd_mm(distances)) == (3.0, 5.0)
+    assert (assd_mm(distances), masd_mm(distances), hd_mm(distances)) == (3.0, 3.5, 5.0)
     with pytest.raises(AttributeError):
         distances.to_reference_mm = np.zeros(1)  # type: ignore[misc]
+
+
+# --- by name and definition
+
+
+def test_a_percentile_is_of_both_directions_pooled_or_the_larger_of_the_two():
+    assert hd_mm(HUNDRED) == hd_mm(HUNDRED, 100, DEFINITIONS["medpy"]) == 100
+    assert hd_mm(HUNDRED, 95) == pytest.approx(95.05)  # rank 0.95 * 99 = 94.05 of 1 … 100
+    assert hd_mm(HUNDRED, 95, DEFINITIONS["medpy"]) == pytest.approx(
+        90.05
+    )  # rank 0.95 * 199 = 189.05 of 0, … 0, 1 … 100
+    assert hd_mm(HUNDRED, 99.5, DEFINITIONS["monai"]) == pytest.approx(99.505, rel=1e-6)
+
+
+def test_surface_elements_count_by_area():
+    """Two elements of 3 mm² at 1 mm and one of 2 mm² at 5 mm one way; one of 4 mm² at 0 mm the other way."""
+    distances = SurfaceDistances(
+        to_reference_mm=np.array([5.0, 1.0, 1.0]),
+        to_prediction_mm=np.array([0.0]),
+        prediction_areas=np.array([2.0, 3.0, 3.0]),
+        reference_areas=np.array([4.0]),
+    )
+    definition = DEFINITIONS["surface-distance"]
+    assert assd_mm(distances) == (5 * 2 + 1 * 6) / 12
+    assert masd_mm(distances) == (16 / 8 + 0) / 2
+    assert hd_mm(distances, 75, definition) == 1.0  # 6 of 8 mm² lie within 1 mm
+    assert hd_mm(distances, 76, definition) == hd_mm(distances, 100, definition) == 5.0
+    assert nsd(distances, 1.0) == 10 / 12
+
+
+def test_nsd_counts_a_distance_of_exactly_the_tolerance():
+    prediction, reference = voxel_at((0, 0, 0), (1, 1, 9)), voxel_at((0, 0, 3), (1, 1, 9))
+    for step_mm in (0.1, 0.7, 1.1):  # 3 * 0.1 is 0.30000000000000004 and 3 * 0.7 is 2.0999999999999996
+        tolerance = f"nsd_{3 * step_mm:.1f}mm"
+        scores = surface_scores(prediction, reference, (1.0, 1.0, step_mm), [tolerance, f"nsd_{2.9 * step_mm:.2f}mm"])
+        assert list(scores.values()) == [1.0, 0.0]
+
+
+def test_scores_come_by_name_in_the_order_asked_for():
+    prediction, reference = voxel_at((0, 1, 1)), voxel_at((2, 1, 1))
+    scores = surface_scores(prediction, reference, ANISOTROPIC, ["nsd_10mm", "hd_mm", "nsd_9.9mm", "assd_mm"])
+    assert scores == {"nsd_10mm": 1.0, "hd_mm": 10.0, "nsd_9.9mm": 0.0, "assd_mm": 10.0}
+    assert list(scores) == ["nsd_10mm", "hd_mm", "nsd_9.9mm", "assd_mm"]
+
+
+def test_voxels_are_counted_on_a_grid_of_side_one():
+    prediction, reference = voxel_at((0, 1, 1)), voxel_at((2, 1, 1))
+    metrics = ["hd_voxels", "hd95_voxels", "nsd_2voxels", "masd_voxels"]
+    scores = surface_scores(prediction, reference, (1.0, 1.0, 1.0), metrics)
+    assert list(scores.values()) == [2.0, 2.0, 1.0, 2.0]
+    with pytest.raises(ValueError, match=r"voxels of side 1, not \(5.0, 0.7, 0.8\): hd_voxels"):
+        surface_scores(prediction, reference, ANISOTROPIC, ["hd_voxels"])
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS)
+@pytest.mark.parametrize("empty", ["prediction", "reference", "both"])
+def test_an_empty_mask_has_no_surface_metric(empty: str, definition: str):
+    nothing, voxel = np.zeros((4, 5, 6), bool), voxel_at((1, 1, 1))
+    prediction = voxel if empty == "reference" else nothing
+    reference = voxel if empty == "prediction" else nothing
+    scores = surface_scores(prediction, reference, ANISOTROPIC, METRICS, DEFINITIONS[definition])
+    assert scores == dict.fromkeys(METRICS)
+
+
+def test_at_the_edge_of_the_image_chaos_sees_no_border():
+    """Two slabs at the image's edge, 4 and 6 slices thick: their edges at slice 3 and 5 are 2 slices apart."""
+    prediction, reference = np.zeros((2, 10, 5, 5), bool)
+    prediction[:4], reference[:6] = True, True
+    chaos = surface_scores(prediction, reference, (3.0, 1.0, 1.0), METRICS[:3], DEFINITIONS["chaos"])
+    assert set(chaos.values()) == {6.0}
+    default = surface_scores(prediction, reference, (3.0, 1.0, 1.0), METRICS[:3])
+    assert 0 < (default["assd_mm"] or 0) < 3  # most of the border lies on the image's edge, in both
+    full = np.ones((10, 5, 5), bool)
+    assert surface_scores(prediction, full, (3.0, 1.0, 1.0), METRICS, DEFINITIONS["chaos"]) == dict.fromkeys(METRICS)
+
+
+def test_a_box_cut_from_the_image_scores_as_the_image():
+    """What is cut off around masks does not count, whatever is beyond."""
+    prediction, reference = np.zeros((2, 12, 13, 14), bool)
+    prediction[3:7, 4:9, 5:9], reference[4:8, 4:9, 6:9] = True, True
+    for definition in DEFINITIONS.values():
+        cut = (slice(2, 9), slice(3, 10), slice(4, 10))
+        scores = surface_scores(prediction, reference, ANISOTROPIC, METRICS, definition)
+        assert surface_scores(prediction[cut], reference[cut], ANISOTROPIC, METRICS, definition) == scores

@@ -1,0 +1,1 @@
+"""From the scores of several models on the same cases to what their difference is worth."""

@@ -1,0 +1,1 @@
+"""How published results were measured, so that ours can stand beside them."""
