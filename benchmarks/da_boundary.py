@@ -19,12 +19,13 @@ import numpy as np
 
 from spadunet.dataset import Dataset, find_test_cases, load_dataset
 from spadunet.evaluation.evaluate import evaluate_case
+from spadunet.evaluation.scoring import gather_scores
 from spadunet.image import Image, LabelMap, read_image, read_label_map
 from spadunet.inference.predict import Engine, build_network, predict_image
 from spadunet.model import load_model
 from spadunet.models import choose_task
 from spadunet.network.device import choose_device, choose_precision
-from spadunet.preprocessing.orient import choose_axes
+from spadunet.orient import choose_axes
 from spadunet.scores import Scores
 from spadunet.spacing import degree_of_anisotropy
 
@@ -96,7 +97,7 @@ def boundary_scores(engine: Engine, dataset: Dataset, num_cases: int, boundary: 
             change = thicker(image, side, boundary)
             predicted = change.back(predict_image(change.image(image), engine), image.affine)
             found.append(evaluate_case(case.name, predicted, read_label_map(case.label_path), dataset.labels))
-        scores.append(Scores(cases=tuple(found)))
+        scores.append(gather_scores(found))
     return scores
 
 

@@ -30,8 +30,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from spadunet.dataset import Dataset, RawCase, load_dataset
@@ -42,12 +42,14 @@ from spadunet.network.device import choose_device
 from spadunet.pretraining.corpus import CORPUS_JSON, digest_of_voxels, load_corpus
 from spadunet.pretraining.standardise import standardise
 from spadunet.scores import Scores
-from spadunet.training.splits import SPLITS_JSON, make_splits
+from spadunet.training.splits import SPLITS_JSON, choose_fraction, make_splits
 
 ARMS = ("scratch", "pretrained")
 RATIOS = (0.05, 0.2, 0.4, 0.6, 0.8, 1.0)
 """The paper's five, and a smaller one."""
 METRICS = {"dice": "Dice", "assd_mm": "ASSD mm", "hd_mm": "HD mm"}
+SCORING = ("--metrics", *METRICS, "--missing", "zero")
+"""Distances of missed classes are left out, as in the rows made so far."""
 ROWS, SETTINGS = "rows.jsonl", "settings.json"
 CORPUS = "unlabelled"
 NOT_SETTINGS = ("output", "ratios", "seeds", "at_once", "num_workers", "keep", "report", "corpus")
@@ -126,23 +128,15 @@ def split_of(dataset: Dataset, scored_on: str) -> tuple[list[RawCase], list[RawC
     )
 
 
-def choose_subset(dataset: Dataset, cases: Sequence[RawCase], ratio: float, seed: int) -> list[str]:
-    """Names of all cases of a random share of the patients, at least one; a larger share holds the smaller one."""
-    patients = sorted({dataset.patients[case.name] for case in cases})
-    order = np.random.default_rng(seed).permutation(len(patients))
-    chosen = {patients[index] for index in order[: max(1, int(ratio * len(patients) + 1e-9))]}
-    return [case.name for case in cases if dataset.patients[case.name] in chosen]
-
-
 def add_folds(dataset: Dataset, options: argparse.Namespace) -> dict[tuple[float, int], int]:
     """Write a fold for each share and seed that has none yet; their numbers, which stay the same ever after."""
     path = options.output / "preprocessed" / dataset.name / SPLITS_JSON
     folds = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    cases, _ = split_of(dataset, options.score)
+    names = [case.name for case in split_of(dataset, options.score)[0]]
     numbers = {(fold["ratio"], fold["seed"]): number for number, fold in enumerate(folds)}
     for ratio in sorted(options.ratios):
         for seed in options.seeds:
-            chosen = choose_subset(dataset, cases, ratio, seed)
+            chosen = choose_fraction(dataset, names, ratio, seed)
             number = numbers.setdefault((ratio, seed), len(folds))
             if number == len(folds):
                 folds.append({"ratio": ratio, "seed": seed, "train": chosen, "val": []})
@@ -239,7 +233,7 @@ def make_run(run: Run, dataset: Dataset, fold: int, settings: dict[str, str], op
         case = dataset.cases[0]
         images, references = (validation / path.parent.name for path in (case.paths[0], case.paths[-1]))
     command("predict", "-i", str(images), "-o", str(predictions), "-m", str(model), "-device", options.device, log=log)
-    command("evaluate", "-p", str(predictions), "-r", str(references), log=log)
+    command("evaluate", "-p", str(predictions), "-r", str(references), *SCORING, log=log)
     scores = Scores.from_json((predictions / "scores.json").read_text(encoding="utf-8"))
     folds = json.loads((options.output / "preprocessed" / run.dataset / SPLITS_JSON).read_text(encoding="utf-8"))
     row = Row(
@@ -247,17 +241,22 @@ def make_run(run: Run, dataset: Dataset, fold: int, settings: dict[str, str], op
         settings=settings,
         num_cases=len(folds[fold]["train"]),
         seconds=round(time.perf_counter() - start, 1),
-        **{metric: scores.mean(metric) for metric in METRICS},
-        num_missed=sum(row.num_missed for row in scores.summary().values()),
-        num_false_alarms=sum(row.num_false_alarms for row in scores.summary().values()),
+        **totals_of(scores),
     )
     add_row(options.output / ROWS, row)
     if not options.keep:
         shutil.rmtree(folder)
 
 
-def add_row(path: Path, row: Row) -> None:
-    """Append a line, one thread at a time."""
+def totals_of(scores: Scores) -> dict[str, float | None]:
+    """What a row says of all cases and classes together."""
+    classes = scores.summary().values()
+    counts = {count: sum(getattr(each, count) for each in classes) for count in ("num_missed", "num_false_alarms")}
+    return {metric: scores.mean(metric) for metric in METRICS} | counts
+
+
+def add_row(path: Path, row: Any) -> None:
+    """Append a line that holds a dataclass, one thread at a time."""
     with WRITING, path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(row)) + "\n")
 
@@ -278,13 +277,17 @@ def command(name: str, *arguments: str, log: Path, may_fail: Callable[[], bool] 
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of earlier runs; a last line that was cut off is none."""
+    """Rows of earlier runs."""
+    return [Row(**{**values, "run": Run(**values["run"])}) for values in read_lines(path)]
+
+
+def read_lines(path: Path) -> list[dict]:
+    """What the lines of a file of rows hold; a last line that was cut off is none, and goes."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     whole, _, rest = text.rpartition("\n")
     if rest:
         write_text(path, whole + "\n" if whole else "")
-    rows = (json.loads(line) for line in whole.splitlines())
-    return [Row(**{**values, "run": Run(**values["run"])}) for values in rows]
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def table(rows: Sequence[Row], dataset: str) -> str:
@@ -312,9 +315,13 @@ def table(rows: Sequence[Row], dataset: str) -> str:
         for count in ("num_missed", "num_false_alarms"):
             line += [str(sum(getattr(pair[arm], count) for pair in pairs)) for arm in (0, 1)]
         cells.append(line)
+    return "\n".join([*lines, *aligned(cells)])
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of columns, to the right."""
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    lines += ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
-    return "\n".join(lines)
+    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
 
 
 def ratios_of(rows: Sequence[Row]) -> list[float]:

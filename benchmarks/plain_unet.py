@@ -26,13 +26,13 @@ from spadunet.cli.stages import read_plan
 from spadunet.dataset import Dataset, find_images, load_dataset
 from spadunet.evaluation.evaluate import evaluate_case
 from spadunet.evaluation.pairs import label_files
+from spadunet.evaluation.scoring import gather_scores
 from spadunet.image import read_image, read_label_map
 from spadunet.inference.predict import Engine, predict_image
 from spadunet.network.blocks import LEAKY_SLOPE, NUM_GROUPS, PointwiseConv
 from spadunet.network.build import build_backbone, build_task
 from spadunet.network.heads import SegmentationNetwork
 from spadunet.plan import Plan
-from spadunet.scores import Scores
 from spadunet.training.loop import MAX_GRADIENT_NORM
 from spadunet.training.loss import deep_loss
 from spadunet.training.patches import BatchStream, TrainingTask, choose_batch_size
@@ -115,7 +115,7 @@ def mean_dice(network: nn.Module, dataset: Dataset, plan: Plan) -> float | None:
         evaluate_case(name, predict_image(read_image(images[name]), engine), read_label_map(path), plan.labels)
         for name, path in references.items()
     ]
-    return Scores(cases=tuple(cases)).mean("dice")
+    return gather_scores(cases).mean("dice")
 
 
 def main() -> None:

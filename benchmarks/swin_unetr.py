@@ -15,7 +15,8 @@ from spadunet.cli.options import default_workers
 from spadunet.cli.stages import read_plan
 from spadunet.dataset import Dataset
 from spadunet.inference.cases import find_cases
-from spadunet.inference.predict import Engine, predict_cases
+from spadunet.inference.pipeline import predict_cases
+from spadunet.inference.predict import Engine
 from spadunet.network.device import choose_device, choose_precision
 from spadunet.network.heads import SegmentationNetwork, SegmentationTask
 from spadunet.network.unet import INPUT_CHANNELS

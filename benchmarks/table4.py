@@ -18,26 +18,37 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import os
 import shutil
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from label_efficiency import command, keep_settings, require_corpora, require_no_test_images, spread
-from preprocess import nnunet as preprocess_for_nnunet
+from label_efficiency import (
+    METRICS,
+    ROWS,
+    SCORING,
+    add_row,
+    aligned,
+    command,
+    digest_of_weights,
+    keep_settings,
+    read_lines,
+    require_corpora,
+    require_no_test_images,
+    spread,
+    totals_of,
+)
+from nnunet_peer import Peer
 from swin_unetr import predict_swin, train_swin
 from tqdm import tqdm
 
 from spadunet.cli.fine_tuning import FINE_TUNING
 from spadunet.dataset import Dataset, find_dataset, load_dataset
 from spadunet.evaluation.label_names import LABELS_JSON
+from spadunet.evaluation.protocols.paper import TABLE_4 as PAPER
 from spadunet.files import sha256_of_file, write_text
-from spadunet.model import BACKBONE_FILE, read_model_record
 from spadunet.record import write_record
 from spadunet.scores import Scores
 from spadunet.training.splits import SPLITS_JSON, choose_cases
@@ -50,26 +61,7 @@ ARMS = {
     "ours": "ours, pre-trained",
     "nnunet": "nnU-Net",
 }
-METRICS = {"dice": "Dice", "assd_mm": "ASSD mm", "hd_mm": "HD mm"}
-PAPER = {
-    "BTCV": {
-        "scratch": (84.86, 1.59, 18.90),
-        "swin": (81.06, 3.20, 92.33),
-        "UniMiSS": (85.17, 1.01, 17.78),
-        "eva02": (86.51, 0.86, 16.91),
-        "ours": (87.31, 0.74, 13.12),
-    },
-    "CHAOS": {
-        "scratch": (89.96, 2.18, 25.39),
-        "swin": (85.51, 6.66, 68.02),
-        "UniMiSS": (90.49, 1.91, 24.94),
-        "eva02": (91.48, 1.71, 20.69),
-        "ours": (92.09, 1.54, 19.85),
-    },
-}
-"""Table 4: Dice in per cent, ASSD and HD, of BTCV in voxels."""
 USUAL_STEPS = 300
-ROWS = "rows.jsonl"
 SHARED = ("dataset", "preset", "max_steps", "batch_size", "learning_rate", "memory_gb", "recipe", "swin_features")
 
 
@@ -175,28 +167,10 @@ def run_swin(options: argparse.Namespace, bench: Bench, seed: int, folder: Path,
 
 def run_nnunet(options: argparse.Namespace, bench: Bench, seed: int, folder: Path, arm: str) -> None:
     """Plan, train and predict by nnU-Net's commands, with its own folders in ours."""
-    name = bench.dataset.name
-    theirs = bench.folder / "nnunet" / name
-    if not (theirs / "nnUNetPlans_3d_fullres").is_dir():
-        preprocess_for_nnunet(options.nnunet, bench.folder, name[7:10].lstrip("0"), 1)
-    if bench.fold != "all":
-        shutil.copy(bench.preprocessed / SPLITS_JSON, theirs / SPLITS_JSON)
-    results = folder / "nnunet_results"
-    model = results / name / "nnUNetTrainer__nnUNetPlans__3d_fullres" / f"fold_{bench.fold}"
-    device = {"auto": "cpu"}.get(options.device, options.device)
-    script = Path(__file__).with_name("nnunet_steps.py")
-    train = [options.nnunet / "python", script, name, bench.fold, options.max_steps, seed, device]
-    predict = [options.nnunet / "nnUNetv2_predict", "-i", bench.images, "-o", folder / "predictions", "-d", name]
-    predict += ["-c", "3d_fullres", "-f", bench.fold, "-device", device, "-npp", 1, "-nps", 1]
-    places = {"nnUNet_raw": bench.folder / "raw", "nnUNet_preprocessed": theirs.parent, "nnUNet_results": results}
-    environment = os.environ | {key: str(place) for key, place in places.items()}
-    environment |= {"nnUNet_n_proc_DA": "1", "nnUNet_compile": "f"}
-    environment.pop("PYTHONPATH", None)  # its environment is its own
-    with (folder / "log.txt").open("a", encoding="utf-8") as log:
-        for words in [predict] if (model / "checkpoint_final.pth").is_file() else [train, predict]:
-            texts = [str(word) for word in words]
-            if subprocess.call(texts, env=environment, stdout=log, stderr=log):
-                raise SystemExit(f"{' '.join(texts)}: failed; see {folder / 'log.txt'}")
+    peer = Peer(commands=options.nnunet, data=bench.folder, device={"auto": "cpu"}.get(options.device, options.device))
+    splits = bench.preprocessed / SPLITS_JSON if bench.fold != "all" else None
+    peer.train(bench.dataset, bench.fold, str(options.max_steps), seed, folder, splits=splits)
+    peer.predict(bench.dataset, bench.fold, bench.images, folder)
 
 
 RUNNERS: dict[str, Callable[[argparse.Namespace, Bench, int, Path, str], None]] = {
@@ -217,7 +191,7 @@ def digest_of(weights: Path | None) -> str | None:
     """SHA-256 of a file, or of a model folder's backbone."""
     if weights is None:
         return None
-    return sha256_of_file(weights) if weights.is_file() else read_model_record(weights).sha256[BACKBONE_FILE]
+    return sha256_of_file(weights) if weights.is_file() else digest_of_weights(weights)
 
 
 def make_run(options: argparse.Namespace, bench: Bench, arm: str, seed: int, settings: dict[str, str]) -> None:
@@ -228,7 +202,7 @@ def make_run(options: argparse.Namespace, bench: Bench, arm: str, seed: int, set
     RUNNERS[arm](options, bench, seed, folder, arm)
     predictions = folder / "predictions"
     write_record(predictions / LABELS_JSON, bench.dataset.labels)
-    command("evaluate", "-p", str(predictions), "-r", str(bench.references), log=folder / "log.txt")
+    command("evaluate", "-p", str(predictions), "-r", str(bench.references), *SCORING, log=folder / "log.txt")
     scores = Scores.from_json((predictions / "scores.json").read_text(encoding="utf-8"))
     classes = scores.summary()
     row = Row(
@@ -239,24 +213,17 @@ def make_run(options: argparse.Namespace, bench: Bench, arm: str, seed: int, set
         weights=digest_of(weights_of(arm, options)),
         num_cases=len(scores.cases),
         seconds=round(time.perf_counter() - start, 1),
-        **{metric: scores.mean(metric) for metric in METRICS},
-        num_missed=sum(each.num_missed for each in classes.values()),
-        num_false_alarms=sum(each.num_false_alarms for each in classes.values()),
+        **totals_of(scores),
         classes={name: {metric: getattr(each, metric) for metric in METRICS} for name, each in classes.items()},
     )
-    with (options.output / ROWS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(row)) + "\n")
+    add_row(options.output / ROWS, row)
     if not options.keep:
         shutil.rmtree(folder)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of earlier runs; a last line that was cut off is none."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    whole, _, rest = text.rpartition("\n")
-    if rest:
-        write_text(path, whole + "\n" if whole else "")
-    return [Row(**json.loads(line)) for line in whole.splitlines()]
+    """Rows of earlier runs."""
+    return [Row(**values) for values in read_lines(path)]
 
 
 def make_rows(options: argparse.Namespace) -> None:
@@ -313,12 +280,6 @@ def published(paper: dict[str, tuple[float, float, float]], arm: str) -> list[st
 def mean_of(values: Sequence[float | None]) -> str:
     """As `spread`, of those that are defined."""
     return spread([value for value in values if value is not None])
-
-
-def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of columns."""
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
 
 
 def parse_arguments() -> argparse.Namespace:

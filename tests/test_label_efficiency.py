@@ -18,6 +18,7 @@ import torch
 import spadunet
 from spadunet.cli import index
 from spadunet.dataset import load_dataset
+from spadunet.metrics import DEFAULT_METRICS
 from spadunet.model import Model, save_model
 from spadunet.record import write_record
 from spadunet.scores import CaseScore, ClassScore, Scores
@@ -42,10 +43,11 @@ def options_for(output: Path, **more) -> argparse.Namespace:
 
 def test_a_larger_share_holds_the_smaller_and_seeds_differ(script: ModuleType):
     dataset = load_dataset(RAW)
-    shares = [set(script.choose_subset(dataset, dataset.cases, ratio, 0)) for ratio in (0.05, 0.4, 1.0)]
+    names = [case.name for case in dataset.cases]
+    shares = [set(script.choose_fraction(dataset, names, ratio, 0)) for ratio in (0.05, 0.4, 1.0)]
     assert [len(share) for share in shares] == [2, 16, 40]
     assert shares[0] < shares[1] < shares[2]
-    assert set(script.choose_subset(dataset, dataset.cases, 0.4, 1)) != shares[1]
+    assert set(script.choose_fraction(dataset, names, 0.4, 1)) != shares[1]
 
 
 def test_validation_cases_are_never_trained_on(script: ModuleType):
@@ -53,7 +55,7 @@ def test_validation_cases_are_never_trained_on(script: ModuleType):
     training, validation = script.split_of(dataset, "validation")
     names = {case.name for case in validation}
     assert len(training) + len(names) == 40 and len(names) == 8
-    assert not names & set(script.choose_subset(dataset, training, 1.0, 0))
+    assert not names & set(script.choose_fraction(dataset, [case.name for case in training], 1.0, 0))
     assert script.split_of(dataset, "test") == (list(dataset.cases), [])
 
 
@@ -199,7 +201,8 @@ def test_runs_that_are_done_are_not_made_again_and_one_that_fails_leaves_the_row
             if made[-1] == (False, "1") and fails:
                 raise SystemExit("no memory left")
         if name == "evaluate":
-            score = ClassScore(dice=0.5, assd_mm=1, hd_mm=1, num_prediction_voxels=1, num_reference_voxels=1)
+            values = dict.fromkeys(DEFAULT_METRICS, 0.5)
+            score = ClassScore(values=values, num_prediction_voxels=1, num_reference_voxels=1)
             scores = Scores(cases=(CaseScore(case="a", classes={"organ": score}),))
             write_record(Path(words["-p"]) / "scores.json", scores)
 

@@ -1,0 +1,70 @@
+"""benchmarks/accuracy.py: which runs it makes, and the table of the rows that are there."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+HEART, HIPPOCAMPUS = "Dataset101_SunnybrookLV", "Dataset004_Hippocampus"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("accuracy")
+
+
+def row_of(script: ModuleType, tool: str, minutes: float, seed: int, dice: float, *, dataset: str = HEART):
+    one = {"dice": dice, "assd_mm": 2.0, "hd_mm": None}
+    return script.Row(
+        run=script.Run(tool=tool, dataset=dataset, minutes=minutes, seed=seed),
+        dataset=dataset,
+        settings={"device": "cpu"},
+        steps=100 + seed,
+        **one,
+        num_missed=1,
+        num_false_alarms=2,
+        classes={"ventricle": one},
+    )
+
+
+def test_short_runs_come_first_and_only_they_have_several_seeds(script: ModuleType):
+    options = argparse.Namespace(minutes=[20, 10], seeds=[3, 4], tools=list(script.TOOLS), nnunet=Path("peer"))
+    runs = list(script.runs_of([HEART, HIPPOCAMPUS], options))
+    assert [(run.minutes, run.seed) for run in runs] == [(10, 3)] * 5 + [(10, 4)] * 5 + [(20, 3)] * 5
+    assert {run.dataset for run in runs if run.tool == "together"} == {f"{HEART}+{HIPPOCAMPUS}"}
+    assert {run.dataset for run in runs if run.tool == "nnunet"} == {HEART, HIPPOCAMPUS}
+    assert len({run.name for run in runs}) == len(runs)
+
+
+def test_without_nnunet_or_a_second_dataset_their_runs_are_left_out(script: ModuleType):
+    options = argparse.Namespace(minutes=[10], seeds=[0], tools=list(script.TOOLS), nnunet=None)
+    assert [run.tool for run in script.runs_of([HEART], options)] == ["spadunet"]
+
+
+def test_the_table_sets_tools_side_by_side_for_each_budget(script: ModuleType):
+    rows = [
+        row_of(script, "spadunet", 10, 0, 0.8),
+        row_of(script, "spadunet", 10, 1, 0.9),
+        row_of(script, "nnunet", 10, 0, 0.1),
+        row_of(script, "nnunet", 20, 0, 0.2),
+        row_of(script, "spadunet", 10, 0, 0.5, dataset=HIPPOCAMPUS),
+    ]
+    lines = script.table(rows, HEART).splitlines()
+    assert [line.split()[:2] for line in lines[2:]] == [["10", "spadunet"], ["10", "nnU-Net"], ["20", "nnU-Net"]]
+    assert lines[2].split()[2:] == ["2", "100", "101", "0.850", "±", "0.071", "2.000", "±", "0.000", "-", "2", "4"] + [
+        *("0.850", "±", "0.071", "2.000", "±", "0.000", "-")
+    ]
+
+
+def test_a_run_with_a_row_is_known_again(script: ModuleType, tmp_path: Path):
+    row = row_of(script, "together", 10, 0, 0.8)
+    (tmp_path / script.ROWS).write_text(json.dumps(asdict(row)) + "\n")
+    assert script.read_rows(tmp_path / script.ROWS) == [row]
