@@ -13,7 +13,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 LINT := build/lint
 # label_efficiency takes hours; pretrain and sampling need a corpus, da_boundary a model. Their --help says how to run them.
-BENCHMARKS := $(addprefix benchmarks/,layers.py adaptivity.py plain_unet.py preprocess.py rope_intervals.py)
+BENCHMARKS := $(addprefix benchmarks/,layers.py adaptivity.py plain_unet.py preprocess.py rope_intervals.py metrics.py)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS)
 
 .DEFAULT_GOAL := help

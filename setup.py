@@ -44,13 +44,17 @@ setup(
         "spadunet.cli",
         "spadunet.demo",
         "spadunet.network",
+        "spadunet.pretrained",
         "spadunet.pretraining",
+        "spadunet.sharing",
         "spadunet.training",
         "spadunet.plans",
         "spadunet.preprocessing",
         "spadunet.preprocessing.converters",
         "spadunet.inference",
         "spadunet.evaluation",
+        "spadunet.evaluation.compare",
+        "spadunet.evaluation.protocols",
     ],
     package_dir={
         "spadunet": "spadunet",
@@ -61,7 +65,9 @@ setup(
     },
     package_data={
         "spadunet": ["py.typed"],
+        "spadunet.pretrained": ["*.md", "*.csv", "*/*.json", "*/*.safetensors"],
         "spadunet.pretraining": ["paper_datasets.json"],
+        "spadunet.evaluation": ["report.js"],
         "spadunet.demo": [
             "data/**/*.nii.gz",
             "data/**/*.json",
@@ -77,6 +83,8 @@ setup(
         "monai>=1.4",
         "SimpleITK>=2.3",
         "batchgeneratorsv2>=0.2",
+        "connected-components-3d>=3.12",
+        "scikit-image>=0.22",  # skeletons; batchgenerators brings it, too
         "scipy>=1.10",
         "numpy>=1.24",
         "tqdm>=4.64",
@@ -84,12 +92,18 @@ setup(
         "blosc2>=2.5",
         "pydantic>=2.12",
         "matplotlib>=3.7",
+        "contourpy>=1.0.1",  # this and pillow come with matplotlib
+        "pillow>=9.1",
         "tensorboard>=2.14",
     ],
     extras_require={
         "cluster": ["distributed>=2024.1"],  # --dask
         "dicom": ["highdicom>=0.28", "pydicom>=3.0.1"],  # label maps as DICOM SEG
-        "oracle": ["medpy>=0.5"],  # GPL-3: the tests compare our metrics with it, the package never imports it
+        # lesion_f1 and panoptic_quality; it wants numpy<2.3, which constraints.txt is above.
+        "lesions": ["panoptica>=2.1"],
+        "onnx": ["onnx>=1.18", "onnxruntime>=1.20", "onnxscript>=0.5"],  # spadunet_export_onnx
+        # The tests compare our metrics with these, the package never imports them: MedPy is GPL-3.
+        "oracle": ["medpy>=0.5", "surface-distance>=0.1"],
         "dev": [
             "build>=1.2",
             "distributed>=2024.1",
@@ -98,6 +112,9 @@ setup(
             "medpy>=0.5",
             "mypy>=1.11",
             "nibabel>=5.2",
+            "onnx>=1.18",
+            "onnxruntime>=1.20",
+            "onnxscript>=0.5",
             "pre-commit>=3.5",
             "psutil>=5.9",  # benchmarks
             "pydicom>=3.0.1",
@@ -105,8 +122,9 @@ setup(
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.5",
             "ruff>=0.6",
-            "scikit-image>=0.22",
+            "selenium>=4.11",  # the report in a browser
             "setuptools>=64",
+            "surface-distance>=0.1",
             "wheel",
         ],
     },
@@ -124,8 +142,13 @@ setup(
             "spadunet_pretrain_mim = spadunet.cli.pretrain_mim:main",
             "spadunet_train = spadunet.cli.train:main",
             "spadunet_predict = spadunet.cli.predict:main",
+            "spadunet_postprocess = spadunet.cli.postprocess:main",
             "spadunet_evaluate = spadunet.cli.evaluate:main",
+            "spadunet_compare = spadunet.cli.compare:main",
             "spadunet_export_chaos = spadunet.cli.export_chaos:main",
+            "spadunet_export_model = spadunet.cli.export_model:main",
+            "spadunet_export_onnx = spadunet.cli.export_onnx:main",
+            "spadunet_import_model = spadunet.cli.import_model:main",
             "spadunet_pretrain_tokenizer = spadunet.cli.pretrain_tokenizer:main",
             "spadunet_index = spadunet.cli.index:main",
             "spadunet_runs = spadunet.cli.runs:main",

@@ -24,10 +24,10 @@ from ..fingerprint import CaseFacts
 from ..formats import MAX_COLOURS, VOLUME_ENDINGS, Header, ending_of, read_header, read_middle, write_array
 from ..image import grid_difference, spacing_of
 from ..measure import measure, measure_apart
+from ..orient import choose_axes
 from ..parallel import attempt
 from ..plan import Plan
 from ..spacing import Shape, degree_of_anisotropy
-from .orient import choose_axes
 from .preprocess import target_spacing
 from .resample import shape_at
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..case import Geometry
-from ..image import spacing_of
 from ..labels import LabelSet, Mirrored
+from ..orient import nearest_patient_axes, tells_orientation
 from ..sides import PATIENT_AXES, PatientAxis
-from .orient import nearest_patient_axes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +31,7 @@ def mirror_axes(geometry: Geometry, labels: LabelSet, wanted: Collection[Patient
     of one voxel has no mirror image.
     """
     directions: list[tuple[PatientAxis, ...]]
-    if not tells_orientation(geometry):
+    if not tells_orientation(np.array(geometry.stored_affine)):
         if is_stack(geometry) and not is_same_in_all_mirrors(labels):
             return ()
         directions = [PATIENT_AXES[1:], PATIENT_AXES[1:], PATIENT_AXES[:1]]
@@ -48,17 +47,6 @@ def mirror_axes(geometry: Geometry, labels: LabelSet, wanted: Collection[Patient
     return tuple(found)
 
 
-def tells_orientation(geometry: Geometry) -> bool:
-    """False for an image whose file does not say how it lies in the patient: PNG, TIFF, and 2D images in general.
-
-    A volume whose rows, columns and slices are those of the scanner, from the point 0, counts as such: it is what
-    programs write that know of no orientation.
-    """
-    affine = np.array(geometry.stored_affine)
-    as_stored = np.eye(4)[[2, 1, 0, 3]] * np.array([*spacing_of(affine), 1.0])
-    return not np.array_equal(affine, as_stored)
-
-
 def is_stack(geometry: Geometry) -> bool:
     """True for more than one slice."""
     return geometry.stored_shape[0] > 1
@@ -72,7 +60,7 @@ def is_same_in_all_mirrors(labels: LabelSet) -> bool:
 
 def tell_unoriented(geometries: Iterable[Geometry], labels: LabelSet) -> str:
     """For the log: how many of the cases are not mirrored, since their files do not tell which side is which."""
-    stacks = [it for it in geometries if is_stack(it) and not tells_orientation(it)]
+    stacks = [it for it in geometries if is_stack(it) and not tells_orientation(np.array(it.stored_affine))]
     if not stacks or is_same_in_all_mirrors(labels):
         return ""
     return f"images without orientation, not mirrored since labels name sides or ends: {len(stacks)}"

@@ -11,11 +11,11 @@ from ..case import Case, Geometry
 from ..errors import InputError
 from ..image import Image, LabelMap, format_spacing, shape_of
 from ..memory import available_bytes
+from ..orient import choose_axes, orient
 from ..plan import Plan
 from ..spacing import Shape, Spacing
 from .crop import Box, crop, nonzero_box
 from .normalise import scales_of
-from .orient import choose_axes, orient
 from .resample import CUBIC, LINEAR, resample_classes, resample_image, shape_at, spline_orders
 
 MAX_SIZE = 1 << 14

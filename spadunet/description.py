@@ -165,7 +165,12 @@ class DatasetDescription(Record):
             names=tuple(name for _, name in classes),
             ids=tuple(label_id for label_id, _ in classes),
             regions=tuple(
-                Region(name=name, ids=ids, painted_id=painted_id)
+                Region(
+                    name=name,
+                    ids=ids,
+                    painted_id=painted_id,
+                    is_list_of_one=isinstance(self.labels[name], list) and len(ids) == 1,
+                )
                 for (name, ids), painted_id in zip(regions.items(), self.regions_class_order or (), strict=False)
             ),
             ignore_id=ignore_id if isinstance(ignore_id, int) else None,

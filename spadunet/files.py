@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import platform
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -40,9 +41,35 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            reason = disk_error_reason(error) or f"{error}; is the disk full?"
-            raise OutputError(f"{path}: cannot be written: {reason}") from error
+            raise cannot_be_written(path, error) from error
         raise
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty temporary folder beside `folder`, which is not there; rename it on success, delete it on failure.
+
+    Raises:
+        OutputError: if the disk is full, the place cannot be written, or something is there meanwhile.
+    """
+    partial = partial_path(folder, os.getpid())
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        delete_orphans(folder)
+        partial.mkdir()
+        yield partial
+        os.replace(partial, folder)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise cannot_be_written(folder, error) from error
+        raise
+
+
+def cannot_be_written(path: Path, error: OSError) -> OutputError:
+    """What to tell the user of an error of the file system."""
+    reason = disk_error_reason(error) or f"{error}; is the disk full?"
+    return OutputError(f"{path}: cannot be written: {reason}")
 
 
 def partial_path(path: Path, process: int) -> Path:
@@ -51,7 +78,7 @@ def partial_path(path: Path, process: int) -> Path:
 
 
 def delete_orphans(path: Path) -> None:
-    """Delete temporary files for `path` whose processes on this machine are gone, and of any machine if an hour old."""
+    """Delete temporary files and folders for `path` whose processes on this machine are gone; of any if an hour old."""
     for name in os.listdir(path.parent):
         if not (name.startswith(PARTIAL_PREFIX) and name.endswith(f"-{path.name}")):
             continue
@@ -60,7 +87,7 @@ def delete_orphans(path: Path) -> None:
         is_gone = machine == platform.node() and number.isdigit() and not is_running(int(number))
         with contextlib.suppress(OSError):  # another process was faster, or it is another user's
             if is_gone or time.time() - orphan.stat().st_mtime > ORPHAN_SECONDS:
-                orphan.unlink()
+                shutil.rmtree(orphan) if orphan.is_dir() else orphan.unlink()
 
 
 def is_running(process: int) -> bool:

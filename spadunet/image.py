@@ -2,7 +2,7 @@
 
 Letters: C channels; A0, A1, A2 the array axes in storage order (SimpleITK's index order reversed).
 An affine (4, 4) maps array indices to millimetres in ITK's frame, where x grows to the patient's left, y to the back
-(posterior) and z to the head (superior). `preprocessing.orient` turns the storage order into (D, H, W).
+(posterior) and z to the head (superior). `orient` turns the storage order into (D, H, W).
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ CORNER_TOLERANCE_VOXELS = 0.5
 
 MAX_VOXEL_BYTES = 4
 """Wider numbers become float32: no scanner measures so finely."""
+
+LABEL_TYPES = (np.uint8, np.uint16, np.int32, np.int64)
+"""Of labels that were stored as floating point."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,14 +210,30 @@ def read_label_map(path: Path) -> LabelMap:
         raise InputError(f"{path}: holds {len(channels)} values a voxel (4D or colour); a label map has one")
     array = channels[0]
     if not np.issubdtype(array.dtype, np.integer):
-        if not np.isfinite(array).all():
-            raise InputError(f"{path}: holds NaN or infinite label values; labels are whole numbers")
-        whole = np.rint(array)
-        if not np.array_equal(whole, array):
-            value = float(array[whole != array][0])
-            raise InputError(f"{path}: holds the label value {value:.6g}, not a whole number; was it interpolated?")
-        array = whole.astype(np.int64)
+        array = whole_numbers(array, path)
     return LabelMap(array=array, affine=affine)
+
+
+def whole_numbers(array: np.ndarray, path: Path) -> np.ndarray:
+    """Labels that were stored as floating point, in the narrowest of `LABEL_TYPES`; slab by slab, to spare memory.
+
+    Raises:
+        InputError: if one is no whole number or does not fit; names the file.
+    """
+    low, high = float(array.min(initial=0)), float(array.max(initial=0))
+    if not np.isfinite((low, high)).all():
+        raise InputError(f"{path}: holds NaN or infinite label values; labels are whole numbers")
+    fitting = [it for it in LABEL_TYPES if np.iinfo(it).min <= int(low) and int(high) <= np.iinfo(it).max]
+    if not fitting:
+        raise InputError(f"{path}: holds label values from {low:.6g} to {high:.6g}; label ids have at most 64 bits")
+    labels = np.empty(array.shape, fitting[0])
+    for slab, values in zip(labels, array, strict=True):
+        whole = np.rint(values)
+        if not np.array_equal(whole, values):
+            value = float(values[whole != values][0])
+            raise InputError(f"{path}: holds the label value {value:.6g}, not a whole number; was it interpolated?")
+        slab[...] = whole
+    return labels
 
 
 def write_label_map(path: Path, label_map: LabelMap, *, num_axes: int = 3) -> None:

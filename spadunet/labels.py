@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,17 @@ class Region(Record):
     name: str
     ids: tuple[int, ...]
     painted_id: int
+    is_list_of_one: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Its one id was given as a list, which nnU-Net writes differently."""
+
+    @property
+    def nnunet_key(self) -> str:
+        """What nnU-Net's summary.json calls it: its id, or, where a list was given, a tuple as Python writes it."""
+        return str(self.ids if len(self.ids) > 1 or self.is_list_of_one else self.ids[0])
+
+    def mask_in(self, array: np.ndarray) -> np.ndarray:
+        """Where an array of ids holds the structure, bool of the same shape."""
+        return array == self.ids[0] if len(self.ids) == 1 else np.isin(array, self.ids)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +61,9 @@ class LabelSet(Record):
     """Of voxels of which nothing is known: they are neither learned nor scored, and never predicted."""
     mirror_pairs: tuple[tuple[str, str], ...] | None = Field(default=None, exclude_if=lambda value: value is None)
     """Names of structures that are each other's mirror image across left and right; None: as the names tell."""
+
+    left_out: tuple[int, ...] = Field(default=(), exclude_if=is_unused)
+    """Ids of further labels, which were not asked for: where a reference has them, they count as background."""
 
     @model_validator(mode="after")
     def check(self) -> LabelSet:
@@ -88,6 +103,32 @@ class LabelSet(Record):
     def output_names(self) -> tuple[str, ...]:
         """What each output is for: the classes, background first, or the regions."""
         return tuple(region.name for region in self.regions) or self.names
+
+    def subset(self, chosen: Collection[str]) -> LabelSet:
+        """Labels of only some structures, in the same order and with the same ids; all else is background.
+
+        Of regions, the classes that belong to a chosen one remain.
+
+        Raises:
+            ValueError: if nothing is chosen, or a name is no structure's; lists these.
+        """
+        known = [structure.name for structure in self.structures]
+        unknown = sorted(set(chosen) - set(known))
+        if unknown or not chosen:
+            raise ValueError(f"{', '.join(unknown) or 'nothing'} is not among the labels: {', '.join(known)}")
+        structures = tuple(structure for structure in self.structures if structure.name in chosen)
+        ids = {label_id for structure in structures for label_id in structure.ids}
+        names = dict(zip(self.ids, self.names, strict=True))
+        kept = [label_id for label_id in self.ids if label_id == 0 or label_id in ids]
+        pairs = self.mirror_pairs
+        return LabelSet(
+            names=tuple(names[label_id] for label_id in kept),
+            ids=tuple(kept),
+            regions=structures if self.regions else (),
+            ignore_id=self.ignore_id,
+            left_out=(*self.left_out, *(label_id for label_id in self.ids if label_id not in kept)),
+            mirror_pairs=None if pairs is None else tuple(pair for pair in pairs if set(pair) <= set(chosen)),
+        )
 
     def known_outputs(self, annotated: tuple[str, ...]) -> np.ndarray:
         """Of which outputs a case tells in which only these classes or regions were annotated: bool (num_outputs,).
@@ -191,7 +232,7 @@ class LabelSet(Record):
 
     def unknown_ids(self, array: np.ndarray) -> list[int]:
         """Sorted values of a label map (any shape, integer) that are no label."""
-        return sorted(set(ids_in(array)) - set(self.known_ids))
+        return sorted(set(ids_in(array)) - {*self.known_ids, *self.left_out})
 
     def to_classes(self, array: np.ndarray) -> np.ndarray:
         """Label ids (any shape, integer) to class numbers 0 … num_classes (which is ignore), uint8 or uint16.
@@ -203,9 +244,9 @@ class LabelSet(Record):
         if unknown:
             raise ValueError(f"label values {unknown} are not among {list(self.known_ids)}")
         dtype = np.uint8 if len(self.known_ids) <= 256 else np.uint16
-        if self.known_ids == tuple(range(len(self.known_ids))):
+        if self.known_ids == tuple(range(len(self.known_ids))) and not self.left_out:
             return array.astype(dtype)
-        class_of = np.zeros(max(self.known_ids) + 1, dtype)
+        class_of = np.zeros(max(*self.known_ids, *self.left_out) + 1, dtype)
         class_of[list(self.known_ids)] = np.arange(len(self.known_ids))
         return class_of[array]
 

@@ -6,6 +6,7 @@ model.json               format version, preset, provenance, SHA-256 of every ot
 backbone.safetensors
 tasks/<name>/task.json   plan and provenance of the task
 tasks/<name>/task.safetensors
+tasks/<name>/postprocessing.json   what spadunet_postprocess chose for it, where it did
 """
 
 from __future__ import annotations
@@ -24,14 +25,18 @@ from .errors import InputError, OutputError
 from .files import atomic_path, sha256_of_file
 from .locks import flock
 from .plan import Plan
+from .postprocessing import Postprocessing
 from .record import FormatVersion, Record, is_unused, read_record, write_record
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MODEL_JSON = "model.json"
+TOKENIZER_JSON = "tokenizer.json"
+"""Of a tokenizer's folder (pretraining/tokenizer_file.py)."""
 BACKBONE_FILE = "backbone.safetensors"
 TASK_FILES = ("task.json", "task.safetensors")
+POSTPROCESSING_FILE = "postprocessing.json"
 STATE_FOLDER = "state"
 
 
@@ -75,6 +80,7 @@ class Task:
     plan: Plan
     state: dict[str, Tensor]
     provenance: dict[str, str] = field(default_factory=dict)
+    postprocessing: Postprocessing | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +112,39 @@ def save_model(folder: Path, model: Model) -> None:
 
 
 def write_task(folder: Path, name: str, task: Task) -> list[Path]:
-    """Write a task's two files; their paths below the model folder."""
+    """Write a task's files; their paths below the model folder."""
     files = [Path("tasks") / name / file for file in TASK_FILES]
     write_record(folder / files[0], TaskRecord(name=name, plan=task.plan, provenance=task.provenance))
     write_tensors(folder / files[1], task.state)
+    if task.postprocessing is not None:
+        files.append(postprocessing_file(name))
+        write_record(folder / files[-1], task.postprocessing)
     return files
+
+
+def postprocessing_file(name: str) -> Path:
+    """Of a task, below the model folder; it counts where model.json lists it."""
+    return Path("tasks") / name / POSTPROCESSING_FILE
+
+
+def set_postprocessing(folder: Path, name: str, postprocessing: Postprocessing | None) -> None:
+    """Give a model's task its post-processing, instead of what it had; None takes it away.
+
+    Whenever it is interrupted, the model is valid: with what it had, with none, or with the new one.
+
+    Raises:
+        InputError: if a file of the model is missing or was changed.
+    """
+    with held(folder):
+        file = postprocessing_file(name)
+        record = check_files(folder)
+        others = {path: digest for path, digest in record.sha256.items() if path != file.as_posix()}
+        write_record(folder / MODEL_JSON, record.model_copy(update={"sha256": others}))
+        (folder / file).unlink(missing_ok=True)
+        if postprocessing is not None:
+            write_record(folder / file, postprocessing)
+            listed = others | {file.as_posix(): sha256_of_file(folder / file)}
+            write_record(folder / MODEL_JSON, record.model_copy(update={"sha256": listed}))
 
 
 def add_tasks(source: Path, folder: Path, tasks: dict[str, Task], provenance: dict[str, str]) -> None:
@@ -190,6 +224,16 @@ def read_model_record(folder: Path) -> ModelRecord:
     return read_record(path, ModelRecord, remedy="give a model folder, as spadunet_train writes it")
 
 
+def model_files(record: ModelRecord) -> set[str]:
+    """Every file that a model must have but model.json, and those that it lists of what it may have.
+
+    By their paths below the folder.
+    """
+    needed = {BACKBONE_FILE} | {f"tasks/{name}/{file}" for name in record.tasks for file in TASK_FILES}
+    optional = {postprocessing_file(name).as_posix() for name in record.tasks}
+    return needed | (optional & set(record.sha256))
+
+
 def check_files(folder: Path) -> ModelRecord:
     """model.json, after every file was checked against its hash.
 
@@ -197,7 +241,7 @@ def check_files(folder: Path) -> ModelRecord:
         InputError: if model.json is missing, damaged or newer, or a file is missing or was changed.
     """
     record = read_model_record(folder)
-    expected = {BACKBONE_FILE} | {f"tasks/{name}/{file}" for name in record.tasks for file in TASK_FILES}
+    expected = model_files(record)
     if set(record.sha256) != expected:
         raise InputError(f"{folder / MODEL_JSON}: its sha256 must list exactly {sorted(expected)}; train or copy again")
     for file, digest in record.sha256.items():
@@ -223,7 +267,15 @@ def load_model(folder: Path) -> Model:
         task_folder = folder / "tasks" / name
         task = read_record(task_folder / "task.json", TaskRecord, remedy="copy the model folder again")
         state = read_tensors(task_folder / "task.safetensors")
-        tasks[name] = Task(plan=task.plan, state=state, provenance=task.provenance)
+        chosen = postprocessing_file(name)
+        tasks[name] = Task(
+            plan=task.plan,
+            state=state,
+            provenance=task.provenance,
+            postprocessing=read_record(folder / chosen, Postprocessing, remedy="copy the model folder again")
+            if chosen.as_posix() in record.sha256
+            else None,
+        )
     return Model(
         backbone=record.backbone,
         preset=record.preset,

@@ -1,6 +1,6 @@
 """Pictures of a case: an image with the outlines of reference and prediction.
 
-Letters: D, H, W depth, height, width of an upright volume, as `preprocessing.orient.choose_upright_axes` has it.
+Letters: D, H, W depth, height, width of an upright volume, as `orient.choose_upright_axes` has it.
 """
 
 from __future__ import annotations
@@ -8,11 +8,15 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .errors import InputError
+from .image import geometry_difference, read_image, read_label_map, turned_onto
 from .labels import LabelSet
+from .orient import choose_upright_axes, ends_of_axes, orient, tells_orientation
 from .page import COLOURS
 from .spacing import Spacing
 
@@ -40,10 +44,53 @@ class Overlay:
     prediction: np.ndarray
     labels: LabelSet
     spacing_mm: Spacing
+    ends: tuple[tuple[str, str], ...] | None = None
+    """The patient's sides where depth, height and width begin and end, as `orient.ends_of_axes`; None if not known."""
+    flips: tuple[bool, bool, bool] = (False, False, False)
+    """Which axes run against those of the file."""
 
     def is_labelled(self, label_map: np.ndarray) -> np.ndarray:
         """Where one of the two has a structure, bool (D, H, W)."""
         return (label_map != 0) & (label_map != (self.labels.ignore_id or 0))
+
+
+def read_overlay(
+    image_path: Path | None, reference_path: Path, prediction_path: Path | None, labels: LabelSet
+) -> Overlay:
+    """Read a case upright, from the head downwards where the files tell, else as they lie.
+
+    Args:
+        image_path: of one channel; of several in one file, the first is shown. None for a dark image.
+        prediction_path: None where nothing was predicted.
+
+    Raises:
+        InputError: if a file cannot be read, or they do not lie on one grid.
+    """
+    reference = read_label_map(reference_path)
+    image = None if image_path is None else read_image([image_path])
+    grid = reference if image is None else image
+    arrays: list[np.ndarray] = []
+    for path in (reference_path, prediction_path):
+        label_map = reference if path == reference_path else None if path is None else read_label_map(path)
+        if label_map is None:
+            arrays.append(np.broadcast_to(np.uint8(0), grid.shape))
+            continue
+        label_map = (turned_onto(label_map, grid) if geometry_difference(label_map, grid) else None) or label_map
+        if label_map.shape != grid.shape:
+            raise InputError(f"{path}: does not lie on the grid of {image_path or reference_path}")
+        arrays.append(label_map.array)
+    axes, flips = choose_upright_axes(grid.shape, grid.affine)
+    volume = np.broadcast_to(np.float32(0), grid.shape) if image is None else image.array[0]
+    spacing_mm = grid.spacing_mm
+    return Overlay(
+        volume=orient(volume, axes, flips),
+        reference=orient(arrays[0], axes, flips),
+        prediction=orient(arrays[1], axes, flips),
+        labels=labels,
+        spacing_mm=(spacing_mm[axes[0]], spacing_mm[axes[1]], spacing_mm[axes[2]]),
+        ends=ends_of_axes(grid.affine, axes, flips) if tells_orientation(grid.affine) else None,
+        flips=flips,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +166,7 @@ def draw_plane(overlay: Overlay, plane: Plane, box: tuple[slice, slice, slice], 
         (overlay.reference, "dashed"),
     ):  # dashes let see what is below
         for number, structure in enumerate(overlay.labels.structures):
-            outline(axes, np.isin(label_map[cut], structure.ids), COLOURS[number % len(COLOURS)], line)
+            outline(axes, structure.mask_in(label_map[cut]), COLOURS[number % len(COLOURS)], line)
     axes.set_axis_off()
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_jpg(buffer, pil_kwargs=JPEG)

@@ -38,6 +38,7 @@ p { margin: .4rem 0 } .pale { color: var(--pale); font-size: .9rem } .good { col
 td, th { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line); overflow-wrap: normal }
 th:first-child, td:first-child { text-align: left; padding-left: 0; overflow-wrap: anywhere; min-width: 6rem }
 table.words td, table.words th { text-align: left; vertical-align: top; overflow-wrap: anywhere }
+table.words td:first-child { min-width: 7rem }
 figure { margin: 0; background: var(--card); border-radius: .6rem; padding: .7rem } figure.low { margin: 1rem 0 }
 figcaption { font-size: .9rem; color: var(--pale); margin-top: .3rem } figcaption b { color: var(--ink) }
 img, svg { max-width: 100%; height: auto; display: block } svg text { font-family: inherit }
@@ -46,6 +47,26 @@ img, svg { max-width: 100%; height: auto; display: block } svg text { font-famil
 .grid > * { min-width: 0 } .chip { display: inline-block; margin-right: .9rem; max-width: 100% }
 .chip i { display: inline-block; width: .75em; height: .75em;
   border-radius: .2em; margin-right: .3em }
+.pane { max-width: 100%; min-width: 0 } .pane input { width: 100%; margin: .3rem 0 }
+.view { position: relative; overflow: hidden; background: #000; border-radius: .3rem; margin: 0 auto; max-width: 100%;
+  cursor: crosshair } .planes .view * { position: absolute; border-radius: 0; background: none }
+.planes .view canvas, .planes .view svg { left: 0; top: 0; width: 100%; height: 100%; max-width: none }
+.view i { color: #ffd54a; font: 600 .8rem/1 system-ui, sans-serif; text-shadow: 0 0 3px #000, 0 0 3px #000 }
+.view .left { left: .3rem; top: calc(50% - .4rem) } .view .right { right: .3rem; top: calc(50% - .4rem) }
+.view .top { top: .3rem; left: 0; right: 0; text-align: center }
+.view .bottom { bottom: .3rem; left: 0; right: 0; text-align: center }
+.low .view i { font-size: .65rem }
+.low .pane img { image-rendering: pixelated; max-height: none; background: none; width: 100%; height: 100% }
+.low .planes:has(.pane) { flex-wrap: nowrap } .chip input[type="range"] { width: 6rem; vertical-align: middle }
+@media (min-width: 56rem) { .slices .planes { flex-wrap: nowrap } }
+.bar { display: flex; gap: .5rem; align-items: center; max-width: 26rem; font-size: .9rem; margin: .5rem 0 }
+.bar i { flex: 1; height: .8rem; border-radius: .2rem }
+.row { font-size: .85rem; margin: .5rem 0 0 } .dots { width: 100%; overflow: visible }
+.dots text { fill: var(--pale); font-size: .75rem } .dots a:focus circle, .dots a:hover circle { r: 6px }
+.case > summary { padding: .45rem .2rem; border-top: 1px solid var(--line) } .case { margin: 0 }
+.case > summary span { margin-left: .8rem; font-variant-numeric: tabular-nums }
+.tools { display: flex; flex-wrap: wrap; gap: .5rem 1.2rem; margin: .6rem 0 } .tools label { max-width: 100% }
+select { font: inherit; max-width: 100% } label.chip { cursor: pointer }
 details { margin: .6rem 0 } summary { cursor: pointer } pre { overflow-x: auto; font-size: .8rem }
 """
 

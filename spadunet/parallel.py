@@ -9,8 +9,8 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
@@ -47,6 +47,15 @@ class Outcome(Generic[Item, Result]):
     may_pass_alone: bool = False
     """It failed for lack of memory, or its worker died: what others did at that time may be the cause."""
 
+    @property
+    def is_bad_input(self) -> bool:
+        """It failed for what the user gave, as each further attempt will."""
+        return self.problem is not None and self.traceback is None and not self.may_pass_alone
+
+    def failed(self) -> Outcome[Item, Any]:
+        """The same problem, where another kind of result would have come."""
+        return replace(self, result=None)
+
 
 def map_cases(
     function: Callable[[Item], Result],
@@ -57,7 +66,7 @@ def map_cases(
     memory_of: Callable[[Item], int] | None = None,
     most_memory_of: Callable[[Item], int] | None = None,
 ) -> Iterator[Outcome[Item, Result]]:
-    """Yield an outcome for each item as it is done, in any order; a bad item never stops the others.
+    """An outcome for each item as it is done, in any order; a bad item never stops the others.
 
     An item that ran out of memory beside others, or whose worker died, is tried once more at the end, alone.
 
@@ -72,16 +81,24 @@ def map_cases(
         InputError: if the cluster cannot be used.
         OutputError: if no worker process can be started, or the cluster is gone.
     """
+    return with_progress(
+        work_through(function, items, title, workers, memory_of, most_memory_of), len(items), title=title
+    )
+
+
+def with_progress(
+    outcomes: Generator[Outcome[Item, Result]], num_items: int, *, title: str
+) -> Iterator[Outcome[Item, Result]]:
+    """The same outcomes, beside a progress bar; without a terminal, a line now and then."""
     last_line = time.monotonic()
-    outcomes = work_through(function, items, title, workers, memory_of, most_memory_of)
-    with contextlib.closing(outcomes), tqdm(total=len(items), desc=title, unit="case", disable=None) as bar:
+    with contextlib.closing(outcomes), tqdm(total=num_items, desc=title, unit="case", disable=None) as bar:
         for number, outcome in enumerate(outcomes, start=1):
             if outcome.traceback:
                 log.debug(outcome.traceback)
             yield outcome
             bar.update()
             if bar.disable and time.monotonic() - last_line > LINE_SECONDS:
-                log.info("%s: %d of %d cases", title, number, len(items))
+                log.info("%s: %d of %d cases", title, number, num_items)
                 last_line = time.monotonic()
 
 

@@ -11,9 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .errors import InputError
 from .files import write_text
 
-FORMAT_VERSION = 1
 FormatVersion = Literal[1]
-"""Version of every document written here; another one is an error."""
+"""Version of most documents written here; another one is an error."""
 
 Side = Annotated[float, Field(gt=0)]
 PositiveSpacing = tuple[Side, Side, Side]
@@ -59,10 +58,12 @@ class Record(BaseModel):
             return cls.model_validate_json(text)
         except ValidationError as error:
             for problem in error.errors(include_url=False):
-                version = problem["input"]
-                if problem["loc"][-1:] == ("format_version",) and isinstance(version, int) and version > FORMAT_VERSION:
+                if problem["loc"][-1:] != ("format_version",) or problem["type"] != "literal_error":
+                    continue
+                version, newest = problem["input"], int(problem["ctx"]["expected"])
+                if isinstance(version, int) and version > newest:
                     raise NewerFormatError(
-                        f"{source}: format version {version} is newer than {FORMAT_VERSION}, the newest known here; "
+                        f"{source}: format version {version} is newer than {newest}, the newest known here; "
                         "update spadunet"
                     ) from error
             raise InputError(f"{source}: {first_problem(error)}") from error

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from spadunet.labels import LabelSet
+from spadunet.metrics import DEFAULT_METRICS
 from spadunet.plan import IntensityRule, Plan
 from spadunet.record import write_record
 from spadunet.scores import CaseScore, ClassScore, Scores
@@ -75,11 +76,16 @@ def write_curves(folder: Path, tasks: Sequence[str], num_steps: int = 100) -> No
 
 def score_of(dice: float | None, *, is_missed: bool = False) -> ClassScore:
     """A class of a case; without a Dice, it is neither predicted nor there."""
-    if dice is None:
-        return ClassScore(dice=None, assd_mm=None, hd_mm=None, num_prediction_voxels=0, num_reference_voxels=0)
-    if is_missed:
-        return ClassScore(dice=0, assd_mm=None, hd_mm=None, num_prediction_voxels=0, num_reference_voxels=9)
-    return ClassScore(dice=dice, assd_mm=1.25, hd_mm=7.5, num_prediction_voxels=9, num_reference_voxels=9)
+    if dice is None or is_missed:
+        values = dict.fromkeys(DEFAULT_METRICS) | ({"dice": 0.0} if is_missed else {})
+        return ClassScore(values=values, num_prediction_voxels=0, num_reference_voxels=9 if is_missed else 0)
+    values = {"dice": dice, "assd_mm": 1.25, "hd_mm": 7.5, "hd95_mm": 5.5}
+    return ClassScore(values=values, num_prediction_voxels=9, num_reference_voxels=9)
+
+
+def case_of(name: str, classes: Mapping[str, ClassScore]) -> CaseScore:
+    """A case of 3 x 4 x 12 voxels of 1 mm, with a diagonal of 13 mm."""
+    return CaseScore(case=name, classes=dict(classes), shape_voxels=(3, 4, 12), spacing_mm=(1, 1, 1))
 
 
 @functools.cache
@@ -96,9 +102,7 @@ def write_validation(
     folder: Path, dataset: str, cases: Mapping[str, Mapping[str, ClassScore]], *, failed: tuple[str, ...] = ()
 ) -> Scores:
     """Final scores of a dataset, and a picture of each case."""
-    scores = Scores(
-        cases=tuple(CaseScore(case=name, classes=dict(found)) for name, found in cases.items()), failed=failed
-    )
+    scores = Scores(cases=tuple(case_of(name, found) for name, found in cases.items()), failed=failed)
     write_record(folder / "validation" / dataset / "scores.json", scores)
     for case in cases:
         path = overlay_path(folder / "validation" / dataset, case, 0)

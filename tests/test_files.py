@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from spadunet.errors import InputError, OutputError
-from spadunet.files import atomic_path, disk_error_reason, partial_path, require_writable, sha256_of_file, write_text
+from spadunet.files import (
+    atomic_folder,
+    atomic_path,
+    disk_error_reason,
+    partial_path,
+    require_writable,
+    sha256_of_file,
+    write_text,
+)
 
 NO_PROCESS = 99999999
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -130,3 +138,31 @@ def test_sha256_is_that_of_the_content(tmp_path: Path):
     for content in (b"", b"spad", bytes(3 << 20)):
         (tmp_path / "c").write_bytes(content)
         assert sha256_of_file(tmp_path / "c") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_folder_appears_when_it_is_whole_and_a_killed_runs_half_one_goes(tmp_path: Path):
+    folder = tmp_path / "a" / "folder"
+    orphan = partial_path(folder, NO_PROCESS)
+    orphan.mkdir(parents=True)
+    (orphan / "half.txt").write_text("half")
+    with atomic_folder(folder) as partial:
+        (partial / "file.txt").write_text("whole")
+        assert names(folder.parent) == [partial.name]
+    assert names(folder.parent) == ["folder"]
+    assert names(folder) == ["file.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+def test_a_failure_leaves_no_folder(tmp_path: Path, error: BaseException):
+    with pytest.raises(type(error)), atomic_folder(tmp_path / "folder") as partial:
+        (partial / "file.txt").write_text("half")
+        raise error
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_came_meanwhile_is_kept(tmp_path: Path):
+    with pytest.raises(OutputError, match="folder: cannot be written"), atomic_folder(tmp_path / "folder") as partial:
+        (partial / "file.txt").write_text("mine")
+        write_text(tmp_path / "folder/file.txt", "theirs")
+    assert names(tmp_path) == ["folder"]
+    assert (tmp_path / "folder/file.txt").read_text() == "theirs"

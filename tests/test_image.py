@@ -297,6 +297,26 @@ def test_whole_numbers_stored_as_floats_are_labels(tmp_path: Path):
     np.testing.assert_array_equal(label_map.array, array)
 
 
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [((0, 255), np.uint8), ((0, 256), np.uint16), ((-1, 7), np.int32), ((0, 70000), np.int32), ((0, 2**32), np.int64)],
+)
+def test_labels_stored_as_floats_take_no_more_memory_than_they_need(tmp_path: Path, values, dtype: type):
+    array = np.zeros((3, 2, 2))
+    array[1, 0], array[2, 1] = values
+    label_map = read_label_map(write(tmp_path / "a.nii", array))
+    assert label_map.array.dtype == dtype
+    np.testing.assert_array_equal(label_map.array, array)
+
+
+def test_a_label_beyond_all_whole_numbers_is_told(tmp_path: Path):
+    path = write(tmp_path / "a.nii", np.full((2, 2, 2), 1e30))
+    with pytest.raises(
+        InputError, match=f"^{path}: holds label values from 0 to 1e.30; label ids have at most 64 bits$"
+    ):
+        read_label_map(path)
+
+
 def test_labels_that_are_no_whole_numbers_are_told(tmp_path: Path):
     path = write(tmp_path / "a.nii", np.full((2, 2, 2), 0.25, np.float32))
     message = f"^{path}: holds the label value 0.25, not a whole number; was it interpolated[?]$"

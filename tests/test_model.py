@@ -15,8 +15,19 @@ import torch
 from spadunet.errors import InputError, OutputError
 from spadunet.files import sha256_of_file
 from spadunet.labels import LabelSet
-from spadunet.model import Model, Task, add_tasks, load_model, read_model_record, save_model, write_task
+from spadunet.model import (
+    Model,
+    Task,
+    add_tasks,
+    load_model,
+    postprocessing_file,
+    read_model_record,
+    save_model,
+    set_postprocessing,
+    write_task,
+)
 from spadunet.plan import IntensityRule, Plan
+from spadunet.postprocessing import Postprocessing, Rule
 
 FILES = (
     "backbone.safetensors",
@@ -278,3 +289,65 @@ def test_a_damaged_model_gets_no_task(folder: Path):
     (folder / FILES[2]).write_bytes(b"x")
     with pytest.raises(InputError, match="does not have the SHA-256 that model.json states"):
         add_tasks(folder, folder, new_task(), {})
+
+
+LARGEST = Rule(structure="organ", action="keep largest", num_cases=7, dice=(0.8, 0.9), hd95_mm=(9, 3))
+CHOSEN = Postprocessing(rules=(LARGEST,), num_cases=2)
+HIPPOCAMPUS = "Dataset004_Hippocampus"
+
+
+def test_post_processing_is_kept_with_its_task_and_can_be_changed_and_forgotten(folder: Path):
+    before = read_model_record(folder)
+    set_postprocessing(folder, HIPPOCAMPUS, CHOSEN)
+    loaded = load_model(folder)
+    assert [task.postprocessing for task in loaded.tasks.values()] == [CHOSEN, None]
+    other = CHOSEN.model_copy(update={"rules": ()})
+    set_postprocessing(folder, HIPPOCAMPUS, other)
+    assert load_model(folder).tasks[HIPPOCAMPUS].postprocessing == other
+    set_postprocessing(folder, HIPPOCAMPUS, None)
+    assert read_model_record(folder) == before
+    assert not (folder / postprocessing_file(HIPPOCAMPUS)).exists()
+
+
+def test_changed_or_missing_post_processing_is_refused(folder: Path):
+    set_postprocessing(folder, HIPPOCAMPUS, CHOSEN)
+    path = folder / postprocessing_file(HIPPOCAMPUS)
+    path.write_text(path.read_text().replace("keep largest", "fill holes"))
+    with pytest.raises(InputError, match=r"postprocessing.json: does not have the SHA-256 that model.json states"):
+        load_model(folder)
+    path.unlink()
+    with pytest.raises(InputError, match=r"postprocessing.json: model file missing"):
+        load_model(folder)
+
+
+def test_post_processing_goes_where_the_model_goes(folder: Path, tmp_path: Path):
+    set_postprocessing(folder, HIPPOCAMPUS, CHOSEN)
+    model = load_model(folder)
+    save_model(tmp_path / "copy", model)
+    assert load_model(tmp_path / "copy").tasks[HIPPOCAMPUS].postprocessing == CHOSEN
+    third = {"Third": model.tasks["Dataset101_SunnybrookLV"]}
+    add_tasks(folder, tmp_path / "grown", third, {})
+    assert [bool(task.postprocessing) for task in load_model(tmp_path / "grown").tasks.values()] == [True, False, False]
+    save_model(tmp_path / "copy", make_model())  # trained anew: what was chosen for the old weights does not count
+    assert load_model(tmp_path / "copy").tasks[HIPPOCAMPUS].postprocessing is None
+
+
+@pytest.mark.parametrize("num_written", [0, 1, 2])
+def test_a_model_stays_valid_wherever_the_change_is_interrupted(folder: Path, monkeypatch, num_written: int):
+    import spadunet.model as module
+
+    set_postprocessing(folder, HIPPOCAMPUS, CHOSEN)
+    written: list[Path] = []
+    write = module.write_record
+
+    def stop(path: Path, record) -> None:
+        if len(written) == num_written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, record)
+
+    monkeypatch.setattr(module, "write_record", stop)
+    with pytest.raises(KeyboardInterrupt):
+        set_postprocessing(folder, HIPPOCAMPUS, CHOSEN.model_copy(update={"cases": ("c",)}))
+    found = load_model(folder).tasks[HIPPOCAMPUS].postprocessing
+    assert found == (CHOSEN if num_written == 0 else None)

@@ -108,7 +108,8 @@ def test_every_requirement_is_pinned_in_constraints():
     setup = read_setup()
     wanted = setup["install_requires"] + [r for extra in setup["extras_require"].values() for r in extra]
     names = {requirement.split(">")[0].strip().lower() for requirement in wanted}
-    assert names - pinned == set()
+    # It wants older versions of numpy, cc3d and rich than the tested set has; pip finds them without constraints.
+    assert names - pinned == {"panoptica"}
 
 
 def normalised(name: str) -> str:
@@ -141,7 +142,7 @@ def test_all_that_is_imported_is_required_and_nothing_else():
     required = {name_of(requirement) for requirement in setup["install_requires"]}
     allowed = required | {name_of(requirement) for requirement in extras}
     providers = metadata.packages_distributions()
-    imported = {module: {normalised(name) for name in providers[module]} for module in imported_modules()}
+    imported = {module: {normalised(name) for name in providers.get(module, [module])} for module in imported_modules()}
     assert len(imported) > 5
     assert {module: names for module, names in imported.items() if not names & allowed} == {}
     # One comes in through torch.utils.tensorboard; with the other our augmentation is compared, in tests.

@@ -9,28 +9,12 @@ from pathlib import Path
 from ...dataset import RawCase
 from ...errors import InputError
 from ...files import write_text
+from ...releases import BTCV_LABELS as LABELS
+from ...releases import BTCV_PREFIX as PREFIX
+from ...releases import BTCV_VALIDATION as VALIDATION
 from .folder import copy, new_dataset, require_folder, write_description
 
-LABELS = (
-    "background",
-    "spleen",
-    "right kidney",
-    "left kidney",
-    "gallbladder",
-    "esophagus",
-    "liver",
-    "stomach",
-    "aorta",
-    "inferior vena cava",
-    "portal and splenic veins",
-    "pancreas",
-    "right adrenal gland",
-    "left adrenal gland",
-)
-VALIDATION = (29, 30, 31, 32, 34, 36, 37, 39, 40)
-"""The nine scans that Luo et al. 2024 and others validate on; the other 21 train."""
 SPLIT_JSON = "splits_21_9.json"
-PREFIX = "btcv_"
 LAYOUT = "RawData/Training/img/img0001.nii.gz … and RawData/Training/label/label0001.nii.gz …"
 
 

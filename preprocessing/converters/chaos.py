@@ -22,6 +22,7 @@ from ...errors import InputError
 from ...formats import DICOM_ENDING, ending_of, read_channels, write_array
 from ...image import grid_difference, read_label_map
 from ...record import FormatVersion, PositiveShape, Record, write_record
+from ...releases import CHAOS_MR_LABELS
 from .folder import new_dataset, require_folder, write_description
 
 
@@ -47,7 +48,7 @@ MODALITIES = {
         name="MR",
         dataset="Dataset008_CHAOS",
         channels=("in-phase", "out-phase", "T2-SPIR"),
-        labels=("background", "liver", "right kidney", "left kidney", "spleen"),
+        labels=CHAOS_MR_LABELS,
         greys=((0, 0), (55, 70), (110, 135), (175, 200), (240, 255)),  # 63, 126, 189 and 252, and what lies near
         sequences={
             "t1": ("T1DUAL", {0: "DICOM_anon/InPhase", 1: "DICOM_anon/OutPhase"}),

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ...dataset import find_label
 from ...errors import InputError, OutputError
 from ...files import PARTIAL_PREFIX, disk_error_reason
-from ...formats import LABEL_ENDINGS, NIFTI_ENDINGS, ending_of, write_array
+from ...formats import LABEL_ENDINGS, NIFTI_ENDINGS, ending_of, read_channels, write_array
 from ...image import grid_difference, read_label_map
 from ...record import read_record
 from .chaos import SLICES_JSON, CaseSlices, ChaosSlices
@@ -77,6 +77,42 @@ def export_chaos(
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {disk_error_reason(error) or error}") from error
     return len(found)
+
+
+def check_export(predictions: Sequence[Path], dataset: Path) -> tuple[int, list[str]]:
+    """Export label maps into a temporary folder and read the pictures of all organs back.
+
+    Args:
+        predictions: folders of label maps that are named as cases.
+        dataset: raw dataset that `convert_chaos` wrote.
+
+    Returns:
+        Number of label maps, and the test cases that have none.
+
+    Raises:
+        InputError: as `export_chaos`, and if pictures show something else than the label maps.
+        OutputError: if there is no space for the pictures.
+    """
+    cases = read_record(dataset / SLICES_JSON, ChaosSlices, remedy="convert the release again").cases
+    found = find_predictions(predictions, cases)
+    problems = []
+    with tempfile.TemporaryDirectory(prefix="spadunet-chaos-") as folder:
+        tree = Path(folder)
+        write_tree(tree, found, cases)
+        for name, path in found.items():
+            *_, (task, greys) = GREYS[modality_of(cases[name])].items()
+            wanted = np.array(greys, np.uint8)[read_prediction(path, cases[name])]
+            if not np.array_equal(read_pictures(tree / task, cases[name]), wanted):
+                problems.append(f"{path}: its pictures do not show it; please report this")
+    if problems:
+        raise InputError("\n".join(problems))
+    return len(found), missing_tests(found, cases)
+
+
+def read_pictures(task: Path, case: CaseSlices) -> np.ndarray:
+    """Grey values (A0, A1, A2) of a case's pictures in a task's folder, uint8."""
+    paths = [task / case.folder / "Results" / f"{stem}.png" for stem in case.stems]
+    return np.concatenate([read_channels(path)[0][0] for path in paths])
 
 
 def write_tree(tree: Path, found: dict[str, Path], cases: dict[str, CaseSlices]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from ..dataset import RawCase
     from ..inference.channels import ChannelOrder
-    from ..plan import Plan
+    from ..inference.sources import Source
     from ..preprocessing.estimate import HeaderCase
 
 LABEL_BYTES_PER_VOXEL = 0.05
@@ -38,9 +39,7 @@ LABEL_BYTES_PER_VOXEL = 0.05
 
 def show_prediction(
     cases: list[RawCase],
-    plan: Plan,
-    model: Path,
-    task: str,
+    sources: Sequence[Source],
     options: argparse.Namespace,
     *,
     device: torch.device,
@@ -52,7 +51,7 @@ def show_prediction(
     """Print which images would be predicted, by which model, and what that needs.
 
     Args:
-        model: its folder.
+        sources: the models.
         label_maps: where that of each case goes.
         keeps: those that are there are kept.
         order: of the images' channels.
@@ -69,7 +68,7 @@ def show_prediction(
         "reads",
         [
             f"{options.input}: {len(cases)} images, {len(paths)} files, {size_text(bytes_of(paths))}",
-            f"{model}: task {task}, {size_text(bytes_of([model / 'backbone.safetensors', model / 'tasks' / task]))}",
+            *(f"{it.folder}: task {it.task}, {size_text(bytes_of(files_of(it)))}" for it in sources),
         ],
     )
     there = {name for name, path in label_maps.items() if path.exists()}
@@ -81,24 +80,30 @@ def show_prediction(
     show("pairs", pairing_table(cases, headers, order.names, options.input, label=None))
     todo = [header for name, header in headers.items() if not (keeps and name in there)]
     try:
-        needs = estimate(todo, plan, model, task, options, order, device, precision)
+        needs = estimate(todo, sources, options, order, device, precision)
     except (InputError, OutputError) as error:
         needs = unknown(f"the trial failed: {str(error).splitlines()[0]}")
     show_needs(needs, options.output)
     return finish(problems)
 
 
+def files_of(source: Source) -> list[Path]:
+    """What is read of a model."""
+    return [source.folder / "backbone.safetensors", source.folder / "tasks" / source.task]
+
+
 def estimate(
     found: list[HeaderCase],
-    plan: Plan,
-    model: Path,
-    task: str,
+    sources: Sequence[Source],
     options: argparse.Namespace,
     order: ChannelOrder,
     device: torch.device,
     precision: torch.dtype,
 ) -> Needs:
-    """One window through the network and the rest of the way on a few voxels, scaled by what the headers announce."""
+    """One window through the network and the rest of the way on a few voxels, scaled by what the headers announce.
+
+    Of an ensemble, the first model stands for all.
+    """
     from ..inference.estimate import num_windows, prepare_and_restore, try_model
     from ..inference.predict import plan_at
     from ..measure import measure_apart
@@ -107,8 +112,9 @@ def estimate(
     if not found:
         nothing = Amount(value=0.0, basis="there is nothing to do")
         return Needs(time=nothing, memory=nothing, disk=nothing)
-    plan = plan_at(plan, options.spacing)
-    num_views = 2 ** len(find_mirror_axes(options.mirror))
+    model, task = sources[0].folder, sources[0].task
+    plan = plan_at(sources[0].plan, options.spacing)
+    num_views = len(sources) * 2 ** len(find_mirror_axes(options.mirror))
     grids = [header.target_grid(plan) for header in found]
     counts = Counter[int]()
     for shape, da in grids:

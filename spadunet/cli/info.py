@@ -35,6 +35,7 @@ def execute(options: argparse.Namespace) -> int:
     from ..model import read_model_record
     from ..models import find_models
     from ..network.device import choose_device, choose_precision
+    from ..pretrained import BACKBONE, TOKENIZER
     from ..workspace import find_workspace
 
     workspace = find_workspace(options.data)
@@ -65,6 +66,9 @@ def execute(options: argparse.Namespace) -> int:
         about = f"{record.backbone} {record.preset}, {record.provenance.get('steps', '?')} steps"
         about += "" if record.tasks else ", pre-trained: for spadunet_train --init"
         print(f"  {folder.relative_to(workspace.results)}  ({about})")
+    print("weights that come with spadunet")
+    print(f"  {BACKBONE}  (for spadunet_train --init)")
+    print(f"  {TOKENIZER}  (for spadunet_pretrain_mim --tokenizer)")
     return 0
 
 

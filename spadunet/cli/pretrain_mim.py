@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..pretrained import TOKENIZER, find_weights
 from .options import find_device, positive_int
 from .pretraining import PretrainingRun, add_pretraining_options, open_run, stop_advice
 from .recipes import Recipe
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   spadunet_pretrain_mim -c mine --max-minutes 60
   spadunet_pretrain_mim -c mine --backbone spad_unet --probe Hippocampus
+  spadunet_pretrain_mim -c mine --tokenizer tokenizer_tiny --backbone spad_unet --preset tiny --init spad_unet_tiny
   spadunet_pretrain_mim --recipe paper --init eva02_B_pt_in21k_p14.pt
   torchrun --nproc-per-node 6 $(which spadunet_pretrain_mim) --recipe paper
 """
@@ -59,12 +61,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--backbone", choices=BACKBONES, default="spad_vit", help="(default: spad_vit)")
     parser.add_argument(
         "--tokenizer",
-        type=Path,
+        type=find_weights,
         metavar="FOLDER",
-        help="as spadunet_pretrain_tokenizer writes it (default: the one made last)",
+        help=f"as spadunet_pretrain_tokenizer writes it, or {TOKENIZER}, which comes with spadunet (default: the one "
+        "made last)",
     )
     parser.add_argument(
-        "--init", type=Path, metavar="WEIGHTS", help="an EVA-02 file or a model folder that the backbone starts from"
+        "--init",
+        type=find_weights,
+        metavar="WEIGHTS",
+        help="an EVA-02 file or a model folder that the backbone starts from",
     )
     parser.add_argument(
         "--probe",
@@ -194,12 +200,13 @@ def tokenizer_made_last(results: Path) -> Path:
     Raises:
         InputError: if there is none.
     """
-    from ..pretraining.tokenizer_file import TOKENIZER_JSON
+    from ..model import TOKENIZER_JSON
 
     found = sorted(results.rglob(TOKENIZER_JSON), key=lambda path: path.stat().st_mtime) if results.is_dir() else []
     if not found:
         raise InputError(
-            f"{results}: no tokenizer; make one with spadunet_pretrain_tokenizer, or give its folder with --tokenizer"
+            f"{results}: no tokenizer; make one with spadunet_pretrain_tokenizer, or give its folder with --tokenizer; "
+            f"{TOKENIZER} comes with spadunet"
         )
     log.info("tokenizer: %s, %s", found[-1].parent, "the only one" if len(found) == 1 else "made last")
     return found[-1].parent

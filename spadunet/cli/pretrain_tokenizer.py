@@ -119,10 +119,10 @@ def execute(options: argparse.Namespace) -> int:
 def pretrain_tokenizer(ranks: Ranks, options: argparse.Namespace) -> int:
     """Check everything, train, write the tokenizer."""
     from ..files import sha256_of_file
+    from ..model import TOKENIZER_JSON
     from ..pretraining.loop import pretrain
     from ..pretraining.perceptual import load_lpips
     from ..pretraining.tokenizer import TokenizerRecipe, TokenizerStage
-    from ..pretraining.tokenizer_file import TOKENIZER_JSON
 
     paths = options.perceptual_weights or []
     perceptual = load_lpips(paths) if paths else None

@@ -31,7 +31,7 @@ def value_text(value: object) -> str:
 
 
 def settle(
-    options: argparse.Namespace, usual: Recipe, paper: Recipe, differs: Sequence[str] = ()
+    options: argparse.Namespace, usual: Recipe, paper: Recipe, differs: Sequence[str] = (), *, kind: str = "recipe"
 ) -> tuple[Recipe, list[str]]:
     """Give every option that was not given the recipe's value.
 
@@ -39,11 +39,13 @@ def settle(
 
     Args:
         differs: from the paper, beside the recipe's numbers.
+        kind: option that names the recipe.
 
     Returns:
         The recipe, and lines on what a run of the paper's has in common with it and what not.
     """
-    if options.recipe is None:
+    name = getattr(options, kind)
+    if name is None:
         ends_by_clock = getattr(options, "max_minutes", None) is not None and options.max_steps is None
         fill(options, usual, leave_out="max_steps" if ends_by_clock else "")
         return usual, []
@@ -58,7 +60,7 @@ def settle(
     if getattr(options, "max_minutes", None) is not None:
         differences.append(f"{flag('max_minutes')} {options.max_minutes:g}, not endless")
     values = ", ".join(f"{name.replace('_', ' ')} {value_text(value)}" for name, value in given.items())
-    lines = [f"recipe: {options.recipe}: {values}"]
+    lines = [f"{kind}: {name}: {values}"]
     return paper, lines + ([f"not as published: {'; '.join(differences)}"] if differences else [])
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..pretrained import BACKBONE, find_weights
 from ..sides import PATIENT_AXES
 from ..training.recipes import CHANNEL_DROPOUT, PRESETS, RECIPES
 from ..training.schedule import WARM_UP
@@ -52,6 +53,7 @@ EXAMPLES = """\
   spadunet_train -d 4 101 -f all                    both datasets, one backbone
   spadunet_train -d BTCV --backbone spad_vit --preset base
   spadunet_train -d BTCV -f 0 --init results/pretraining/spad_vit_base
+  spadunet_train -d Hippocampus --init spad_unet_tiny
   spadunet_train -d Heart --init MODEL --add-task   MODEL learns hearts too; what it knew stays as it is
   spadunet_train -d BTCV --recipe paper-btcv --init results/pretraining/spad_vit_base
   spadunet_train -d BTCV -f 0                       again: an interrupted run goes on
@@ -93,9 +95,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--init",
-        type=Path,
+        type=find_weights,
         metavar="MODEL",
-        help="weights to start from: a folder of a model or of a pre-trained backbone, or an EVA-02 file",
+        help=f"weights to start from: a folder of a model or of a pre-trained backbone, {BACKBONE}, which comes with "
+        "spadunet, or an EVA-02 file",
     )
     parser.add_argument(
         "--scratch-twin",

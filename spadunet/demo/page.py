@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..evaluation.tables import LEDGER, class_means, ledger, titles
 from ..files import write_text
 from ..inference.overlays import draw_case
 from ..labels import LabelSet
@@ -35,12 +36,9 @@ def write_page(path: Path, sections: list[Section], *, about: str) -> None:
 
 
 def table_of(scores: Scores) -> Html:
-    """Means by class."""
-    rows = [
-        [name, number(row.dice), number(row.assd_mm), number(row.hd_mm), str(row.num_cases), str(row.num_missed)]
-        for name, row in scores.summary().items()
-    ]
-    return table(["class", "Dice", "ASSD mm", "HD mm", "cases", "missed"], rows)
+    """Means by class, and how many cases they count."""
+    rows = [[name, *class_means(scores, row), *ledger(row)] for name, row in scores.summary().items()]
+    return table(["class", *titles(scores), *LEDGER], rows)
 
 
 def figures_of(section: Section) -> Iterator[Html]:

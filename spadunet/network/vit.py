@@ -146,7 +146,7 @@ class SpadViT(nn.Module):
             assert mask_token is not None
             tokens = torch.where(masked[..., None], mask_token.to(tokens.dtype), tokens)
         tokens = tokens + resize_positions(self.pos_embed, grid).flatten(2).transpose(1, 2)  # (B, L, C)
-        tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)  # (B, 1 + L, C)
+        tokens = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)  # (B, 1 + L, C)
         return tokens, rotation_of(grid, self.head_dim, tokens.dtype, tokens.device)
 
 

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from ..dataset import Dataset
 from ..errors import InputError
-from ..evaluation.overlap import dice
+from ..evaluation.overlap import count_overlap, dice
 from ..files import write_text
 from ..labels import LabelSet
 from ..network.masked import patch_depth
@@ -182,7 +182,7 @@ def score(probe: Probe, feature_maps: FeatureMaps) -> dict[str, float]:
         prediction[case.classes == probe.labels.ignore_class] = 0
         for structure in probe.labels.structures:
             own = [probe.labels.ids.index(label_id) for label_id in structure.ids]
-            value = dice(np.isin(prediction, own), np.isin(case.classes, own))
+            value = dice(count_overlap(np.isin(prediction, own), np.isin(case.classes, own)))
             if value is not None:
                 scores[structure.name].append(value)
     return {name: float(np.mean(values)) if values else float("nan") for name, values in scores.items()}

@@ -12,10 +12,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..image import Image, as_channels, shape_of
+from ..orient import choose_axes, orient
 from ..plan import IntensityRule
 from ..preprocessing.crop import crop, nonzero_box
 from ..preprocessing.normalise import Scale, scale_of
-from ..preprocessing.orient import choose_axes, orient
 from ..preprocessing.store import IMAGE_DTYPE
 from ..spacing import Spacing
 

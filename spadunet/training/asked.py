@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ..record import digest_of
 from .patches import TrainingTask
+
+log = logging.getLogger("spadunet")
 
 
 def class_weights_text(tasks: Sequence[TrainingTask]) -> str:
@@ -25,3 +29,29 @@ def annotated_text(tasks: Sequence[TrainingTask]) -> str:
         (task.name, case.name, case.header.annotated) for task in tasks for case in task.cases if case.header.annotated
     ]
     return f"all but in {len(annotated)} cases ({digest_of(json.dumps(annotated))})" if annotated else "all"
+
+
+def digest_of_cases(splits: Sequence[tuple[list[str], list[str]]]) -> str:
+    """Changes when a case changes sides between training and validation."""
+    return digest_of(json.dumps([(sorted(train), sorted(val)) for train, val in splits]))
+
+
+def warn_if_seen(init: Path, earlier: Mapping[str, str], request: Mapping[str, str]) -> None:
+    """Warn where a model may have learned from this run's validation cases.
+
+    Args:
+        init: the model.
+        earlier: its provenance, which is the request of its run.
+    """
+    shared = [name for name in request["datasets"].split() if name in earlier.get("datasets", "").split()]
+    same = all(earlier.get(name) == request[name] for name in ("datasets", "fraction", "fraction_seed"))
+    is_other = earlier.get("fold") != request["fold"] or (same and earlier.get("cases") != request["cases"])
+    if shared and is_other and request["fold"] != "all":
+        log.warning(
+            "--init %s: has learned from %s with fold %s and may have seen cases that this run, fold %s, validates on: "
+            "their scores will be too good; start from a model of the same fold and cases",
+            init,
+            ", ".join(shared),
+            earlier.get("fold", "unknown"),
+            request["fold"],
+        )

@@ -227,7 +227,8 @@ def train_network(
 def load_batches(stream: BatchStream, start_step: int, options: RunOptions) -> Iterator[Batch]:
     """Batches from a step on, made ahead by worker processes, which end when this is closed."""
     steps = range(start_step, options.max_steps if options.max_steps is not None else ENDLESS)
-    end_threads()
+    if options.num_workers:
+        end_threads()
     yield from DataLoader(
         stream,
         batch_size=None,

@@ -6,13 +6,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..evaluation.tables import align
+from ..evaluation.tables import align, format_value
 from ..files import write_text
-from ..record import FormatVersion, Record, read_record, write_record
-from ..scores import METRICS, Scores
+from ..metrics import metric_of
+from ..record import FormatVersion, Record, write_record
+from ..scores import mean_over_classes
+from .board import read_final_scores
 
 REPEATS_JSON, REPEATS_TEXT = "repeats.json", "repeats.txt"
-PLACES = {"dice": 4, "assd_mm": 2, "hd_mm": 2}
 
 
 class Spread(Record):
@@ -48,19 +49,20 @@ def gather_repeats(folders: Mapping[int, Path], datasets: Sequence[str]) -> Repe
     """
     spreads: dict[str, dict[str, dict[str, Spread]]] = {}
     missing = []
+    scores_of = {seed: read_final_scores(folder) for seed, folder in folders.items()}
     for dataset in datasets:
         values: dict[str, dict[str, list[float]]] = {}
-        for seed, folder in folders.items():
-            path = folder / "validation" / dataset / "scores.json"
-            if not path.is_file():
+        for seed, found in scores_of.items():
+            scores = found.get(dataset)
+            if scores is None:
                 missing.append(f"{dataset} of seed {seed}")
                 continue
-            scores = read_record(path, Scores, remedy="run spadunet_evaluate on the folder")
-            for name, row in scores.summary().items():
-                for metric in METRICS:
-                    add(values, name, metric, getattr(row, metric))
-            for metric in METRICS:
-                add(values, "mean", metric, scores.mean(metric))
+            summary = scores.summary()
+            for name, row in summary.items():
+                for metric in scores.metrics:
+                    add(values, name, metric, row.means[metric])
+            for metric in scores.metrics:
+                add(values, "mean", metric, mean_over_classes(summary, metric))
         spreads[dataset] = {
             name: {metric: spread_of(found) for metric, found in by_metric.items()}
             for name, by_metric in values.items()
@@ -90,11 +92,12 @@ def repeats_text(repeats: Repeats) -> str:
     """A table a dataset: mean ± standard deviation over runs, and from the lowest to the highest Dice."""
     lines = [f"{len(repeats.seeds)} runs, seeds {', '.join(map(str, repeats.seeds))}: mean ± standard deviation"]
     for dataset, classes in repeats.spreads.items():
-        rows = [["class", "Dice", "lowest", "highest", "ASSD mm", "HD mm"]]
+        others = [metric for metric in classes.get("mean", {}) if metric != "dice"]
+        rows = [["class", "Dice", "lowest", "highest", *(metric_of(metric).title for metric in others)]]
         for name, spreads in classes.items():
             dice = spreads.get("dice")
             ends = ["-", "-"] if dice is None else [f"{dice.lowest:.4f}", f"{dice.highest:.4f}"]
-            cells = [cell_of(spreads.get(metric), PLACES[metric]) for metric in METRICS]
+            cells = [cell_of(metric, spreads.get(metric)) for metric in ("dice", *others)]
             rows.append([name, cells[0], *ends, *cells[1:]])
         lines += ["", dataset, *align(rows)]
     if repeats.missing:
@@ -102,12 +105,12 @@ def repeats_text(repeats: Repeats) -> str:
     return "\n".join(lines) + "\n"
 
 
-def cell_of(spread: Spread | None, places: int) -> str:
+def cell_of(metric: str, spread: Spread | None) -> str:
     """Mean and deviation, or a dash."""
     if spread is None:
         return "-"
-    mean = f"{spread.mean:.{places}f}"
-    return mean if spread.deviation is None else f"{mean} ± {spread.deviation:.{places}f}"
+    mean = format_value(metric, spread.mean)
+    return mean if spread.deviation is None else f"{mean} ± {format_value(metric, spread.deviation)}"
 
 
 def write_repeats(folder: Path, repeats: Repeats) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from ..evaluation.tables import format_means, remarks
+from ..evaluation.tables import LEDGER, class_means, ledger, meaning, means, remarks, titles
 from ..page import Html, details, figure, grid, heading, inline_image, legend, number, paragraph, table, text
-from ..scores import METRICS, Scores
+from ..scores import ClassSummary, Scores
 from .board import VALIDATION_FOLDER, DicePoint, read_final_scores, read_validation
 from .charts import Line, draw_chart
 from .samples import case_dice, choose_samples, overlay_paths, rank_cases
@@ -37,9 +37,12 @@ def validation_of(folder: Path, status: RunStatus) -> Iterator[Html]:
     yield from dice_charts(points)
     for place, (name, found) in enumerate(scores.items()):
         yield heading(name, 3)
-        yield score_table(found)
-        for remark in remarks(found):
+        summary = found.summary()
+        yield score_table(found, summary)
+        for remark in remarks(found, summary):
             yield paragraph(remark, "pale")
+        if found.definitions:
+            yield details("What the numbers mean", Html("".join(paragraph(it, "pale") for it in meaning(found))))
         if place < MAX_PICTURED:
             yield from samples_of(folder / VALIDATION_FOLDER / name, found)
         yield case_list(found)
@@ -63,19 +66,13 @@ def dice_charts(points: list[DicePoint]) -> Iterator[Html]:
         yield grid(charts)
 
 
-def score_table(scores: Scores) -> Html:
-    """Means by class over held-out cases; valid are those where Dice is defined."""
-    header = ["class", "Dice", "ASSD mm", "HD mm", "cases", "valid", "missed", "false alarms"]
-    rows = [
-        [
-            name,
-            *format_means(row.dice, row.assd_mm, row.hd_mm),
-            *map(str, (row.num_cases, row.num_dice, row.num_missed, row.num_false_alarms)),
-        ]
-        for name, row in scores.summary().items()
-    ]
-    means = format_means(*(scores.mean(metric) for metric in METRICS))
-    return table(header, [*rows, ["mean", *means, str(len(scores.cases)), "", "", ""]])
+def score_table(scores: Scores, summary: Mapping[str, ClassSummary]) -> Html:
+    """Means by class over held-out cases, and how many these are."""
+    rows = [[name, *class_means(scores, row), *ledger(row)] for name, row in summary.items()]
+    return table(
+        ["class", *titles(scores), *LEDGER],
+        [*rows, ["mean", *means(scores, summary), str(len(scores.cases)), "", "", ""]],
+    )
 
 
 def samples_of(folder: Path, scores: Scores) -> Iterator[Html]:
@@ -94,7 +91,7 @@ def samples_of(folder: Path, scores: Scores) -> Iterator[Html]:
 def case_list(scores: Scores) -> Html:
     """Every case with the Dice of each class, the worst first."""
     ranked = rank_cases(scores)
-    names = list(scores.summary())
+    names = scores.classes
     rows = [
         [score.case, number(case_dice(score)), *(number(score.classes[name].dice) for name in names)]
         for score in ranked[:MAX_CASES]

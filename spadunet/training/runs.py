@@ -13,7 +13,7 @@ from typing import Literal
 
 from ..errors import InputError
 from ..files import PARTIAL_PREFIX
-from ..model import MODEL_JSON, STATE_FOLDER, read_model_record
+from ..model import MODEL_JSON, STATE_FOLDER, TOKENIZER_JSON, read_model_record
 from ..record import Record
 from ..scores import mean_of
 from .board import VALIDATION_FOLDER, read_final_scores
@@ -21,7 +21,6 @@ from .curves import CSV_FILE, TENSORBOARD_FOLDER
 from .state import CHECKPOINT_FILE, Progress, checkpoint_path, read_progress
 from .status import STATUS_JSON, RunKind, RunState, RunStatus, is_alive, last_news, read_status
 
-TOKENIZER_JSON = "tokenizer.json"
 MANIFESTS: dict[str, RunKind] = {
     "spadunet_train.json": "train",
     "spadunet_pretrain_tokenizer.json": "tokenizer",

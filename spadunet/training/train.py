@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,26 +14,21 @@ import torch
 from .. import __version__
 from ..dataset import Dataset
 from ..errors import InputError
-from ..evaluation.evaluate import evaluate_pair
-from ..evaluation.pairs import Pair
-from ..evaluation.tables import table_text, write_scores
-from ..inference.predict import Engine, build_network, predict_cases
-from ..labels import LabelSet
 from ..model import Model, Task, read_model_record, save_model
 from ..network.build import build_backbone, build_task
 from ..plan import Plan
 from ..preprocessing.store import StoredCase, open_case
-from ..record import digest_of, read_record, write_record
-from ..scores import Scores
+from ..record import read_record, write_record
 from .adding import add_trained, backbone_of, require_whole
-from .asked import annotated_text, class_weights_text
+from .asked import annotated_text, class_weights_text, digest_of_cases, warn_if_seen
+from .board import VALIDATION_FOLDER
 from .follow import followed
 from .init import INIT_COVERAGE_JSON, Coverage, InitKind, start_from
 from .loop import JointNetwork, RunOptions, train_network
 from .patches import TrainingTask
 from .ranks import Ranks
-from .samples import draw_samples
 from .splits import choose_cases, choose_fraction
+from .validate import validate
 from .variety import VarietyOptions
 
 log = logging.getLogger("spadunet")
@@ -214,27 +208,6 @@ def prepare_run(
     )
 
 
-def warn_if_seen(init: Path, earlier: Mapping[str, str], request: Mapping[str, str]) -> None:
-    """Warn where a model may have learned from this run's validation cases.
-
-    Args:
-        init: the model.
-        earlier: its provenance, which is the request of its run.
-    """
-    shared = [name for name in request["datasets"].split() if name in earlier.get("datasets", "").split()]
-    same = all(earlier.get(name) == request[name] for name in ("datasets", "fraction", "fraction_seed"))
-    is_other = earlier.get("fold") != request["fold"] or (same and earlier.get("cases") != request["cases"])
-    if shared and is_other and request["fold"] != "all":
-        log.warning(
-            "--init %s: has learned from %s with fold %s and may have seen cases that this run, fold %s, validates on: "
-            "their scores will be too good; start from a model of the same fold and cases",
-            init,
-            ", ".join(shared),
-            earlier.get("fold", "unknown"),
-            request["fold"],
-        )
-
-
 def check_shares(tasks: Sequence[TrainingTask], ranks: Ranks) -> None:
     """Tell how large batches are that several processes share.
 
@@ -268,11 +241,6 @@ def stored_cases(member: TrainingDataset, names: Sequence[str]) -> tuple[StoredC
         with contextlib.suppress(InputError):
             found.append(open_planned_case(member, name))
     return tuple(found)
-
-
-def digest_of_cases(splits: Sequence[tuple[list[str], list[str]]]) -> str:
-    """Changes when a case changes sides between training and validation."""
-    return digest_of(json.dumps([(sorted(train), sorted(val)) for train, val in splits]))
 
 
 def train(run: PreparedRun, folder: Path, *, model_folder: Path | None = None) -> list[str]:
@@ -310,6 +278,7 @@ def train_and_validate(run: PreparedRun, folder: Path, model_folder: Path, refre
         keep=lambda step: refresh(),
     )
     provenance = run.request | {"steps": str(progress.step), "spadunet": __version__}
+    provenance["training_cases"] = " ".join(str(len(task.cases)) for task in run.tasks)
     if (folder / INIT_COVERAGE_JSON).is_file():
         coverage = read_record(folder / INIT_COVERAGE_JSON, Coverage, remedy="start anew with --restart")
         provenance["init_coverage"] = coverage.lines()[-1]
@@ -323,8 +292,10 @@ def train_and_validate(run: PreparedRun, folder: Path, model_folder: Path, refre
     problems: list[str] = []
     for member, names in zip(run.datasets, run.held_out, strict=True):
         if names:
+            name = member.dataset.name
+            wanted = [case for case in member.dataset.cases if case.name in set(names)]
             problems += validate(
-                model, member, names, folder / "validation" / member.dataset.name, run.ranks, run.options
+                model, name, wanted, folder / VALIDATION_FOLDER / name, ranks=run.ranks, options=run.options
             )
     return problems
 
@@ -375,55 +346,3 @@ def as_model(
         tasks=tasks,
         provenance=provenance,
     )
-
-
-def validate(
-    model: Model,
-    member: TrainingDataset,
-    names: Sequence[str],
-    folder: Path,
-    ranks: Ranks,
-    options: RunOptions,
-) -> list[str]:
-    """Predict the held-out cases from their raw images, write label maps and scores; a line for each that failed.
-
-    Processes share the cases; each comes to know all that failed.
-    """
-    name = member.dataset.name
-    engine = Engine(
-        network=build_network(model, name).to(options.device),
-        plan=member.plan,
-        device=options.device,
-        precision=options.precision,
-        overlap=options.overlap,
-        mirror=options.mirror,
-    )
-    wanted = set(names)
-    cases = [case for case in member.dataset.cases if case.name in wanted][ranks.rank :: ranks.world_size]
-    labels: LabelSet = member.plan.labels
-    scores, problems = [], []
-    for outcome in predict_cases(cases, engine, folder, is_quiet=not ranks.is_first):
-        if outcome.result is None:
-            log.error("failed: %s", outcome.problem)
-            problems.append(str(outcome.problem))
-            continue
-        assert outcome.item.label_path is not None
-        pair = Pair(outcome.item.name, outcome.result, outcome.item.label_path, outcome.item.annotated)
-        try:
-            scores.append(evaluate_pair(pair, labels))
-        except InputError as error:
-            log.error("failed: %s", error)
-            problems.append(str(error))
-    found = ranks.gather((scores, problems))
-    scores = [score for part, _ in found for score in part]
-    problems = [problem for _, part in found for problem in part]
-    names_scored = {score.case for score in scores}
-    result = Scores(
-        cases=tuple(sorted(scores, key=lambda score: score.case)),
-        failed=tuple(sorted(wanted - names_scored)),
-    )
-    if ranks.is_first:
-        write_scores(folder, result, labels)
-        draw_samples(member.dataset.cases, folder, result, labels)
-    log.info("validation of %s:\n%s", name, table_text(result).rstrip())
-    return problems

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from spadunet.cli import info, plan_and_preprocess, predict, train
 from spadunet.inference import predict as prediction
+from spadunet.inference.sliding import Slab
 from spadunet.model import Model, load_model, read_model_record, save_model
 from spadunet.network import build
 from spadunet.training import loop
@@ -92,15 +93,15 @@ def test_one_checkpoint_of_one_spacing_predicts_at_every_degree_of_anisotropy(
         write(source, tmp_path / f"images/da{da}_0000.nii.gz")
     write(source[:, :, 5:6], tmp_path / "images/da6_0000.nii.gz")
     seen = []
-    original = prediction.predict_logits
+    original = prediction.sweep_logits
 
-    def note(network, image, da: int, *arguments, **options) -> Tensor:
+    def note(network, image, da: int, *arguments, **options) -> Iterator[Slab]:
         seen.append(da)
-        logits = original(network, image, da, *arguments, **options)
-        assert logits.isfinite().all()
-        return logits
+        for slab in original(network, image, da, *arguments, **options):
+            assert slab.logits.isfinite().all()
+            yield slab
 
-    monkeypatch.setattr(prediction, "predict_logits", note)
+    monkeypatch.setattr(prediction, "sweep_logits", note)
     arguments = ("-i", tmp_path / "images", "-o", tmp_path / "out", "-d", 4, "-device", "cpu")
     assert run(predict.main, *arguments, *data) == 0
     assert sorted(seen) == list(range(7))

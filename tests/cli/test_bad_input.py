@@ -420,13 +420,13 @@ def test_a_disk_that_fills_up_at_a_checkpoint_is_one_line_and_leaves_no_model(
 def test_a_disk_that_fills_up_in_prediction_leaves_no_half_label_map(
     joint_model: Path, planned: Path, tmp_path: Path, run, caplog, capsys, monkeypatch, limited_files
 ):
-    def noise(image, engine):
+    def noise(case, engine, times):
         # A label map that gzip cannot make small, so that SimpleITK meets the end of the disk in the midst of it.
         from spadunet.image import LabelMap
 
-        return LabelMap(array=np.random.default_rng(0).integers(0, 256, (40, 40, 40), np.uint8), affine=image.affine)
+        return LabelMap(array=np.random.default_rng(0).integers(0, 256, (40, 40, 40), np.uint8), affine=np.eye(4))
 
-    monkeypatch.setattr("spadunet.inference.predict.predict_image", noise)
+    monkeypatch.setattr("spadunet.inference.pipeline.segment", noise)
     images = planned / "raw" / HEART / "imagesTr"
     with limited_files(40_000):
         assert run(predict.main, "-i", images, "-o", tmp_path, "-m", joint_model, "-d", 101) == 1

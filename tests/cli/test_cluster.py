@@ -178,3 +178,17 @@ def test_a_cluster_without_workers_is_told_before_any_work(tmp_path: Path, start
     assert command.returncode == 2
     assert f"--dask {address}: has no workers; start some with `dask worker {address}`" in text
     assert not (tmp_path / "preprocessed").exists()
+
+
+def test_cases_are_scored_by_a_cluster_as_by_one_process(tmp_path: Path, start_cluster: StartCluster):
+    references = HIPPOCAMPUS / "labelsTs"
+    address, _ = start_cluster("--no-nanny")
+    found = []
+    for name, workers in (("cluster", ("--dask", address)), ("alone", ("-np", 1))):
+        output = tmp_path / name
+        command = start("evaluate", "-p", references, "-r", references, "-o", output, *workers)
+        _, text = command.communicate()
+        assert command.returncode == 0, text
+        assert (f"10 cases, on the cluster {address}" in text) == (name == "cluster")
+        found.append((output / "scores.json").read_bytes())
+    assert found[0] == found[1]

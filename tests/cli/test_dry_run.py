@@ -227,9 +227,9 @@ def test_prediction_tells_and_writes_nothing(
 
 def test_windows_are_counted_as_they_are_run(joint_model: Path):
     import torch
+    from whole_logits import predict_logits
 
     from spadunet.inference.estimate import num_windows
-    from spadunet.inference.sliding import predict_logits
 
     for shape, patch, overlap in (
         ((9, 30, 31), (4, 12, 16), 0.5),
@@ -242,7 +242,7 @@ def test_windows_are_counted_as_they_are_run(joint_model: Path):
             calls.append(len(x))
             return x
 
-        predict_logits(network, torch.zeros(1, *shape), 0, patch, overlap=overlap)
+        predict_logits(network, torch.rand(1, *shape), 0, patch, overlap=overlap)
         assert sum(calls) == num_windows(shape, patch, overlap)
 
 
@@ -258,6 +258,10 @@ def test_evaluation_tells_and_writes_nothing(planned: Path, tmp_path: Path, run,
     next(predictions.glob("*.nii.gz")).unlink()
     assert run(evaluate.main, "-p", predictions, "-r", references, "--dry-run") == 2
     assert "no prediction for 1 of 5 references" in capsys.readouterr().err
+    assert run(evaluate.main, "-p", predictions, "-r", references, "-np", 1, "--dry-run", "--allow-missing") == 0
+    out = capsys.readouterr().out
+    assert "counted as missed, since there is no prediction" in out
+    assert "4 predictions and as many references" in out
 
 
 @pytest.mark.parametrize("command", [convert_btcv, convert_msd])

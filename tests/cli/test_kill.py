@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import spadunet
 from spadunet.image import read_label_map
 from spadunet.model import load_model, read_tensors
 from spadunet.training.curves import read_rows
@@ -21,6 +22,7 @@ from spadunet.training.curves import read_rows
 pytestmark = pytest.mark.slow
 
 HIPPOCAMPUS, HEART = "Dataset004_Hippocampus", "Dataset101_SunnybrookLV"
+LABELS = Path(spadunet.__file__).parent / "demo/data" / HIPPOCAMPUS / "labelsTs"
 
 COMMAND = """
 import sys
@@ -57,6 +59,22 @@ if __name__ == "__main__":
     main(sys.argv[1:])
 """
 """Worker processes run this file too: the first to write its second case kills the parent, and then hangs."""
+
+KILLED_SCORING = """
+import os, signal
+from spadunet.evaluation.partial import KeptScores
+real, count = KeptScores.add, 0
+def add(self, pair, score):
+    global count
+    count += 1
+    if count == 5:
+        self.file.write(b'{"files": [["')
+        self.file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(self, pair, score)
+KeptScores.add = add
+"""
+"""In the middle of the fifth line."""
 
 
 def start(code: str | Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -120,6 +138,20 @@ def test_preprocessing_in_two_processes_goes_on_after_the_parent_was_killed(
     assert f"{6 - num_kept} cases made, {num_kept} kept" in run_through("preprocess", *common)
     assert len(list(cases.glob("*.json"))) == 6
     assert not partial_files(workspace)
+
+
+def test_evaluation_goes_on_to_the_same_scores_and_scores_only_the_rest(tmp_path: Path):
+    common = ("-p", LABELS, "-r", LABELS, "-np", 1, "--metrics", "dice", "hd")
+    run_through("evaluate", *common, "-o", tmp_path / "whole")
+    killed = start(KILLED_SCORING + COMMAND.format(command="evaluate"), *common, "-o", tmp_path / "parts")
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "parts/scores.json").exists()
+    assert "going on: 4 of 10 cases have been scored before" in run_through(
+        "evaluate", *common, "-o", tmp_path / "parts"
+    )
+    for name in ("scores.json", "scores.csv", "summary.json"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not list(tmp_path.rglob("*.partial*"))
 
 
 def test_training_goes_on_to_the_same_losses_and_weights(planned: Path, tmp_path: Path, quick):

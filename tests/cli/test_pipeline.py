@@ -237,7 +237,7 @@ def test_label_maps_of_an_earlier_run_never_pass_as_those_of_an_interrupted_one(
         time.sleep(10)
 
     with monkeypatch.context() as patch:
-        patch.setattr("spadunet.inference.predict.predict_image", stop)
+        patch.setattr("spadunet.inference.pipeline.segment", stop)
         assert run(predict.main, *command, "--overlap", 0.25) == 130
     assert not list(tmp_path.glob("*.nii.gz"))
     assert (tmp_path / "spadunet_predict.unfinished").is_file()

@@ -43,11 +43,11 @@ def test_a_real_run_shows_its_scores_curves_plans_and_pictures(jointly_validated
     for name in (HIPPOCAMPUS, SLICES):
         folder = jointly_validated / "validation" / name
         scores = Scores.from_json((folder / "scores.json").read_text())
-        rows = {row[0]: row for table in reader.tables for row in table if len(row) == 8}
+        rows = {row[0]: row for table in reader.tables for row in table if len(row) == 9}
         for label, summary in scores.summary().items():
             dice = "-" if summary.dice is None else f"{summary.dice:.4f}"
-            counts = (summary.num_cases, summary.num_dice, summary.num_missed, summary.num_false_alarms)
-            assert (rows[label][1], *map(int, rows[label][4:])) == (dice, *counts)
+            counts = (summary.num_cases, summary.num_valid, summary.num_missed, summary.num_false_alarms)
+            assert (rows[label][1], *map(int, rows[label][5:])) == (dice, *counts)
         assert all(score.case in " ".join(reader.words) for score in scores.cases)
         num_pictures += len(list((folder / "overlays").iterdir()))
     assert len(reader.images) == num_pictures >= 3 + 1

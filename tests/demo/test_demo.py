@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import spadunet
 from spadunet.cli import demo, evaluate, plan_and_preprocess, predict, train
 from spadunet.image import geometry_difference, read_image, read_label_map
 from spadunet.model import load_model
+from spadunet.pretrained import BACKBONE, FOLDER
 from spadunet.scores import Scores
 
 pytestmark = pytest.mark.slow
@@ -55,6 +57,30 @@ def test_the_demo_leaves_model_label_maps_scores_and_pictures(tmp_path: Path, ru
     assert typed == ["spadunet_plan_and_preprocess"] * 2 + ["spadunet_train"] + done_for_each
     for path in (model, tmp_path / "predictions", tmp_path / "demo.html"):
         assert str(path) in out.split("One backbone, two spacings:")[1]
+
+
+def test_the_pretrained_demo_takes_the_shipped_weights_and_compares_itself_with_the_plain_one(
+    tmp_path: Path, run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / BACKBONE).mkdir()  # the user's own weights of that name are not the demo's
+    assert run(demo.main, "--minutes", 0.1, "-o", "out") == 0
+    assert run(demo.main, "--minutes", 0.1, "-o", "out", "--pretrained") == 0
+    out = capsys.readouterr().out
+    assert f"--init {FOLDER / BACKBONE}" in out
+    coverage = json.loads(Path("out/results/demo_pretrained/init_coverage.json").read_text())
+    assert coverage["source"] == str(FOLDER / BACKBONE)
+    assert sum(row["num_tensors"] for row in coverage["rows"] if row["fate"] == "loaded") > 20
+    assert load_model(Path("out/results/demo")).provenance["init"] == "None"
+    lines = out.rstrip().splitlines()[-3:]
+    assert lines[0].startswith("Plain and pre-trained, one run each of 0.1 minutes")
+    for line, name in zip(lines[1:], (HIPPOCAMPUS, HEART), strict=True):
+        before, after = (
+            Scores.from_json(Path("out", folder, name, "scores.json").read_text()).mean("dice") or 0
+            for folder in ("predictions", "predictions_pretrained")
+        )
+        assert f"mean test Dice {before:.3f} and {after:.3f}, " in line
+    assert Path("out/demo.html").is_file() and Path("out/demo_pretrained.html").is_file()
 
 
 @pytest.mark.timeout(900)

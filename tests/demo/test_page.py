@@ -13,9 +13,9 @@ from html_page import read_page
 import spadunet
 from spadunet.demo.page import Section, write_page
 from spadunet.evaluation.evaluate import evaluate_case
+from spadunet.evaluation.scoring import gather_scores
 from spadunet.image import LabelMap, read_label_map, write_label_map
 from spadunet.labels import LabelSet
-from spadunet.scores import Scores
 
 DEMO = Path(spadunet.__file__).parent / "demo/data/Dataset101_SunnybrookLV"
 CASE = "SC-HF-NI-31_ph00"
@@ -36,7 +36,7 @@ def section_of(tmp_path: Path, change=lambda array: array, title: str = "Left ve
         reference_folder=DEMO / "labelsTs",
         prediction_folder=tmp_path / "predictions",
         labels=labels,
-        scores=Scores(cases=(evaluate_case(CASE, prediction, reference, labels),)),
+        scores=gather_scores([evaluate_case(CASE, prediction, reference, labels)]),
     )
 
 
@@ -46,17 +46,19 @@ def test_page_shows_picture_and_scores_of_a_case_and_needs_no_other_file(tmp_pat
     reader = read_page(text)
     assert "<h2>Left ventricle</h2>" in text
     assert {CASE, "LV 1.000"} <= set(reader.words)  # the reference against itself
-    assert reader.table_with("class", "Dice") == [["LV", "1.000", "0.000", "0.000", "1", "0"]]
+    assert reader.table_with("class", "Dice") == [["LV", "1.0000", *["0.00"] * 3, *"1100"]]
     assert len(reader.images) == 3
     for picture in reader.images:
         assert base64.b64decode(picture.removeprefix("data:image/jpeg;base64,")).startswith(JPEG)
 
 
-def test_a_missed_organ_has_a_dash_where_there_is_no_distance(tmp_path: Path):
+def test_a_missed_organ_counts_the_diagonal_of_the_image(tmp_path: Path):
     write_page(tmp_path / "demo.html", [section_of(tmp_path, np.zeros_like)], about="")
     reader = read_page((tmp_path / "demo.html").read_text(encoding="utf-8"))
     assert "LV 0.000" in reader.words
-    assert reader.table_with("class", "Dice") == [["LV", "0.000", "–", "–", "1", "1"]]
+    reference = read_label_map(DEMO / "labelsTs" / f"{CASE}.nii.gz")
+    diagonal_mm = np.linalg.norm(np.multiply(reference.shape, reference.spacing_mm))
+    assert reader.table_with("class", "Dice") == [["LV", "0.0000", *[f"{diagonal_mm:.2f}"] * 3, *"1010"]]
 
 
 def test_text_is_escaped(tmp_path: Path):

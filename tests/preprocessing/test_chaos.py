@@ -81,6 +81,7 @@ def test_every_voxel_lies_where_its_pixel_lay_and_keeps_its_whole_number(chaos, 
             assert_lies_where_it_was(case, folder / "labelsTr" / f"{name}.nii.gz", case.labels)
 
 
+@pytest.mark.slow
 def test_from_the_release_to_a_submission(chaos, tmp_path: Path, run):
     data = ("--data", tmp_path)
     assert run(convert_chaos.main, chaos[0], *data) == 0

@@ -202,6 +202,7 @@ def test_whichever_limit_comes_first_ends_a_run(make_options):
     assert make_options(max_steps=None, max_minutes=0.5).share_done(4, 15.0) == 0.5
 
 
+@pytest.mark.slow
 def test_training_on_one_patch_again_and_again_learns_it(make_task, make_options, tmp_path: Path, monkeypatch):
     task = make_task(num_cases=1)
     batch = loop.BatchStream([task], 0)[0]
@@ -312,6 +313,7 @@ def test_the_time_that_a_step_waits_for_its_batch_is_noted_with_and_without_work
     assert lowest < statistics.median(shares) < highest
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler warns of its own
 def test_a_compiled_run_learns_the_same_and_its_weights_keep_their_names(
     make_task, make_options, tmp_path: Path, monkeypatch

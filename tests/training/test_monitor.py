@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from spadunet.evaluation.overlap import dice
+from spadunet.evaluation.overlap import count_overlap, dice
 from spadunet.labels import LabelSet, Region
 from spadunet.model import read_tensors
 from spadunet.network.heads import SegmentationTask
@@ -54,7 +54,7 @@ def test_counts_give_the_dice_of_the_evaluation():
     logits = torch.randn(3, 4, 5, 6, generator=generator)
     overlap, predicted, reference = count_voxels(logits, classes, TWO)
     for number in (1, 2):
-        expected = dice((logits.argmax(0) == number).numpy(), (classes == number).numpy())
+        expected = dice(count_overlap((logits.argmax(0) == number).numpy(), (classes == number).numpy()))
         found = 2 * overlap[number - 1] / (predicted[number - 1] + reference[number - 1])
         assert float(found) == pytest.approx(expected)
 
@@ -221,6 +221,7 @@ class Killed(BaseException):
     """Stands for kill -9."""
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_while_it_is_hurried_goes_on_to_the_same_weights(
     make_task, make_options, tmp_path: Path, monkeypatch
 ):

@@ -41,10 +41,11 @@ def test_numbers_of_a_finished_joint_run_are_those_of_its_files(tmp_path: Path):
     write_validation(tmp_path, A, cases, failed=("lost",))
     reader = show(tmp_path)
 
-    assert reader.table_with("class", "Dice", "ASSD mm", "HD mm", "cases", "valid", "missed", "false alarms") == [
-        ["liver", "0.7000", "1.25", "7.50", "3", "3", "0", "0"],
-        ["spleen", "0.4000", "1.25", "7.50", "3", "2", "1", "0"],
-        ["mean", "0.5500", "1.25", "7.50", "3", "", "", ""],
+    header = ("class", "Dice", "ASSD mm", "HD mm", "HD95 mm", "cases", "valid", "missed", "false alarms")
+    assert reader.table_with(*header) == [
+        ["liver", "0.7000", "1.25", "7.50", "5.50", "3", "3", "0", "0"],
+        ["spleen", "0.4000", "7.12", "10.25", "9.25", "3", "1", "1", "0"],  # missed: the image's diagonal of 13 mm
+        ["mean", "0.5500", "4.19", "8.88", "7.38", "3", "", "", ""],
     ]
     assert reader.table_with("case", "mean Dice", "liver") == [
         ["poor", "0.250", "0.500", "0.000"],

@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from run_folder import score_of
+from run_folder import case_of, score_of
 
 import spadunet
 from spadunet.dataset import RawCase
 from spadunet.labels import LabelSet
-from spadunet.scores import CaseScore, Scores
+from spadunet.scores import Scores
 from spadunet.training.samples import choose_samples, draw_samples, overlay_paths, rank_cases
 
 DEMO = Path(spadunet.__file__).parent / "demo/data/Dataset101_SunnybrookLV"
@@ -21,7 +21,7 @@ LABELS = LabelSet(names=("background", "LV"), ids=(0, 1))
 
 def scores_of(dice: dict[str, float | None]) -> Scores:
     """One class."""
-    return Scores(cases=tuple(CaseScore(case=name, classes={"LV": score_of(value)}) for name, value in dice.items()))
+    return Scores(cases=tuple(case_of(name, {"LV": score_of(value)}) for name, value in dice.items()))
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from whole_logits import predict_logits
 
 from spadunet.case import Case
-from spadunet.inference.sliding import predict_logits
 from spadunet.labels import LabelSet
 from spadunet.network.heads import SegmentationNetwork, SegmentationTask
 from spadunet.network.unet import SpadUNet

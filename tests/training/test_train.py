@@ -8,9 +8,10 @@ import pytest
 
 from spadunet.dataset import Dataset
 from spadunet.model import Model
+from spadunet.training.asked import digest_of_cases, warn_if_seen
 from spadunet.training.loop import JointNetwork
 from spadunet.training.patches import TrainingTask
-from spadunet.training.train import TrainingDataset, as_model, build_joint, digest_of_cases, warn_if_seen
+from spadunet.training.train import TrainingDataset, as_model, build_joint
 
 
 def member_of(task: TrainingTask) -> TrainingDataset:

@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 
 from spadunet.image import Image, read_image
-from spadunet.preprocessing.orient import choose_axes, choose_upright_axes, nearest_patient_axes, orient, unorient
+from spadunet.orient import (
+    choose_axes,
+    choose_upright_axes,
+    ends_of_axes,
+    nearest_patient_axes,
+    orient,
+    tells_orientation,
+    unorient,
+)
 from spadunet.preprocessing.preprocess import orient_and_crop
 
-DATA = Path(__file__).parent.parent.parent / "spadunet/demo/data"
+DATA = Path(__file__).parent.parent / "spadunet/demo/data"
 HIPPOCAMPUS = DATA / "Dataset004_Hippocampus/imagesTr/hippocampus_011_0000.nii.gz"
 SUNNYBROOK = DATA / "Dataset101_SunnybrookLV/imagesTr/SC-N-02_ph00_0000.nii.gz"
 AXIAL = np.eye(3)[[2, 1, 0]]  # the first array axis goes up, the second back, the third left
@@ -144,3 +152,30 @@ def test_however_it_is_stored_an_upright_image_has_the_head_above(directions, de
         superior = axes.index(nearest_patient_axes(image.affine).index(2))
         assert np.take(upright, 0, axis=superior).all()
         assert not np.take(upright, -1, axis=superior).any()
+
+
+def test_sides_of_the_patient_follow_the_file_however_it_is_stored():
+    """An axial stack from the feet upwards, rows to the back, columns to the left: and the same one flipped."""
+    affine = np.eye(4)[[2, 1, 0, 3]] * np.array([3.0, 1.0, 1.0, 1.0])
+    as_stored = ends_of_axes(affine, (0, 1, 2), (False, False, False))
+    assert as_stored == (("I", "S"), ("A", "P"), ("R", "L"))
+    assert ends_of_axes(affine, (0, 2, 1), (True, False, True)) == (("S", "I"), ("R", "L"), ("P", "A"))
+    axes, flips = choose_upright_axes((20, 40, 40), affine)
+    assert ends_of_axes(affine, axes, flips) == (("S", "I"), ("A", "P"), ("R", "L"))
+
+
+def test_oblique_axes_have_a_letter_for_each_direction_that_they_lean_to():
+    turn = np.eye(4)
+    angle = np.radians(30)
+    turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    affine = turn @ np.eye(4)[[2, 1, 0, 3]]
+    ends = ends_of_axes(affine, (0, 1, 2), (True, False, False))
+    assert ends == (("SA", "IP"), ("AI", "PS"), ("R", "L"))
+
+
+def test_only_a_file_that_says_more_than_its_spacing_tells_its_orientation():
+    as_stored = np.eye(4)[[2, 1, 0, 3]] * np.array([3.0, 1.0, 1.0, 1.0])
+    assert not tells_orientation(as_stored)
+    moved = as_stored.copy()
+    moved[0, 3] = -120.0
+    assert tells_orientation(moved)

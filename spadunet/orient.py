@@ -9,10 +9,14 @@ import itertools
 
 import numpy as np
 
-from ..image import spacing_of
-from ..spacing import RATIO_TOLERANCE, Shape
+from .image import spacing_of
+from .spacing import RATIO_TOLERANCE, Shape
 
 PATIENT_AXES = (2, 1, 0)  # superior, posterior, left: the order of depth, height and width in an axial image
+ENDS = (("R", "L"), ("A", "P"), ("I", "S"))
+"""Where the patient axes begin and end: right, left, anterior, posterior, inferior, superior."""
+SIDEWAYS = float(np.sin(np.radians(22.5)))
+"""An axis that leans further towards a patient axis than this has its letter too."""
 
 
 def choose_axes(shape: Shape, affine: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
@@ -60,6 +64,34 @@ def nearest_patient_axes(affine: np.ndarray) -> tuple[int, int, int]:
         itertools.permutations(range(3)), key=lambda order: sum(cosines[order[axis], axis] for axis in range(3))
     )
     return first, second, third
+
+
+def tells_orientation(affine: np.ndarray) -> bool:
+    """False for an image whose file does not say how it lies in the patient: PNG, TIFF, and 2D images in general.
+
+    A volume whose rows, columns and slices are those of the scanner, from the point 0, counts as such: it is what
+    programs write that know of no orientation.
+    """
+    as_stored = np.eye(4)[[2, 1, 0, 3]] * np.array([*spacing_of(affine), 1.0])
+    return not np.array_equal(affine, as_stored)
+
+
+def ends_of_axes(
+    affine: np.ndarray, axes: tuple[int, int, int], flips: tuple[bool, bool, bool]
+) -> tuple[tuple[str, str], ...]:
+    """The sides of the patient at which depth, height and width begin and end, as DICOM names them: ("A", "P").
+
+    Oblique axes have a letter for each direction that they clearly lean to, the strongest first: ("RA", "LP").
+    """
+    ends = []
+    for axis, flip in zip(axes, flips, strict=True):
+        direction = affine[:3, axis] / np.linalg.norm(affine[:3, axis]) * (-1 if flip else 1)
+        order = [int(it) for it in np.argsort(-np.abs(direction), kind="stable") if abs(direction[it]) > SIDEWAYS]
+        towards = [bool(direction[it] > 0) for it in order]
+        first = "".join(ENDS[it][not positive] for it, positive in zip(order, towards, strict=True))
+        last = "".join(ENDS[it][positive] for it, positive in zip(order, towards, strict=True))
+        ends.append((first, last))
+    return tuple(ends)
 
 
 def orient(array: np.ndarray, axes: tuple[int, int, int], flips: tuple[bool, bool, bool]) -> np.ndarray:
