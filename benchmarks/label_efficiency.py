@@ -2,10 +2,12 @@
 
     python benchmarks/label_efficiency.py -d RAW/Dataset004_Hippocampus --unlabelled scans -o label_efficiency
     python benchmarks/label_efficiency.py -d RAW/Dataset004_Hippocampus --init WEIGHTS --corpus CORPUS -o few
+    python benchmarks/label_efficiency.py -d RAW/Dataset101_SunnybrookLV --init spad_unet_tiny -o few
 
 Indexes the training images of the datasets and the unlabelled folders, and pre-trains tokenizer and backbone on them;
 or takes --init, weights that spadunet_pretrain_mim made from --corpus. Either way no test image may be in a corpus:
-voxels are compared. Then, for each share of the training patients and each seed, the same run is made twice: from the
+voxels are compared. Of the weights that come with spadunet, the files that they were made of are listed; these are
+compared as files. Then, for each share of the training patients and each seed, the same run is made twice: from the
 pre-trained weights, and as its scratch twin (same cases, batches, schedule and fresh weights). Both are scored on the
 test cases. To choose settings, --score validation scores a fifth of the training patients instead, that no run learns
 from; their images without labels are in the corpus, so choose by the arm from scratch.
@@ -18,6 +20,7 @@ three statements hold.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import shutil
@@ -34,6 +37,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from spadunet import pretrained
 from spadunet.dataset import Dataset, RawCase, load_dataset
 from spadunet.files import sha256_of_file, write_text
 from spadunet.image import read_image
@@ -198,6 +202,16 @@ def require_no_test_images(datasets: Sequence[Dataset], corpora: Sequence[Path])
             digest = digest_of_voxels(standardise(read_image([path])).array)
             if digest in learned:
                 raise SystemExit(f"{path}: a test image, and in the corpus as {learned[digest]}")
+
+
+def require_no_shipped_images(datasets: Sequence[Dataset]) -> None:
+    """End if a test image is among the files that the weights which come with spadunet were made of."""
+    with (pretrained.FOLDER / "images.csv").open(encoding="utf-8", newline="") as file:
+        learned = {line["sha256"]: line["file"] for line in csv.DictReader(file)}
+    for dataset in datasets:
+        for path in sorted((dataset.folder / "imagesTs").iterdir()):
+            if (digest := sha256_of_file(path)) in learned:
+                raise SystemExit(f"{path}: a test image, and the weights were made of it as {learned[digest]}")
 
 
 def prepare(dataset: Dataset, options: argparse.Namespace) -> Dataset:
@@ -440,11 +454,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="keep models and predictions")
     parser.add_argument("--report", action="store_true", help="only report the rows that are there")
     options = parser.parse_args()
-    if (options.init is None) != (options.corpus is None):
+    if options.init is not None:
+        options.init = pretrained.find_weights(str(options.init))
+    if not is_shipped(options) and (options.init is None) != (options.corpus is None):
         parser.error("--init and --corpus go together")
     options.output = options.output.resolve()
     options.dataset = [folder.resolve() for folder in options.dataset]
     return options
+
+
+def is_shipped(options: argparse.Namespace) -> bool:
+    """Whether --init names weights that come with spadunet."""
+    return options.init is not None and options.init.parent == pretrained.FOLDER
 
 
 def make_rows(options: argparse.Namespace) -> None:
@@ -452,10 +473,13 @@ def make_rows(options: argparse.Namespace) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     settings = keep_settings(options)
     loaded = [load_dataset(raw) for raw in options.dataset]
-    corpora = options.corpus or [make_corpus(options)]
-    require_no_test_images(loaded, corpora)
-    options.init = (options.init or pretrain(options)).resolve()
-    require_corpora(options.init, corpora)
+    if is_shipped(options):
+        require_no_shipped_images(loaded)
+    else:
+        corpora = options.corpus or [make_corpus(options)]
+        require_no_test_images(loaded, corpora)
+        options.init = (options.init or pretrain(options)).resolve()
+        require_corpora(options.init, corpora)
     settings["weights"] = digest_of_weights(options.init)
     datasets = {dataset.name: prepare(dataset, options) for dataset in loaded}
     folds = {name: add_folds(dataset, options) for name, dataset in datasets.items()}

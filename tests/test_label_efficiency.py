@@ -99,6 +99,19 @@ def test_a_test_image_in_the_corpus_is_found_by_its_voxels(script: ModuleType, c
         script.require_no_test_images(datasets, list(corpora.values()))
 
 
+def test_of_shipped_weights_the_listed_files_are_compared(script: ModuleType, tmp_path: Path, monkeypatch):
+    datasets = [load_dataset(RAW)]
+    script.require_no_shipped_images(datasets)
+    image = sorted((RAW / "imagesTs").iterdir())[0]
+    digest = hashlib.sha256(image.read_bytes()).hexdigest()
+    (tmp_path / "images.csv").write_text(f"file,sha256\nheart.nii.gz,{digest}\n", encoding="utf-8")
+    monkeypatch.setattr(script.pretrained, "FOLDER", tmp_path)
+    with pytest.raises(
+        SystemExit, match=rf"{image.name}: a test image, and the weights were made of it as heart.nii.gz"
+    ):
+        script.require_no_shipped_images(datasets)
+
+
 @pytest.mark.parametrize(
     ("provenance", "message"),
     [

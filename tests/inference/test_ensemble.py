@@ -86,7 +86,11 @@ def test_the_order_of_models_does_not_matter(labels, depths):
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("storage", [HOST, Storage(place="disk", dtype=torch.float16)], ids=str)
+@pytest.mark.parametrize(
+    "storage",
+    [pytest.param(HOST, marks=pytest.mark.slow), Storage(place="disk", dtype=torch.float16)],
+    ids=str,
+)
 def test_models_of_other_windows_and_intensities_are_swept_side_by_side(storage):
     members = [member_of(0, plan_of(depth=24)), member_of(1, plan_of(depth=9)), member_of(2, plan_of(low=2.0))]
     image, engine = hippocampus(), engine_of(*members)

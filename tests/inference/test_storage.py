@@ -70,7 +70,7 @@ def network() -> SegmentationNetwork:
     "image",
     [
         pytest.param(read(HIPPOCAMPUS), marks=pytest.mark.slow),
-        read(HIPPOCAMPUS, (0.98, 0.98, 0.8)),
+        pytest.param(read(HIPPOCAMPUS, (0.98, 0.98, 0.8)), marks=pytest.mark.slow),
         read(HEART),
     ],
     ids=["isotropic", "near-isotropic", "thick"],

@@ -167,7 +167,9 @@ def count(module: nn.Module) -> int:
         ("tiny", (16, 32, 64, 96, 128, 128), (0, 1, 1, 1, 1, 1), 1, 5_710_752),
         ("small", (24, 48, 96, 160, 224, 224), (1, 2, 2, 2, 2, 2), 4, 23_897_800),
         ("base", (32, 64, 128, 256, 320, 320), (1, 3, 4, 6, 6, 6), 4, 111_240_416),
-        ("large", (48, 96, 192, 384, 512, 512), (1, 3, 4, 6, 6, 6), 4, 274_177_360),
+        pytest.param(
+            *("large", (48, 96, 192, 384, 512, 512), (1, 3, 4, 6, 6, 6), 4, 274_177_360), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_presets_have_the_sizes_of_the_method(preset: str, widths, num_blocks, num_heads: int, num_parameters: int):

@@ -96,6 +96,7 @@ def test_a_stored_image_that_goes_or_is_damaged_while_others_read_is_named(corpu
     corpus.read_box(corpus.training[1], (0, 0, 0), (1, 2, 2))  # the others are none the worse
 
 
+@pytest.mark.slow
 def test_any_damage_to_a_stored_file_is_told_as_such_or_harmless(corpus: Corpus):
     """Its header says how much memory to take, which a changed byte makes anything."""
     image, path, random = corpus.training[0], image_path(corpus.folder, "a"), np.random.default_rng(0)

@@ -175,7 +175,8 @@ def test_guesses_begin_near_ln_1024_and_get_better_on_one_batch(backbone: str, p
     assert {parameter.dtype for parameter in stage.network.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("backbone", ["spad_vit", pytest.param("spad_unet", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["spad_vit", "spad_unet"])
 def test_a_run_stopped_and_gone_on_with_ends_with_the_very_same_weights(backbone: str, corpus: Corpus, tmp_path: Path):
     class Killed(BaseException):
         pass

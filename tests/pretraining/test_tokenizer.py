@@ -147,7 +147,7 @@ def assert_learns_from(
     return measures
 
 
-@pytest.mark.parametrize("adversarial", ["none", "shut", "open"])
+@pytest.mark.parametrize("adversarial", ["none", pytest.param("shut", marks=pytest.mark.slow), "open"])
 def test_a_step_goes_down_the_weighted_sum_of_l1_perceptual_prior_and_behind_an_open_gate_adversarial_term(
     corpus, batch, adversarial
 ):

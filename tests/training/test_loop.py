@@ -285,6 +285,7 @@ def test_trains_on_a_gpu(make_task, make_options, tmp_path: Path):
     assert len(losses(tmp_path)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12 on fork
 @pytest.mark.parametrize(
     ("num_workers", "checkpoint_minutes", "lowest", "highest"),
