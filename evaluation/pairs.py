@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InputError
-from ..formats import LABEL_ENDINGS, ending_of
+from ..formats import LABEL_ENDINGS, strip_ending
 
 logger = logging.getLogger(__name__)
 
@@ -83,10 +83,9 @@ def label_files(folder: Path) -> dict[str, Path]:
         raise InputError(f"{folder}: folder not found")
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        ending = ending_of(path, LABEL_ENDINGS)
-        if ending is None or path.name.startswith("."):
+        case = strip_ending(path, LABEL_ENDINGS)
+        if case == path.name or path.name.startswith("."):
             continue
-        case = path.name[: -len(ending)]
         if case in files:
             raise InputError(f"{path}: {files[case].name} beside it is the same case; keep one of them")
         files[case] = path

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import write_text
-from ..formats import IMAGE_ENDINGS, ending_of
+from ..formats import IMAGE_ENDINGS, LABEL_ENDINGS, strip_ending
 from ..labels import LabelSet
 from ..page import COLOURS, Html, heading, page, paragraph, text
 from ..parallel import map_cases
 from ..scores import Scores
 from ..workers import THIS_PROCESS, Workers
-from .pairs import find_pairs
+from .pairs import Pair
 from .report_cases import CaseFiles, Drawing, draw_case, memory_to_draw, show_case
 from .report_charts import MAX_DOTS, distribution
 from .report_tables import definitions_of, ledger_of, summary_of
@@ -48,20 +48,20 @@ def write_report(
     path: Path,
     scores: Scores,
     labels: LabelSet,
+    pairs: Sequence[Pair],
     *,
     predictions: Path,
     references: Path,
     images: Mapping[str, Path] | None = None,
-    annotated: Mapping[str, tuple[str, ...]] | None = None,
     workers: Workers = THIS_PROCESS,
 ) -> Path:
     """Write a page that needs no other file; what cannot be drawn is said on it and logged. Returns its path.
 
     Args:
-        predictions: folder of the label maps that were scored.
-        references: folder of theirs.
+        pairs: files that were scored.
+        predictions: folder that the page calls theirs.
+        references: the same of the references.
         images: by case name, what the outlines are drawn on; a dark ground where there is none.
-        annotated: by case name, what its reference tells of where not of all.
         workers: who draws; one case a process is in memory.
 
     Raises:
@@ -69,7 +69,7 @@ def write_report(
     """
     columns = columns_of(scores)
     pictured = choose_cases(scores, MAX_PICTURED)
-    drawings, problems = draw_cases(pictured, scores, labels, predictions, references, images, annotated, workers)
+    drawings, problems = draw_cases(pictured, scores, labels, pairs, images, workers)
     main = next((column for column in columns if column.better), columns[0])
     listed = list(dict.fromkeys([*pictured, *worst_first(scores, main)]))[:MAX_LISTED]
     parts = [
@@ -84,32 +84,32 @@ def write_report(
     return path
 
 
-def find_report_images(folder: Path, cases: Iterable[str]) -> dict[str, Path]:
+def find_report_images(folder: Path, pairs: Iterable[Pair]) -> dict[str, Path]:
     """The image of each case in a folder, by its name or that of its first channel: case.nii.gz or case_0000.nii.gz.
 
-    Cases without an image are logged.
+    A case is found by the name of its reference's file, too. Cases without an image are logged.
 
     Raises:
         InputError: if there is no such folder, or no image of any case.
     """
     if not folder.is_dir():
         raise InputError(f"--images {folder}: folder not found")
-    known = set(cases)
+    known = {name: pair.name for pair in pairs for name in (pair.name, strip_ending(pair.reference, LABEL_ENDINGS))}
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        ending = ending_of(path, (*IMAGE_ENDINGS, ".zip"))
-        if path.name.startswith(".") or (ending is None and not path.is_dir()):
+        stem = strip_ending(path, (*IMAGE_ENDINGS, ".zip"))
+        if path.name.startswith(".") or (stem == path.name and not path.is_dir()):
             continue
-        stem = path.name if ending is None else path.name[: -len(ending)]
-        for case in (stem, re.sub(r"_\d{4}$", "", stem)):
-            if case in known:
-                found.setdefault(case, path)
+        for name in (stem, re.sub(r"_\d{4}$", "", stem)):
+            if name in known:
+                found.setdefault(known[name], path)
     if not found:
         raise InputError(
             f"--images {folder}: holds no image of any case; expected names such as {min(known)}_0000.nii.gz"
         )
-    if known - set(found):
-        log.warning("%s: no image of %d cases; they are drawn without", folder, len(known - set(found)))
+    num_without = len(set(known.values()) - set(found))
+    if num_without:
+        log.warning("%s: no image of %d cases; they are drawn without", folder, num_without)
     return found
 
 
@@ -117,22 +117,19 @@ def draw_cases(
     numbers: Sequence[int],
     scores: Scores,
     labels: LabelSet,
-    predictions: Path,
-    references: Path,
+    pairs: Sequence[Pair],
     images: Mapping[str, Path] | None,
-    annotated: Mapping[str, tuple[str, ...]] | None,
     workers: Workers,
 ) -> tuple[dict[int, Drawing], dict[int, str]]:
     """Drawings of these cases by their numbers, and why others could not be drawn."""
     number_of = {scores.cases[number].case: number for number in numbers}
-    pairs = find_pairs(predictions, references)
     files = [
         CaseFiles(
             name=pair.name,
             reference=pair.reference.absolute(),
             prediction=pair.prediction and pair.prediction.absolute(),
             image=(images or {}).get(pair.name),
-            annotated=(annotated or {}).get(pair.name, ()),
+            annotated=pair.annotated,
         )
         for pair in pairs
         if pair.name in number_of

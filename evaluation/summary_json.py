@@ -84,9 +84,9 @@ def with_overlaps(scores: Scores) -> Scores:
 def score_with_overlaps(score: ClassScore) -> ClassScore:
     """As `with_overlaps`; Dice as it is and no IoU where the counts are not known."""
     overlaps: dict[str, float | None] = {"dice": score.dice, "iou": None}
-    counts = score.num_prediction_voxels, score.num_reference_voxels, score.num_common_voxels
-    if None not in counts:
-        known = VoxelCounts(*counts)  # type: ignore[arg-type]
+    predicted, reference, common = score.num_prediction_voxels, score.num_reference_voxels, score.num_common_voxels
+    if predicted is not None and reference is not None and common is not None:
+        known = VoxelCounts(predicted, reference, common)
         overlaps = {"dice": dice(known), "iou": iou(known)}
     return score.model_copy(update={"values": {**overlaps, **score.values}})
 

@@ -48,6 +48,11 @@ def ending_of(path: Path, endings: tuple[str, ...] = IMAGE_ENDINGS) -> str | Non
     return next((ending for ending in endings if name.endswith(ending)), None)
 
 
+def strip_ending(path: Path, endings: tuple[str, ...] = IMAGE_ENDINGS) -> str:
+    """A file's name without its ending among these; the whole name if it has none of them."""
+    return path.name[: len(path.name) - len(ending_of(path, endings) or "")]
+
+
 def may_be_colour(path: Path) -> bool:
     """True for formats that hold colours in one file."""
     return ending_of(path, (*PICTURE_ENDINGS, DICOM_ENDING)) is not None

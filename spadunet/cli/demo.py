@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..page import number
 from ..pretrained import BACKBONE, FOLDER
 from . import evaluate, plan_and_preprocess, predict, train
 from .options import non_negative_int, positive_float
@@ -160,11 +161,6 @@ def read_scores(predictions: Path) -> Scores:
     from ..scores import Scores
 
     return read_record(predictions / "scores.json", Scores, remedy="run the demo again")
-
-
-def number(dice: float | None) -> str:
-    """A Dice value, or a dash."""
-    return "–" if dice is None else f"{dice:.3f}"
 
 
 def do(command: Callable[[Sequence[str]], None], name: str, *arguments: str) -> int:

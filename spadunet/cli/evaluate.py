@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..evaluation.definitions import DEFINITIONS
 from ..metrics import KNOWN, UNITS, complete_names
 from ..missing import DEFAULT_MISSING, POLICIES
 from .options import add_worker_options, find_workers
 from .protocols import add_protocol_option, settle_scoring
 from .run import add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
-from .scored_pairs import find_labels, score_pairs
+from .scored_pairs import find_images, find_labels, report_on, score_pairs
 
 if TYPE_CHECKING:
     from ..evaluation.scoring import Scoring
@@ -25,9 +26,6 @@ EXAMPLES = """\
   spadunet_evaluate -p predictions -r references --allow-missing -np 4
   spadunet_evaluate -p predictions -r references --report --images spadunet_data/raw/Dataset007_Liver/imagesTs
   spadunet_evaluate -p predictions -r spadunet_data/raw/Dataset007_BTCV/labelsTr --protocol btcv"""
-
-DEFINITION_NAMES = ("default", "monai", "medpy", "chaos", "surface-distance")
-"""Of evaluation/definitions.py, which would load much."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -76,7 +74,7 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--definition",
-        choices=DEFINITION_NAMES,
+        choices=tuple(DEFINITIONS),
         help="whose definition of surface metrics: border, pooled or mean of two, percentile (default: default)",
     )
     parser.add_argument(
@@ -125,8 +123,7 @@ def execute(options: argparse.Namespace) -> int:
     """Score, write, print the table; returns the exit code."""
     from ..errors import InputError
     from ..evaluation.label_names import annotated_in
-    from ..evaluation.pairs import find_pairs, label_files
-    from ..evaluation.report import REPORT_HTML, find_report_images, write_report
+    from ..evaluation.pairs import find_pairs
     from ..evaluation.tables import table_text
     from ..files import require_writable
 
@@ -136,11 +133,8 @@ def execute(options: argparse.Namespace) -> int:
             raise InputError(f"{flag} {folder}: folder not found")
     settled = settle_scoring(options)
     scoring = find_scoring(options)
-    if options.report and options.protocol:
-        raise InputError(f"--report: does not go with --protocol {options.protocol}; make it by a run without")
     if options.images and not options.report:
         raise InputError(f"--images {options.images}: images are for the report; add --report")
-    images = find_report_images(options.images, label_files(options.references)) if options.images else None
     workers = find_workers(options)
     output = options.output or options.predictions
     require_writable(output, dry_run=options.dry_run)
@@ -156,22 +150,11 @@ def execute(options: argparse.Namespace) -> int:
     else:
         annotated = annotated_in(options.references, options.labels)
         pairs = find_pairs(options.predictions, options.references, annotated)
+        images = find_images(options, pairs)
         labels = find_labels(options, {options.predictions: pairs}, workers)
         scores, files = score_pairs(pairs, labels, output, scoring, workers)
+        files += report_on(scores, labels, pairs, options, options.predictions, output, images, workers)
         failed, table = scores.failed, table_text(scores)
-        if options.report:
-            page = output / REPORT_HTML
-            write_report(
-                page,
-                scores,
-                labels,
-                predictions=options.predictions,
-                references=options.references,
-                images=images,
-                annotated=annotated,
-                workers=workers,
-            )
-            files.append(page)
     write_manifest(
         output / "spadunet_evaluate.json", "spadunet_evaluate", options, started=started, device="cpu", files=files
     )

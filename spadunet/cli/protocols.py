@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..metrics import BTCV_METRICS, CHAOS_METRICS, DEFAULT_METRICS
 from ..missing import DEFAULT_MISSING
 from .recipes import Recipe, settle
-from .scored_pairs import find_labels, score_pairs
+from .scored_pairs import find_images, find_labels, report_on, score_pairs
 
 if TYPE_CHECKING:
     from ..evaluation.scoring import Scoring
@@ -89,6 +89,7 @@ def score_protocol(
 
     protocol = FOUND[options.protocol]
     runs = protocol.find_runs(options.predictions, options.references)
+    images = find_images(options, [pair for run in runs for pair in run.pairs])
     problems, more_notes = [], []
     if protocol.name == "chaos":
         folders = {pair.prediction.parent for run in runs for pair in run.pairs if pair.prediction}
@@ -104,7 +105,10 @@ def score_protocol(
         folder = output / "runs" / run.name if run.name else output
         scores, written = score_pairs(run.pairs, labels, folder, scoring, workers)
         scored.append((run, scores))
-        files += written
+        files += [
+            *written,
+            *report_on(scores, labels, run.pairs, options, run.predictions, folder, images, workers),
+        ]
     report = protocol.report(scored, settled, more_notes)
     paths = [output / "protocol.json", output / "protocol.csv"]
     write_record(paths[0], report)

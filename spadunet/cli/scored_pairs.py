@@ -1,9 +1,9 @@
-"""What `spadunet_evaluate` does with pairs of label maps, whichever they are: check, score, write."""
+"""What `spadunet_evaluate` does with pairs of label maps, whichever they are: check, score, write, draw."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,3 +64,34 @@ def score_pairs(
     if not scores.failed:
         partial.unlink(missing_ok=True)
     return scores, files
+
+
+def find_images(options: argparse.Namespace, pairs: Iterable[Pair]) -> dict[str, Path] | None:
+    """Images for the report by case name; None where none are asked for.
+
+    Raises:
+        InputError: if there is no such folder, or no image of any case.
+    """
+    from ..evaluation.report import find_report_images
+
+    return find_report_images(options.images, pairs) if options.images else None
+
+
+def report_on(
+    scores: Scores,
+    labels: LabelSet,
+    pairs: Sequence[Pair],
+    options: argparse.Namespace,
+    predictions: Path,
+    output: Path,
+    images: Mapping[str, Path] | None,
+    workers: Workers,
+) -> list[Path]:
+    """Write report.html if it is asked for; the file, if so."""
+    if not options.report:
+        return []
+    from ..evaluation.report import REPORT_HTML, write_report
+
+    path = output / REPORT_HTML
+    folders = {"predictions": predictions, "references": options.references}
+    return [write_report(path, scores, labels, pairs, **folders, images=images, workers=workers)]

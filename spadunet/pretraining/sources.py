@@ -14,7 +14,7 @@ from ..dataset import FOLDERS
 from ..description import DATASET_JSON, read_description
 from ..dicom import DICOM_MAGIC
 from ..errors import InputError
-from ..formats import DICOM_ENDING, IMAGE_ENDINGS, ending_of
+from ..formats import DICOM_ENDING, IMAGE_ENDINGS, ending_of, strip_ending
 from ..record import digest_of
 from .modality import UNKNOWN
 
@@ -188,7 +188,7 @@ def add_files(
             continue
         place = path.relative_to(home).as_posix()
         ending = ending_of(path, (*IMAGE_ENDINGS, ".zip"))
-        stem = path.name[: -len(ending)] if ending else path.name
+        stem = strip_ending(path, (*IMAGE_ENDINGS, ".zip"))
         real = os.path.realpath(path)
         if ending is None and not starts_as_dicom(path):
             continue

@@ -17,6 +17,7 @@ from spadunet.errors import InputError
 from spadunet.evaluation import report as report_module
 from spadunet.evaluation.evaluate import evaluate_folders
 from spadunet.evaluation.label_names import labels_for
+from spadunet.evaluation.pairs import Pair, find_pairs
 from spadunet.evaluation.report import find_report_images, write_report
 from spadunet.evaluation.report_tables import ledger_of
 from spadunet.evaluation.report_values import (
@@ -46,17 +47,21 @@ def show(
     """The page of two folders, and the scores that it shows."""
     known = labels or labels_for(predictions, references)
     scores = evaluate_folders(predictions, references, known, allow_missing=True, annotated=annotated)
-    found = find_report_images(images, [case.case for case in scores.cases]) if images else None
+    found = find_report_images(images, find_pairs(predictions, references)) if images else None
     path = write_report(
         folder / "report.html",
         scores,
         known,
+        find_pairs(predictions, references, annotated),
         predictions=predictions,
         references=references,
         images=found,
-        annotated=annotated,
     )
     return read_page(path.read_text(encoding="utf-8")), scores
+
+
+def pair_of(name: str) -> Pair:
+    return Pair(name, None, Path(f"references/{name}.nii.gz"))
 
 
 def stacks_on(path: Path) -> list[list[dict[str, object]]]:
@@ -182,7 +187,9 @@ def test_a_case_that_cannot_be_drawn_is_said_and_leaves_the_others(tmp_path: Pat
     scores = evaluate_folders(predictions, references, labels)
     (predictions / f"{SHIFTED}.nii.gz").write_bytes(b"")
     path = tmp_path / "report.html"
-    write_report(path, scores, labels, predictions=predictions, references=references)
+    write_report(
+        path, scores, labels, find_pairs(predictions, references), predictions=predictions, references=references
+    )
     reader = read_page(path.read_text(encoding="utf-8"))
     assert any(word.startswith("cannot be drawn:") and SHIFTED in word for word in reader.words)
     assert len(stacks_on(path)) == 4
@@ -272,14 +279,14 @@ def test_images_are_found_by_the_names_of_their_cases(tmp_path: Path, caplog):
     for name in ("a_0001.nii.gz", "a_0000.nii.gz", "b.png", "c_2019_0000.mha", ".a.nii.gz", "notes.txt"):
         (tmp_path / name).touch()
     (tmp_path / "d").mkdir()
-    found = find_report_images(tmp_path, ["a", "b", "c_2019", "d", "e"])
+    found = find_report_images(tmp_path, [pair_of(name) for name in ("a", "b", "c_2019", "d", "e")])
     names = {"a": "a_0000.nii.gz", "b": "b.png", "c_2019": "c_2019_0000.mha", "d": "d"}
     assert {case: path.name for case, path in found.items()} == names
     assert "no image of 1 cases" in caplog.text
     with pytest.raises(InputError, match="holds no image of any case; expected names such as x_0000"):
-        find_report_images(tmp_path, ["x"])
+        find_report_images(tmp_path, [pair_of("x")])
     with pytest.raises(InputError, match="folder not found"):
-        find_report_images(tmp_path / "nowhere", ["x"])
+        find_report_images(tmp_path / "nowhere", [pair_of("x")])
 
 
 def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch):
@@ -322,9 +329,9 @@ def test_thirty_large_cases_make_a_page_below_20_mb(tmp_path: Path):
                 shutil.copy(source, copy)
         cases.append(scores.cases[0].model_copy(update={"case": f"case {number:02}"}))
     scores = scores.model_copy(update={"cases": tuple(cases)})
-    found = find_report_images(images, [case.case for case in cases])
+    found = find_report_images(images, pairs := find_pairs(predictions, references))
     path = tmp_path / "report.html"
-    write_report(path, scores, labels, predictions=predictions, references=references, images=found)
+    write_report(path, scores, labels, pairs, predictions=predictions, references=references, images=found)
     assert len(stacks_on(path)) == 30
     assert path.stat().st_size < 20_000_000
     read_page(path.read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from perturbed import EMPTY, SHIFTED, make_folders
 from spadunet.evaluation.evaluate import evaluate_folders
 from spadunet.evaluation.label_names import labels_for
 from spadunet.evaluation.outlines import outline_slice
+from spadunet.evaluation.pairs import find_pairs
 from spadunet.evaluation.report import find_report_images, write_report
 from spadunet.evaluation.report_values import columns_of, worst_first
 from spadunet.image import read_label_map
@@ -63,9 +64,9 @@ def report(tmp_path_factory) -> tuple[Path, Scores]:
     predictions, references, images = make_folders(folder)
     labels = labels_for(predictions, references)
     scores = evaluate_folders(predictions, references, labels)
-    found = find_report_images(images, [case.case for case in scores.cases])
+    found = find_report_images(images, pairs := find_pairs(predictions, references))
     path = folder / "report.html"
-    write_report(path, scores, labels, predictions=predictions, references=references, images=found)
+    write_report(path, scores, labels, pairs, predictions=predictions, references=references, images=found)
     return path, scores
 
 
