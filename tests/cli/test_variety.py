@@ -96,6 +96,27 @@ def test_a_native_model_predicts_every_spacing_on_its_own_grid(native_model: Pat
     assert "mirrored across left-right (no label names a side)" in log
 
 
+def test_pictures_and_volumes_go_through_one_model_by_one_command(native_model: Path, run, tmp_path: Path):
+    """A model that has seen volumes alone takes slices of them as 2D pictures, which know no spacing."""
+    volumes = native_model / "raw" / HIPPOCAMPUS / "imagesTr"
+    path = sorted(volumes.iterdir())[0]
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    scaled = (255.0 * array / array.max()).astype("uint8")
+    for number in (10, 15):
+        sitk.WriteImage(sitk.GetImageFromArray(scaled[number]), str(pictures / f"slice{number}_0000.png"))
+    command = ("-device", "cpu", "--spacing", "native", "--data", native_model)
+    for folder in (pictures, volumes):
+        assert (
+            run(predict.main, "-i", folder, "-o", tmp_path / f"{folder.name} out", *command, "--format", "input") == 0
+        )
+    for number in (10, 15):
+        found = read_label_map(tmp_path / "pictures out" / f"slice{number}.png")
+        assert found.array.shape == (1, *array.shape[1:])
+    assert len(list((tmp_path / "imagesTr out").glob("*.nii.gz"))) == len(list(volumes.iterdir()))
+
+
 def test_an_image_on_either_side_of_the_boundary_is_scored_on_its_own_grid(
     native_model: Path, script: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
