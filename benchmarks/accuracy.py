@@ -20,8 +20,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from label_efficiency import ROWS, add_row, aligned, command, keep_settings, read_lines, spread, totals_of
 from nnunet_peer import Peer
+from rows import METRICS, ROWS, add_row, aligned, command, keep_settings, link_raw, mean_of, read_lines, totals_of
 from tqdm import tqdm
 
 from spadunet.dataset import Dataset, find_dataset, load_dataset
@@ -33,7 +33,6 @@ from spadunet.scores import Scores
 from spadunet.workspace import find_workspace
 
 TOOLS = {"spadunet": "spadunet", "together": "spadunet, one model for all", "nnunet": "nnU-Net"}
-METRICS = {"dice": "Dice", "assd_mm": "ASSD mm", "hd_mm": "HD mm"}
 MINUTES, SEEDS = (10.0, 20.0, 60.0), (0, 1)
 
 
@@ -90,10 +89,7 @@ def prepare(options: argparse.Namespace) -> dict[str, Dataset]:
         dataset = load_dataset(raw)
         if not (raw / "labelsTs").is_dir():
             raise SystemExit(f"{raw}: no labelsTs to score test cases by; give a dataset with labelled test cases")
-        link = options.output / "raw" / dataset.name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.exists():
-            link.symlink_to(raw.resolve())
+        link = link_raw(raw, options.output)
         log = options.output / f"{dataset.name}.txt"
         command("plan_and_preprocess", "-d", str(link), *options.plan, "--data", str(options.output), log=log)
         found[dataset.name] = load_dataset(link)
@@ -181,16 +177,11 @@ def table(rows: Sequence[Row], dataset: str) -> str:
             if not found:
                 continue
             line = [f"{minutes:g}", title, str(len(found)), " ".join(str(row.steps) for row in found)]
-            line += [means([getattr(row, metric) for row in found]) for metric in METRICS]
+            line += [mean_of([getattr(row, metric) for row in found]) for metric in METRICS]
             line += [str(sum(getattr(row, count) for row in found)) for count in ("num_missed", "num_false_alarms")]
-            line += [means([row.classes[name][metric] for row in found]) for name in classes for metric in METRICS]
+            line += [mean_of([row.classes[name][metric] for row in found]) for name in classes for metric in METRICS]
             cells.append(line)
     return "\n".join([f"{dataset}: test cases, {own[0].settings['device']}", *aligned(cells)])
-
-
-def means(values: Sequence[float | None]) -> str:
-    """As `spread`, of those that are defined."""
-    return spread([value for value in values if value is not None])
 
 
 def parse_arguments() -> argparse.Namespace:

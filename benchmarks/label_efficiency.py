@@ -25,24 +25,32 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from rows import (
+    METRICS,
+    ROWS,
+    SCORING,
+    add_row,
+    aligned,
+    command,
+    digest_of_weights,
+    keep_settings,
+    read_lines,
+    spread,
+    totals_of,
+)
 from tqdm import tqdm
 
 from spadunet import pretrained
 from spadunet.dataset import Dataset, RawCase, load_dataset
 from spadunet.files import sha256_of_file, write_text
 from spadunet.image import read_image
-from spadunet.model import BACKBONE_FILE, read_model_record
-from spadunet.network.device import choose_device
+from spadunet.model import read_model_record
 from spadunet.pretraining.corpus import CORPUS_JSON, digest_of_voxels, load_corpus
 from spadunet.pretraining.standardise import standardise
 from spadunet.scores import Scores
@@ -51,14 +59,7 @@ from spadunet.training.splits import SPLITS_JSON, choose_fraction, make_splits
 ARMS = ("scratch", "pretrained")
 RATIOS = (0.05, 0.2, 0.4, 0.6, 0.8, 1.0)
 """The paper's five, and a smaller one."""
-METRICS = {"dice": "Dice", "assd_mm": "ASSD mm", "hd_mm": "HD mm"}
-SCORING = ("--metrics", *METRICS, "--missing", "zero")
-"""Distances of missed classes are left out, as in the rows made so far."""
-ROWS, SETTINGS = "rows.jsonl", "settings.json"
 CORPUS = "unlabelled"
-NOT_SETTINGS = ("output", "ratios", "seeds", "at_once", "num_workers", "keep", "report", "corpus")
-"""Options that do not change what a run gives."""
-WRITING = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,35 +91,6 @@ class Row:
     hd_mm: float | None
     num_missed: int
     num_false_alarms: int
-
-
-def settings_of(options: argparse.Namespace) -> dict[str, str]:
-    """Options that decide what a run gives, in words."""
-    settings = {name: str(value) for name, value in sorted(vars(options).items()) if name not in NOT_SETTINGS}
-    settings["device"] = str(choose_device(options.device))
-    if options.init is not None:
-        settings["init"] = digest_of_weights(options.init)
-    return settings
-
-
-def keep_settings(options: argparse.Namespace) -> dict[str, str]:
-    """Write settings.json; end if the folder has others.
-
-    Whatever lies in the folder, rows, models and a backbone half pre-trained, was made with what is written there.
-    """
-    path, settings = options.output / SETTINGS, settings_of(options)
-    if path.is_file():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        for name, value in settings.items():
-            if earlier.get(name) != value:
-                raise SystemExit(f"{path}: has {name} {earlier.get(name)}, not {value}; name another folder with -o")
-    write_text(path, json.dumps(settings, indent=1) + "\n")
-    return settings
-
-
-def digest_of_weights(folder: Path) -> str:
-    """SHA-256 of a pre-trained backbone."""
-    return read_model_record(folder).sha256[BACKBONE_FILE]
 
 
 def split_of(dataset: Dataset, scored_on: str) -> tuple[list[RawCase], list[RawCase]]:
@@ -262,46 +234,9 @@ def make_run(run: Run, dataset: Dataset, fold: int, settings: dict[str, str], op
         shutil.rmtree(folder)
 
 
-def totals_of(scores: Scores) -> dict[str, float | None]:
-    """What a row says of all cases and classes together."""
-    classes = scores.summary().values()
-    counts = {count: sum(getattr(each, count) for each in classes) for count in ("num_missed", "num_false_alarms")}
-    return {metric: scores.mean(metric) for metric in METRICS} | counts
-
-
-def add_row(path: Path, row: Any) -> None:
-    """Append a line that holds a dataclass, one thread at a time."""
-    with WRITING, path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(row)) + "\n")
-
-
-def command(name: str, *arguments: str, log: Path, may_fail: Callable[[], bool] = lambda: False) -> None:
-    """Run one of our commands as a process of its own; what it says goes to a file, shown where it fails.
-
-    Args:
-        may_fail: whether what matters was made nevertheless.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    code = f"from spadunet.cli.{name} import main; main()"
-    with log.open("a", encoding="utf-8") as file:
-        status = subprocess.call([sys.executable, "-c", code, *arguments], stdout=file, stderr=file)
-    if status and not may_fail():
-        lines = log.read_text(encoding="utf-8").splitlines()[-10:]
-        raise SystemExit("\n".join([*lines, f"spadunet_{name} {' '.join(arguments)}: exit code {status}"]))
-
-
 def read_rows(path: Path) -> list[Row]:
     """Rows of earlier runs."""
     return [Row(**{**values, "run": Run(**values["run"])}) for values in read_lines(path)]
-
-
-def read_lines(path: Path) -> list[dict]:
-    """What the lines of a file of rows hold; a last line that was cut off is none, and goes."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    whole, _, rest = text.rpartition("\n")
-    if rest:
-        write_text(path, whole + "\n" if whole else "")
-    return [json.loads(line) for line in whole.splitlines()]
 
 
 def table(rows: Sequence[Row], dataset: str) -> str:
@@ -332,12 +267,6 @@ def table(rows: Sequence[Row], dataset: str) -> str:
     return "\n".join([*lines, *aligned(cells)])
 
 
-def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of columns, to the right."""
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
-
-
 def ratios_of(rows: Sequence[Row]) -> list[float]:
     """Shares of the labels, smallest first."""
     return sorted({row.run.ratio for row in rows})
@@ -362,14 +291,6 @@ def gains_of(pairs: Sequence[tuple[Row, Row]], metric: str) -> list[float]:
     """How much better each pre-trained run is than its scratch twin."""
     sign = 1 if metric == "dice" else -1
     return [sign * (pretrained - scratch) for scratch, pretrained in zip(*values_of(pairs, metric), strict=True)]
-
-
-def spread(values: Sequence[float], sign: str = "") -> str:
-    """Mean ± standard deviation, which one value has not; a dash for none."""
-    if not values:
-        return "-"
-    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):{sign}.3f}{deviation}"
 
 
 def statements(rows: Sequence[Row], dataset: str) -> list[str]:

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from nnunet_peer import Peer
 from preprocess import Run, draw_volume, run
+from rows import link_raw
 from scipy import ndimage
 
 from spadunet.case import Geometry
@@ -54,10 +55,7 @@ def tell(title: str, mine: Run, theirs: Run | None) -> None:
 
 def end_to_end(title: str, raw: Path, data: Path, options: argparse.Namespace, *spacing: str) -> None:
     """Plan, preprocess and train a little, untimed; then predict the test cases by both, timed."""
-    link = data / "raw" / raw.name
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.exists():
-        link.symlink_to(raw.resolve())
+    link = link_raw(raw, data)
     dataset, model = load_dataset(link), data / f"model_{raw.name}"
     command = Path(sys.executable).parent
     own = {"SPADUNET_DATA": str(data)}

@@ -25,7 +25,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from label_efficiency import (
+from label_efficiency import require_corpora, require_no_test_images
+from nnunet_peer import Peer
+from rows import (
     METRICS,
     ROWS,
     SCORING,
@@ -34,13 +36,11 @@ from label_efficiency import (
     command,
     digest_of_weights,
     keep_settings,
+    link_raw,
+    mean_of,
     read_lines,
-    require_corpora,
-    require_no_test_images,
-    spread,
     totals_of,
 )
-from nnunet_peer import Peer
 from swin_unetr import predict_swin, train_swin
 from tqdm import tqdm
 
@@ -106,10 +106,7 @@ def open_bench(options: argparse.Namespace) -> Bench:
     """Link the raw dataset, plan and preprocess it, and settle which cases are scored."""
     raw = find_dataset(options.dataset, find_workspace(options.data).raw)
     folder, dataset = options.output, load_dataset(raw)
-    link = folder / "raw" / dataset.name
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.exists():
-        link.symlink_to(raw.resolve())
+    link = link_raw(raw, folder)
     plan = ["--recipe", options.recipe] if options.recipe else ["--memory-gb", str(options.memory_gb)]
     log = folder / "plan_and_preprocess.txt"
     command("plan_and_preprocess", "-d", str(link), *plan, "-np", "1", "--data", str(folder), log=log)
@@ -275,11 +272,6 @@ def table(rows: Sequence[Row]) -> str:
 def published(paper: dict[str, tuple[float, float, float]], arm: str) -> list[str]:
     """The paper's row of an arm; nothing where it has no table of the dataset."""
     return [f"{value:g}" for value in paper[arm]] if arm in paper else ["-"] * (3 if paper else 0)
-
-
-def mean_of(values: Sequence[float | None]) -> str:
-    """As `spread`, of those that are defined."""
-    return spread([value for value in values if value is not None])
 
 
 def parse_arguments() -> argparse.Namespace:
