@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+from thicker import Thicker
 
 from spadunet.dataset import Dataset, find_test_cases, load_dataset
 from spadunet.evaluation.evaluate import evaluate_case
 from spadunet.evaluation.scoring import gather_scores
-from spadunet.image import Image, LabelMap, read_image, read_label_map
+from spadunet.image import Image, read_image, read_label_map
 from spadunet.inference.predict import Engine, build_network, predict_image
 from spadunet.model import load_model
 from spadunet.models import choose_task
@@ -31,38 +30,6 @@ from spadunet.spacing import degree_of_anisotropy
 
 SIDES = (0.95, 1.05)
 """Slice spacing over the boundary's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thicker:
-    """How an image's slices become thicker along one storage axis."""
-
-    axis: int
-    factor: float
-    """New slice spacing over the old."""
-    num_old: int
-
-    @property
-    def num_new(self) -> int:
-        """Whole new slices from the first old one on."""
-        return max(math.floor(self.num_old / self.factor), 1)
-
-    def image(self, image: Image) -> Image:
-        """Each new slice is the mean of what it covers, partly covered slices by their share."""
-        ends = np.arange(self.num_new)[:, None] * self.factor
-        old = np.arange(self.num_old)[None]
-        share = (np.minimum(ends + self.factor, old + 1) - np.maximum(ends, old)).clip(0)  # (new, old)
-        share /= share.sum(1, keepdims=True)
-        array = np.moveaxis(np.tensordot(share, image.array, (1, self.axis + 1)), 0, self.axis + 1)
-        affine = image.affine.copy()
-        affine[:3, 3] += affine[:3, self.axis] * (self.factor - 1) / 2
-        affine[:3, self.axis] *= self.factor
-        return Image(array=array.astype(np.float32), affine=affine, missing_channels=image.missing_channels)
-
-    def back(self, label_map: LabelMap, affine: np.ndarray) -> LabelMap:
-        """Each old slice has the labels of the new one in which its middle lies."""
-        places = np.minimum((np.arange(self.num_old) + 0.5) // self.factor, self.num_new - 1).astype(int)
-        return LabelMap(array=label_map.array.take(places, self.axis), affine=affine)
 
 
 def thicker(image: Image, side: float, boundary: float | None) -> Thicker:

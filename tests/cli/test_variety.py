@@ -17,7 +17,7 @@ import SimpleITK as sitk
 import torch
 
 from spadunet.cli import plan_and_preprocess, predict, train
-from spadunet.image import read_label_map
+from spadunet.image import Image, LabelMap, read_label_map
 from spadunet.inference.estimate import num_windows
 from spadunet.inference.predict import Engine
 from spadunet.model import load_model, save_model
@@ -144,19 +144,19 @@ def test_an_image_on_either_side_of_the_boundary_is_scored_on_its_own_grid(
 def test_slices_made_thicker_hold_the_mean_of_what_they_cover_and_labels_find_back(script: ModuleType):
     array = np.zeros((1, 8, 2, 2), np.float32)
     array[0, 4:] = 1
-    image = script.Image(array=array, affine=np.diag([1.0, 1, 1, 1]))
+    image = Image(array=array, affine=np.diag([1.0, 1, 1, 1]))
     change = script.Thicker(axis=0, factor=2.5, num_old=8)
     thick = change.image(image)
     # Covered: 0 to 2.5, 2.5 to 5 (of which 4 to 5 is bright), 5 to 7.5.
     np.testing.assert_allclose(thick.array[0, :, 0, 0], [0, 0.4, 1], atol=1e-6)
     assert thick.spacing_mm == (2.5, 1, 1)
     assert thick.affine[0, 3] == pytest.approx(0.75)  # the middle of 0 to 2.5 is 1.25, half a voxel beyond 0.5
-    label_map = script.LabelMap(array=np.arange(3)[:, None, None] * np.ones((3, 2, 2), int), affine=thick.affine)
+    label_map = LabelMap(array=np.arange(3)[:, None, None] * np.ones((3, 2, 2), int), affine=thick.affine)
     back = change.back(label_map, image.affine)
     assert back.array[:, 0, 0].tolist() == [0, 0, 1, 1, 1, 2, 2, 2]
     with pytest.raises(ValueError, match="already"):
-        script.thicker(script.Image(array=array, affine=np.diag([8.0, 1, 1, 1])), 0.95, 2.0)
-    assert script.thicker(script.Image(array=array, affine=np.diag([6.4, 1, 1, 1])), 0.95, None).factor * 6.4 == (
+        script.thicker(Image(array=array, affine=np.diag([8.0, 1, 1, 1])), 0.95, 2.0)
+    assert script.thicker(Image(array=array, affine=np.diag([6.4, 1, 1, 1])), 0.95, None).factor * 6.4 == (
         pytest.approx(7.6)
     )
 
