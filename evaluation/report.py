@@ -52,6 +52,7 @@ def write_report(
     *,
     predictions: Path,
     references: Path,
+    name: str = "",
     images: Mapping[str, Path] | None = None,
     workers: Workers = THIS_PROCESS,
 ) -> Path:
@@ -61,6 +62,7 @@ def write_report(
         pairs: files that were scored.
         predictions: folder that the page calls theirs.
         references: the same of the references.
+        name: in the title; else that of the predictions' folder.
         images: by case name, what the outlines are drawn on; a dark ground where there is none.
         workers: who draws; one case a process is in memory.
 
@@ -80,7 +82,7 @@ def write_report(
         *definitions_of(scores, labels, predictions, references, images),
         script_of(scores, columns, listed),
     ]
-    write_text(path, page(f"Evaluation of {predictions.resolve().name}", parts))
+    write_text(path, page(f"Evaluation of {name or predictions.resolve().name}", parts))
     return path
 
 
@@ -104,9 +106,8 @@ def find_report_images(folder: Path, pairs: Iterable[Pair]) -> dict[str, Path]:
             if name in known:
                 found.setdefault(known[name], path)
     if not found:
-        raise InputError(
-            f"--images {folder}: holds no image of any case; expected names such as {min(known)}_0000.nii.gz"
-        )
+        example = min(known, default="case")
+        raise InputError(f"--images {folder}: holds no image of any case; expected names such as {example}_0000.nii.gz")
     num_without = len(set(known.values()) - set(found))
     if num_without:
         log.warning("%s: no image of %d cases; they are drawn without", folder, num_without)

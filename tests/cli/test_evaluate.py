@@ -193,6 +193,8 @@ def test_all_bad_input_is_told_at_once_before_any_score_is_written(tmp_path: Pat
     (predictions / "labels.json").write_text('{"names": ["background", "Anterior", "tail"], "ids": [0, 1, 2]}')
     names = sorted(path.name for path in predictions.glob("*.nii.gz"))
     missing, damaged, cut, moved, larger, unknown, floats, truth, good = (predictions / name for name in names[:9])
+    twice = references / names[9].removesuffix(".gz")
+    write_label_map(twice, read_label_map(references / names[9]))
     missing.unlink()
     damaged.write_bytes(b"")
     cut.write_bytes(cut.read_bytes()[:-200])
@@ -206,6 +208,7 @@ def test_all_bad_input_is_told_at_once_before_any_score_is_written(tmp_path: Pat
     for line in (
         f"{predictions}/labels.json and {tmp_path}/raw/dataset.json: different label names: 2 is tail and Posterior",
         f"{predictions}: no prediction for 1 of 10 references: {names[0].removesuffix('.nii.gz')}",
+        f"{references / names[9]}: {twice.name} beside it is the same case; keep one of them",
         f"{damaged}: the file is empty",
         f"{cut}: damaged",
         f"{moved}: does not lie on the grid of {references / moved.name}: corners lie up to 7.5 mm apart",
@@ -286,6 +289,26 @@ def test_a_report_is_one_page_with_the_images(
     assert page.count("data:image/webp") == 2 * 3
     manifest = json.loads((output / "spadunet_evaluate.json").read_text())
     assert manifest["files"][-1] == str(output / "report.html")
+
+
+def test_reports_and_protocols_of_an_earlier_evaluation_do_not_stay_beside_other_scores(
+    predictions: Path, references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    output = tmp_path / "scores"
+    asked = ("-p", predictions, "-r", references, "-o", output, "-np", 1, "--metrics", "dice")
+    output.mkdir()
+    (output / "protocol.csv").write_text("not ours")
+    assert exit_code(*asked, "--report") == 0
+    assert exit_code(*asked, "--dry-run") == 0
+    assert f"removes, of an earlier evaluation\n  {output}/report.html\n" in capsys.readouterr().out
+    assert (output / "report.html").exists()
+    assert exit_code(*asked) == 0
+    assert not (output / "report.html").exists()
+    log = (output / "spadunet_evaluate.log").read_text()
+    assert f"removed, since it is of an earlier evaluation: {output}/report.html" in log
+    (output / "report.html").write_text("a training run's")
+    assert exit_code(*asked) == 0
+    assert (output / "report.html").exists() and (output / "protocol.csv").exists()
 
 
 def test_images_that_the_report_cannot_use_are_told_before_anything_is_scored(

@@ -45,7 +45,7 @@ def show(
     labels: LabelSet | None = None,
 ) -> tuple[PageReader, Scores]:
     """The page of two folders, and the scores that it shows."""
-    known = labels or labels_for(predictions, references)
+    known = labels or labels_for([predictions], references)
     scores = evaluate_folders(predictions, references, known, allow_missing=True, annotated=annotated)
     found = find_report_images(images, find_pairs(predictions, references)) if images else None
     path = write_report(
@@ -183,7 +183,7 @@ def test_an_image_that_cannot_be_used_is_said_and_the_outlines_are_drawn(tmp_pat
 
 def test_a_case_that_cannot_be_drawn_is_said_and_leaves_the_others(tmp_path: Path):
     predictions, references, _ = make_folders(tmp_path)
-    labels = labels_for(predictions, references)
+    labels = labels_for([predictions], references)
     scores = evaluate_folders(predictions, references, labels)
     (predictions / f"{SHIFTED}.nii.gz").write_bytes(b"")
     path = tmp_path / "report.html"
@@ -319,7 +319,7 @@ def test_thirty_large_cases_make_a_page_below_20_mb(tmp_path: Path):
     write_label_map(references / "case 00.nii.gz", LabelMap(array=reference, affine=affine))
     write_label_map(predictions / "case 00.nii.gz", LabelMap(array=np.roll(reference, 4, axis=2), affine=affine))
     write_label_map(images / "case 00_0000.nii.gz", LabelMap(array=noise, affine=affine))
-    labels = labels_for(predictions, references)
+    labels = labels_for([predictions], references)
     scores = evaluate_folders(predictions, references, labels)
     cases = []
     for number in range(30):

@@ -62,7 +62,7 @@ def report(tmp_path_factory) -> tuple[Path, Scores]:
     """A page of five real cases, and its scores."""
     folder = tmp_path_factory.mktemp("report")
     predictions, references, images = make_folders(folder)
-    labels = labels_for(predictions, references)
+    labels = labels_for([predictions], references)
     scores = evaluate_folders(predictions, references, labels)
     found = find_report_images(images, pairs := find_pairs(predictions, references))
     path = folder / "report.html"
@@ -162,7 +162,7 @@ def test_outlines_lie_where_the_label_maps_have_their_classes(opened, report):
     stack = browser.execute_script(
         "return JSON.parse(document.querySelector(`#case-${arguments[0]} .slices script`).textContent)[0]", number
     )
-    labels = labels_for(path.parent / "predictions", path.parent / "raw/labelsTs")
+    labels = labels_for([path.parent / "predictions"], path.parent / "raw/labelsTs")
     names = [path.parent / folder / f"{SHIFTED}.nii.gz" for folder in ("raw/labelsTs", "predictions")]
     overlay = read_overlay(None, names[0], names[1], labels)
     in_file = stack["numbers"][int(shown["value"])] - 1
