@@ -156,6 +156,6 @@ def grids_differ(prediction: LabelMap, reference: LabelMap) -> str | None:
 
 
 def extent_of(label_map: LabelMap) -> str:
-    """Length of the sides of the whole, in mm."""
-    lengths = (n * side for n, side in zip(label_map.shape, label_map.spacing_mm, strict=True))
+    """Length of the sides of the whole, x×y×z in mm."""
+    lengths = (n * side for n, side in zip(label_map.shape[::-1], label_map.spacing_mm[::-1], strict=True))
     return "×".join(f"{length:.4g}" for length in lengths)

@@ -343,6 +343,7 @@ def test_labels_are_named_by_the_file_given(
         (["-p", "."], "the following arguments are required: -r/--references"),
         (["-p", ".", "-r", ".", "--tolerance", "2"], "unrecognized arguments: --tolerance 2"),
         (["-p", ".", "-r", ".", "--metrics", "hd95", "f1"], "--metrics: 'f1' is no metric; known are dice, iou"),
+        (["-p", ".", "-r", ".", "--metrics", "f1", "dice", "hd0"], "--metrics: 'f1', 'hd0_mm' are no metrics; known"),
         (["-p", ".", "-r", ".", "--metrics", "hd101"], "--metrics: 'hd101_mm' is no metric"),
         (["-p", ".", "-r", ".", "--metrics"], "argument --metrics: expected at least one argument"),
         (["-p", ".", "-r", ".", "--definition", "mine"], "argument --definition: invalid choice: 'mine'"),
