@@ -111,11 +111,10 @@ def test_a_small_class_that_is_missed_or_a_false_alarm_is_outlined_in_every_plan
     whole, spot = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
     whole[5:95, 5:85, 5:75] = 1
     spot[:] = whole
-    spot[41:43, 41:43, 41:43] = 2  # two slices between those that are shown
-    spot[42, 42, 43] = 2
+    spot[49:51, 44:46, 39:41] = 2  # between slices that are evenly spaced
     reference, prediction = (spot, whole) if is_missed else (whole, spot)
     prediction = prediction.copy()
-    prediction[20:22] = 0  # the largest error is elsewhere
+    prediction[20:24, 20:24, 20:24] = 0  # the largest error is elsewhere
     for stack in stacks_of(overlay_of(reference, prediction), has_image=False, max_bytes=1):
         outlines = stack.references if is_missed else stack.predictions
         assert any(number == 1 for it in outlines for number, _ in it), stack.name
