@@ -64,7 +64,11 @@ def show_evaluation(options: argparse.Namespace, output: Path, scoring: Scoring)
         problems=wrong,
     )
     pairs = [pair for run in runs for pair in run.pairs]
-    lacking = missing_problem(pairs, options.predictions, allow_missing=options.allow_missing)
+    lacking = [
+        line
+        for run in runs
+        if (line := missing_problem(run.pairs, run.predictions, allow_missing=options.allow_missing))
+    ]
     missing = [pair.name for pair in pairs if pair.prediction is None]
     cases = [
         RawCase(name=pair.name, image_paths=(pair.prediction,), label_path=pair.reference)
@@ -72,7 +76,7 @@ def show_evaluation(options: argparse.Namespace, output: Path, scoring: Scoring)
         if pair.prediction is not None
     ]
     headers, problems = read_headers(cases, None)
-    problems = [*wrong, *([lacking] if lacking else []), *problems]
+    problems = [*wrong, *lacking, *problems]
     paths = [path for case in cases for path in case.paths]
     show(
         "reads", [f"{len(cases)} predictions and as many references, {len(paths)} files, {size_text(bytes_of(paths))}"]

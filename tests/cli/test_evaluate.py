@@ -16,6 +16,8 @@ import pytest
 
 import spadunet
 from spadunet.cli.evaluate import main
+from spadunet.errors import OutputError
+from spadunet.evaluation import report
 from spadunet.formats import write_array
 from spadunet.image import LabelMap, read_label_map, write_label_map
 from spadunet.scores import Scores
@@ -213,7 +215,8 @@ def test_all_bad_input_is_told_at_once_before_any_score_is_written(tmp_path: Pat
         f"{cut}: damaged",
         f"{moved}: does not lie on the grid of {references / moved.name}: corners lie up to 7.5 mm apart",
         f"{larger}: does not lie on the grid of {references / larger.name}: shape ",
-        f"{unknown.name.removesuffix('.nii.gz')}: the prediction holds the values [7], but the labels are [0, 1, 2]",
+        f"{unknown.name.removesuffix('.nii.gz')}: the prediction holds the values [7], but the labels are [0, 1, 2]; "
+        f"correct {unknown}, or name",
         f"{floats}: holds the label value 0.7, not a whole number",
         f"{truth.name.removesuffix('.nii.gz')}: the reference holds the values [9]",
     ):
@@ -309,6 +312,18 @@ def test_reports_and_protocols_of_an_earlier_evaluation_do_not_stay_beside_other
     (output / "report.html").write_text("a training run's")
     assert exit_code(*asked) == 0
     assert (output / "report.html").exists() and (output / "protocol.csv").exists()
+
+
+def test_scores_outlive_a_report_that_cannot_be_drawn(
+    predictions: Path, references: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object, **__: object) -> Path:
+        raise OutputError("no space left")
+
+    monkeypatch.setattr(report, "write_report", fail)
+    assert exit_code("-p", predictions, "-r", references, "-o", tmp_path, "-np", 1, "--report") != 0
+    assert len(Scores.from_json((tmp_path / "scores.json").read_text()).cases) == 2
+    assert (tmp_path / "scores.partial.jsonl").is_file()
 
 
 def test_images_that_the_report_cannot_use_are_told_before_anything_is_scored(

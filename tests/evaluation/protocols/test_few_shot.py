@@ -126,10 +126,15 @@ def test_a_case_that_one_run_lacks_is_missing_there(
 ):
     lacking = results / "scratch/fold_0/validation" / DATASET
     (lacking / "btcv_0030.nii.gz").unlink()
+    wrong = [results / arm / "fold_0/validation" / DATASET / "btcv_0029.nii.gz" for arm in ("scratch", "spad_vit_tiny")]
+    for path in wrong:
+        array, affine = read_channels(path)
+        write_array(path, np.where(array[0] == 11, 99, array[0]), affine)
     command = ("-p", results, "-r", references, "-np", 1, "--protocol", "few-shot")
     assert run(evaluate.main, *command) == 2
     error = capsys.readouterr().err
     assert f"{results}/scratch/fold_0: no prediction for 1 of 2 references: btcv_0030" in error
+    assert all(f"correct {path}, or name" in error for path in wrong)
     assert not (results / "protocol.json").exists()
 
 
