@@ -93,7 +93,7 @@ def require_fitting(pair: Pair, labels: LabelSet | None) -> None:
     Raises:
         InputError: as `read_pair`, and with all of `misfits`.
     """
-    problems = misfits(pair.name, *read_pair(pair), labels)
+    problems = misfits(pair.name, *read_pair(pair), labels, files=(str(pair.prediction), str(pair.reference)))
     if problems:
         raise InputError("\n".join(problems))
 
@@ -117,19 +117,30 @@ def read_pair(pair: Pair) -> tuple[LabelMap, LabelMap]:
     return (nothing if pair.prediction is None else label_maps[0]), reference
 
 
-def misfits(case: str, prediction: LabelMap, reference: LabelMap, labels: LabelSet | None) -> list[str]:
-    """A line if the grids differ, and one for each of the two that holds ids that are no label."""
+def misfits(
+    case: str,
+    prediction: LabelMap,
+    reference: LabelMap,
+    labels: LabelSet | None,
+    *,
+    files: tuple[str, str] = ("the file", "the file"),
+) -> list[str]:
+    """A line if the grids differ, and one for each of the two that holds ids that are no label.
+
+    Args:
+        files: what lines call the two; of several runs, cases have one name.
+    """
     problems = []
     if difference := grids_differ(prediction, reference):
         problems.append(
             f"{case}: prediction and reference lie on different grids: {difference}; "
             "compare in the space of the original image"
         )
-    for name, label_map in (("prediction", prediction), ("reference", reference)):
+    for name, label_map, file in (("prediction", prediction, files[0]), ("reference", reference, files[1])):
         if labels is not None and (unknown := labels.unknown_ids(label_map.array)):
             problems.append(
                 f"{case}: the {name} holds the values {unknown}, but the labels are {list(labels.known_ids)}; "
-                "correct the file, or name all its labels with --labels"
+                f"correct {file}, or name all its labels with --labels"
             )
     return problems
 
@@ -156,6 +167,6 @@ def grids_differ(prediction: LabelMap, reference: LabelMap) -> str | None:
 
 
 def extent_of(label_map: LabelMap) -> str:
-    """Length of the sides of the whole, in mm."""
-    lengths = (n * side for n, side in zip(label_map.shape, label_map.spacing_mm, strict=True))
+    """Length of the sides of the whole, x×y×z in mm."""
+    lengths = (n * side for n, side in zip(label_map.shape[::-1], label_map.spacing_mm[::-1], strict=True))
     return "×".join(f"{length:.4g}" for length in lengths)

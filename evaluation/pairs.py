@@ -25,26 +25,36 @@ class Pair(NamedTuple):
 
 
 def find_pairs(
-    prediction_folder: Path, reference_folder: Path, annotated: Mapping[str, tuple[str, ...]] | None = None
+    prediction_folder: Path,
+    reference_folder: Path,
+    annotated: Mapping[str, tuple[str, ...]] | None = None,
+    problems: list[str] | None = None,
 ) -> list[Pair]:
     """Pair files of the same name, sorted by name; references without a prediction are among them.
 
-    Predictions without a reference are left out, and their number is logged.
-
     Args:
         annotated: by case name, what its reference tells of where not of all.
+        problems: as `tell` takes them.
 
     Raises:
-        InputError: if a folder or all references are missing, or two files have one case's name.
+        InputError: if a folder or all references are missing; or two files have one case's name.
     """
-    references = label_files(reference_folder)
-    predictions = label_files(prediction_folder)
+    references = label_files(reference_folder, problems)
+    predictions = label_files(prediction_folder, problems)
     if not references:
         raise InputError(f"{reference_folder}: no references here (no {', '.join(LABEL_ENDINGS)} files)")
-    num_spare = len(predictions.keys() - references.keys())
-    if num_spare:
-        logger.warning("predictions without a reference, not scored: %d", num_spare)
     return pair_up(predictions, references, annotated)
+
+
+def tell(problem: str, problems: list[str] | None) -> None:
+    """Add a line to the problems, to be told with all others; where there is no such list, raise it.
+
+    Raises:
+        InputError: without a list.
+    """
+    if problems is None:
+        raise InputError(problem)
+    problems.append(problem)
 
 
 def pair_up(
@@ -52,8 +62,14 @@ def pair_up(
     references: Mapping[str, Path],
     annotated: Mapping[str, tuple[str, ...]] | None = None,
 ) -> list[Pair]:
-    """Each reference with the prediction of its case, if there is one."""
+    """Each reference with the prediction of its case, if there is one.
+
+    Predictions without a reference are left out, and their number is logged.
+    """
     told = annotated or {}
+    num_spare = len(predictions.keys() - references.keys())
+    if num_spare:
+        logger.warning("predictions without a reference among those that are scored, left out: %d", num_spare)
     return [Pair(case, predictions.get(case), path, told.get(case, ())) for case, path in references.items()]
 
 
@@ -73,11 +89,14 @@ def missing_problem(pairs: Sequence[Pair], prediction_folder: Path, *, allow_mis
     return f"{prediction_folder}: no prediction for {number}: {', '.join(missing)}; {remedy}"
 
 
-def label_files(folder: Path) -> dict[str, Path]:
+def label_files(folder: Path, problems: list[str] | None = None) -> dict[str, Path]:
     """Label maps of a folder by case name, sorted; hidden files (half-written ones, macOS's doubles) are left out.
 
+    Args:
+        problems: as `tell` takes them.
+
     Raises:
-        InputError: if there is no such folder, or if two files have one case's name.
+        InputError: if there is no such folder; or if two files have one case's name.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: folder not found")
@@ -87,6 +106,6 @@ def label_files(folder: Path) -> dict[str, Path]:
         if case == path.name or path.name.startswith("."):
             continue
         if case in files:
-            raise InputError(f"{path}: {files[case].name} beside it is the same case; keep one of them")
-        files[case] = path
+            tell(f"{path}: {files[case].name} beside it is the same case; keep one of them", problems)
+        files.setdefault(case, path)
     return files

@@ -28,6 +28,7 @@ from .report_values import (
     choose_cases,
     classes_of,
     columns_of,
+    ranking_columns,
     value_of,
     worst_first,
 )
@@ -52,6 +53,7 @@ def write_report(
     *,
     predictions: Path,
     references: Path,
+    name: str = "",
     images: Mapping[str, Path] | None = None,
     workers: Workers = THIS_PROCESS,
 ) -> Path:
@@ -61,6 +63,7 @@ def write_report(
         pairs: files that were scored.
         predictions: folder that the page calls theirs.
         references: the same of the references.
+        name: in the title; else that of the predictions' folder.
         images: by case name, what the outlines are drawn on; a dark ground where there is none.
         workers: who draws; one case a process is in memory.
 
@@ -70,17 +73,16 @@ def write_report(
     columns = columns_of(scores)
     pictured = choose_cases(scores, MAX_PICTURED)
     drawings, problems = draw_cases(pictured, scores, labels, pairs, images, workers)
-    main = next((column for column in columns if column.better), columns[0])
-    listed = list(dict.fromkeys([*pictured, *worst_first(scores, main)]))[:MAX_LISTED]
+    listed = list(dict.fromkeys([*pictured, *worst_first(scores, ranking_columns(scores)[0])]))[:MAX_LISTED]
     parts = [
         *summary_of(scores, columns),
         *distributions_of(scores, columns, listed),
         *cases_of(scores, columns, listed, drawings, problems),
         *ledger_of(scores),
         *definitions_of(scores, labels, predictions, references, images),
-        script_of(scores, columns, listed),
+        script_of(scores, listed),
     ]
-    write_text(path, page(f"Evaluation of {predictions.resolve().name}", parts))
+    write_text(path, page(f"Evaluation of {name or predictions.resolve().name}", parts))
     return path
 
 
@@ -104,9 +106,8 @@ def find_report_images(folder: Path, pairs: Iterable[Pair]) -> dict[str, Path]:
             if name in known:
                 found.setdefault(known[name], path)
     if not found:
-        raise InputError(
-            f"--images {folder}: holds no image of any case; expected names such as {min(known)}_0000.nii.gz"
-        )
+        example = min(known, default="case")
+        raise InputError(f"--images {folder}: holds no image of any case; expected names such as {example}_0000.nii.gz")
     num_without = len(set(known.values()) - set(found))
     if num_without:
         log.warning("%s: no image of %d cases; they are drawn without", folder, num_without)
@@ -153,7 +154,8 @@ def distributions_of(scores: Scores, columns: Sequence[MetricColumn], listed: Se
     """Each metric's values by class, the first metric at once and the others when asked for."""
     yield heading("Distributions")
     words = "A dot is a case: its name is told when it is pointed at, and it leads to the case. Hollow: the class is "
-    words += "missed or a false alarm. Box: quartiles and median; line: smallest to largest."
+    words += "missed or a false alarm; where it then has no value, as no distance, it has no dot and is in no box, and "
+    words += "the row says how many there are. Box: quartiles and median; line: smallest to largest."
     if len(scores.cases) > MAX_DOTS:
         words += f" Of {len(scores.cases):,} cases, the boxes show all and the dots {MAX_DOTS} of the worst."
     yield paragraph(words, "pale")
@@ -174,12 +176,14 @@ def cases_of(
 ) -> Iterator[Html]:
     """Every case that has a place, to be sorted and opened."""
     yield heading("Cases, the worst first")
-    metrics = [column for column in columns if column.better]
+    metrics = ranking_columns(scores)
     yield Html(
         '<div class="tools">'
         f"{choice('by-metric', 'Sort by', [column.title for column in metrics])}"
         f"{choice('by-class', 'of', ['all classes (mean)', *classes_of(scores)])}</div>"
     )
+    if metrics[0] not in columns:
+        yield paragraph("No metric here tells the worse of two cases: they are sorted by Dice of the counts.", "pale")
     words = (
         "Opened at the slices with the largest error. Slider: arrow keys or drag. A click in a view moves the others "
     )
@@ -207,9 +211,9 @@ def choice(key: str, words: str, entries: Sequence[str]) -> Html:
     return Html(f'<label>{text(words)} <select id="{key}">{options}</select></label>')
 
 
-def script_of(scores: Scores, columns: Sequence[MetricColumn], listed: Sequence[int]) -> Html:
+def script_of(scores: Scores, listed: Sequence[int]) -> Html:
     """What makes the page live, and the orders of the cases by metric and class."""
-    metrics = [column for column in columns if column.better]
+    metrics = ranking_columns(scores)
     names = classes_of(scores)
     place_of = {number: place for place, number in enumerate(listed)}
 

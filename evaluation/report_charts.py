@@ -50,19 +50,23 @@ def distribution(scores: Scores, column: MetricColumn, listed: Sequence[int]) ->
                 link = case if case in with_place else None
                 shapes.append(dot(position(value, low, high), case, words, number, is_wrong, link))
         shapes.append(median)
-        label = f'<p class="row">{text(name)} <span class="pale">{text(remark(scores, name))}</span></p>'
+        label = f'<p class="row">{text(name)} <span class="pale">{text(remark(scores, name, column))}</span></p>'
         rows.append(f'{label}<svg class="dots" style="height:{ROW_PIXELS}px" role="img">{"".join(shapes)}</svg>')
     return Html(f'<div class="spread">{"".join(rows)}{axis(low, high)}</div>')
 
 
-def remark(scores: Scores, name: str) -> str:
-    """What of a class has no dot among the others, in words."""
+def remark(scores: Scores, name: str, column: MetricColumn) -> str:
+    """How often a class is missed or a false alarm, in words, and how many of these have no value and so no dot."""
     found = [case.classes[name] for case in scores.cases]
-    counts = {
-        "missed": sum(score.is_missed for score in found),
-        "false alarms": sum(score.is_false_alarm for score in found),
-    }
-    return ", ".join(f"{number} {words}" for words, number in counts.items() if number)
+    told = []
+    for words, wrong in (
+        ("missed", [score for score in found if score.is_missed]),
+        ("false alarms", [score for score in found if score.is_false_alarm]),
+    ):
+        num_without = sum(value_of(score, column.name) is None for score in wrong)
+        without = f" ({'' if num_without == len(wrong) else f'{num_without} of them '}without a value)"
+        told += [f"{len(wrong)} {words}{without if num_without else ''}"] if wrong else []
+    return ", ".join(told)
 
 
 def limits(values: Sequence[float], column: MetricColumn) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..labels import LabelSet
+from ..metrics import LESION_METRICS
 from ..page import Html, details, heading, paragraph, table, tiles
 from ..scores import Scores, mean_over_classes
 from .report_values import MetricColumn, format_value, mean_of_class, num_valid
@@ -21,6 +22,8 @@ MAX_OPEN = 20
 MAX_TILES = 4
 """Metrics at the head of the page."""
 LIBRARIES = ("numpy", "scipy", "SimpleITK")
+LIBRARY_OF = {"cldice": "scikit-image", **dict.fromkeys(sorted(LESION_METRICS), "panoptica")}
+"""By metric, what else computes it."""
 
 
 def summary_of(scores: Scores, columns: Sequence[MetricColumn]) -> Iterator[Html]:
@@ -76,6 +79,11 @@ def ledger_of(scores: Scores) -> Iterator[Html]:
     yield shown if len(rows) <= MAX_OPEN else details(words, shown)
 
 
+def libraries_of(scores: Scores) -> list[str]:
+    """What the scores were computed with."""
+    return [*LIBRARIES, *dict.fromkeys(LIBRARY_OF[name] for name in scores.metrics if name in LIBRARY_OF)]
+
+
 def definitions_of(
     scores: Scores, labels: LabelSet, predictions: Path, references: Path, images: Mapping[str, Path] | None
 ) -> Iterator[Html]:
@@ -92,6 +100,6 @@ def definitions_of(
         "written": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
         "spadunet": __version__,
         "Python": platform.python_version(),
-        **{name: metadata.version(name) for name in LIBRARIES},
+        **{name: metadata.version(name) for name in libraries_of(scores)},
     }
     yield table([], [list(fact) for fact in facts.items()], is_words=True)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from ..metrics import metric_of
 from ..scores import CaseScore, ClassScore, ClassSummary, Scores, mean_of
+from .overlap import VoxelCounts, dice
 
 Better = Literal["higher", "lower"] | None
 BETTER: dict[bool | None, Better] = {True: "higher", False: "lower", None: None}
@@ -27,14 +28,27 @@ class MetricColumn:
 
 def columns_of(scores: Scores) -> list[MetricColumn]:
     """The metrics of these scores, in their order."""
-    return [
-        MetricColumn(name=metric.name, title=metric.title, places=metric.places, better=BETTER[metric.is_higher_better])
-        for metric in map(metric_of, scores.metrics)
-    ]
+    return list(map(column_of, scores.metrics))
+
+
+def column_of(name: str) -> MetricColumn:
+    """How the metric of a name is shown."""
+    metric = metric_of(name)
+    return MetricColumn(name=name, title=metric.title, places=metric.places, better=BETTER[metric.is_higher_better])
+
+
+def ranking_columns(scores: Scores) -> list[MetricColumn]:
+    """The metrics that tell the worse of two cases; of sizes alone none does, and Dice is taken."""
+    return [column for column in columns_of(scores) if column.better] or [column_of("dice")]
 
 
 def value_of(score: ClassScore, metric: str) -> float | None:
-    """A metric of one class of one case; None where it is not defined."""
+    """A metric of one class of one case; None where it is not defined. Dice that was not scored is of the counts."""
+    if metric == "dice" and metric not in score.values:
+        prediction, reference, common = score.num_prediction_voxels, score.num_reference_voxels, score.num_common_voxels
+        if prediction is None or reference is None or common is None:
+            return None
+        return dice(VoxelCounts(prediction, reference, common))
     return score.values.get(metric)
 
 
@@ -94,10 +108,10 @@ def choose_cases(scores: Scores, most: int) -> list[int]:
 
     Half of them by the first, so that the page shows the worst of whatever it is sorted by.
     """
-    columns = [column for column in columns_of(scores) if column.better]
+    columns = ranking_columns(scores)
     overall = [worst_first(scores, column) for column in columns[:1]]
     single = [worst_first(scores, column, name) for column in columns for name in classes_of(scores)]
-    chosen = list(dict.fromkeys(overall[0][: math.ceil(most / 2)])) if overall else []
+    chosen = list(dict.fromkeys(overall[0][: math.ceil(most / 2)]))
     for rank in range(len(scores.cases)):
         for order in (*single, *overall):
             if len(chosen) < most and order[rank] not in chosen:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import maximum_filter
 
-from ..labels import Region
+from ..labels import Region, ids_in
 from ..overlay import FEWEST_SLICES, SHOWN_PERCENTILES, Overlay, box_of
 from .outlines import Outlines, outline_slice
 
@@ -118,9 +118,12 @@ def draw_stacks(
     """
     window = grey_window(cropped, structures.values()) if has_image else None
     axes = range(3 if min(full_shape) >= FEWEST_SLICES else 1)
+    wanted = slices_of_wrong(cropped, structures.values())
     stacks: list[Stack] = []
     for detail in DETAILS:
-        stacks = [draw_stack(cropped, axis, begins, full_shape, structures, window, detail) for axis in axes]
+        stacks = [
+            draw_stack(cropped, axis, begins, full_shape, structures, window, detail, wanted[axis]) for axis in axes
+        ]
         if sum(stack.num_bytes for stack in stacks) <= max_bytes:
             break
     return stacks
@@ -158,10 +161,11 @@ def draw_stack(
     structures: Mapping[int, Region],
     window: tuple[float, float] | None,
     detail: Detail,
+    wanted: Sequence[int],
 ) -> Stack:
-    """Slices across one axis."""
+    """Slices across one axis; `wanted` as `choose_slices` takes them."""
     rows, columns = upright_sides(axis, cropped.ends)
-    chosen, first = choose_slices(cropped, axis, detail.num_slices)
+    chosen, first = choose_slices(cropped, axis, detail.num_slices, wanted)
     step_rows, step_columns = (
         -(-cropped.reference.shape[side] // detail.longer_side_pixels) for side in (rows, columns)
     )
@@ -213,10 +217,28 @@ def plane_name(ends: tuple[str, str] | None, axis: int) -> str:
     return PLANE_NAMES[ends[0][0]] + (" (oblique)" if len(ends[0]) > 1 else "")
 
 
-def choose_slices(cropped: Overlay, axis: int, num_slices: int) -> tuple[list[int], int]:
+def slices_of_wrong(cropped: Overlay, structures: Iterable[Region]) -> list[list[int]]:
+    """Across each axis, the slice with most voxels of each structure that is missed or a false alarm."""
+    reference_ids, prediction_ids = (set(ids_in(it)) for it in (cropped.reference, cropped.prediction))
+    found: list[list[int]] = [[], [], []]
+    for structure in structures:
+        is_there, is_predicted = (not ids.isdisjoint(structure.ids) for ids in (reference_ids, prediction_ids))
+        if is_there == is_predicted:
+            continue
+        mask = structure.mask_in(cropped.reference if is_there else cropped.prediction)
+        for axis, slices in enumerate(found):
+            others = tuple(it for it in range(3) if it != axis)
+            slices.append(int(np.count_nonzero(mask, axis=others).argmax()))
+    return found
+
+
+def choose_slices(cropped: Overlay, axis: int, num_slices: int, wanted: Sequence[int] = ()) -> tuple[list[int], int]:
     """Slices across an axis, evenly spaced over what is labelled, and among them the one with the largest error.
 
     That is the one in which most voxels differ, or if none does, most are labelled; the middle one of none.
+
+    Args:
+        wanted: slices to be among them, as far as there is room.
     """
     others = tuple(it for it in range(3) if it != axis)
     labelled = cropped.is_labelled(cropped.reference) | (cropped.prediction != 0)
@@ -227,9 +249,14 @@ def choose_slices(cropped: Overlay, axis: int, num_slices: int) -> tuple[list[in
     telling = next((it for it in (counts, labelled_counts) if it.any()), None)
     worst = (low + high) // 2 if telling is None else int(telling.argmax())
     chosen = sorted(set(np.linspace(low, high, min(num_slices, high - low + 1)).round().astype(int).tolist()))
-    if worst not in chosen:
-        chosen[int(np.abs(np.array(chosen) - worst).argmin())] = worst
-    return chosen, worst
+    kept = {worst}
+    for index in (worst, *wanted):
+        free = [it for it in chosen if it not in kept]
+        if index not in chosen and free:
+            chosen.remove(min(free, key=lambda it: abs(it - index)))
+            chosen.append(index)
+        kept.add(index)
+    return sorted(chosen), worst
 
 
 def draw_strip(

@@ -21,6 +21,9 @@ from .spacing import Shape, Spacing
 CORNER_TOLERANCE_VOXELS = 0.5
 """Two geometries are the same if no corner of the array lies further apart than this (in the smallest voxel side)."""
 
+LEAST_DEGREES = 0.01
+"""Between directions that are said to differ: what rounding in a header's float32 turns an axis by is less."""
+
 MAX_VOXEL_BYTES = 4
 """Wider numbers become float32: no scanner measures so finely."""
 
@@ -108,17 +111,30 @@ def geometry_difference(image: Image | LabelMap, other: Image | LabelMap) -> str
 def grid_difference(
     shape: Sequence[int], affine: np.ndarray, other_shape: Sequence[int], other_affine: np.ndarray
 ) -> str | None:
-    """As `geometry_difference`, of shapes (A0, A1, A2) and affines."""
+    """As `geometry_difference`, of shapes (A0, A1, A2) and affines; told as the file has them, x×y×z."""
     if tuple(shape) != tuple(other_shape):
-        return f"shape {tuple(shape)} against {tuple(other_shape)} voxels"
+        told, other_told = ("×".join(map(str, reversed(it))) for it in (shape, other_shape))
+        return f"shape {told} against {other_told} voxels (x×y×z)"
     distance_mm = corner_distance_mm(shape, affine, other_affine)
-    spacing_mm = spacing_of(affine)
-    if distance_mm > CORNER_TOLERANCE_VOXELS * min(spacing_mm):
-        return (
-            f"corners lie up to {distance_mm:.3g} mm apart "
-            f"(spacing {format_spacing(spacing_mm)} against {format_spacing(spacing_of(other_affine))} mm)"
-        )
+    if distance_mm > CORNER_TOLERANCE_VOXELS * min(spacing_of(affine)):
+        return f"corners lie up to {distance_mm:.3g} mm apart ({what_differs(affine, other_affine)})"
     return None
+
+
+def what_differs(affine: np.ndarray, other: np.ndarray) -> str:
+    """Which of spacing, directions of the axes and origin differ between two affines."""
+    told = []
+    spacing, other_spacing = (format_spacing(spacing_of(it)[::-1]) for it in (affine, other))
+    if spacing != other_spacing:
+        told.append(f"spacing {spacing} against {other_spacing} mm, x×y×z")
+    chords = np.linalg.norm(affine[:3, :3] / spacing_of(affine) - other[:3, :3] / spacing_of(other), axis=0)
+    degrees = float(np.degrees(2 * np.arcsin(np.clip(chords / 2, 0, 1))).max())
+    if degrees >= LEAST_DEGREES:
+        told.append(f"axes turned by up to {degrees:.3g}°")
+    origin, other_origin = (", ".join(f"{value:.5g}" for value in it[:3, 3]) for it in (affine, other))
+    if origin != other_origin:
+        told.append(f"origin {origin} against {other_origin} mm (LPS)")
+    return "; ".join(told)
 
 
 def turned_onto(label_map: LabelMap, other: Image | LabelMap) -> LabelMap | None:

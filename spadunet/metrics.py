@@ -105,6 +105,14 @@ def metric_of(name: str) -> Metric:
     Raises:
         InputError: if there is none of this name.
     """
+    metric = find_metric(name)
+    if metric is None:
+        raise InputError(f"'{name}' is no metric; known are {KNOWN}")
+    return metric
+
+
+def find_metric(name: str) -> Metric | None:
+    """As `metric_of`, but None where there is none."""
     if name in FIXED:
         return FIXED[name]
     if (found := SURFACE.fullmatch(name)) and found["unit"] and 0 < float(found["percentile"] or 100) <= 100:
@@ -116,16 +124,21 @@ def metric_of(name: str) -> Metric:
     if (found := NSD.fullmatch(name)) and found["unit"]:
         title, tolerance = f"NSD {found['tolerance']} {found['unit']}", float(found["tolerance"])
         return Metric(name=name, title=title, kind="overlap", surface="nsd", number=tolerance)
-    raise InputError(f"'{name}' is no metric; known are {KNOWN}")
+    return None
 
 
 def complete_names(words: Iterable[str], unit: LengthUnit) -> tuple[str, ...]:
     """Full names, each once: `hd95` becomes `hd95_mm` or `hd95_voxels`, `nsd_2.0` becomes `nsd_2mm`, `hd100` HD.
 
     Raises:
-        InputError: if there is no metric of a name.
+        InputError: if there is no metric of a name; tells all such names.
     """
-    return tuple(dict.fromkeys(metric_of(full_name(word, unit)).name for word in words))
+    names = dict.fromkeys(full_name(word, unit) for word in words)
+    wrong = [f"'{name}'" for name in names if find_metric(name) is None]
+    if wrong:
+        what = "is no metric" if len(wrong) == 1 else "are no metrics"
+        raise InputError(f"{', '.join(wrong)} {what}; known are {KNOWN}")
+    return tuple(names)
 
 
 def full_name(word: str, unit: LengthUnit) -> str:

@@ -177,8 +177,23 @@ def test_grids_are_the_same_up_to_half_of_the_smallest_voxel_side():
         return LabelMap(array=np.zeros(shape, np.uint8), affine=affine)
 
     assert geometry_difference(at(0), at(0.49)) is None
-    assert geometry_difference(at(0), at(0.51)) == "corners lie up to 0.51 mm apart (spacing 8×1×2 against 8×1×2 mm)"
-    assert geometry_difference(at(0), at(0, (3, 2, 2))) == "shape (2, 2, 2) against (3, 2, 2) voxels"
+    assert geometry_difference(at(0), at(0.51)) == (
+        "corners lie up to 0.51 mm apart (origin 0, 0, 0 against 0.51, 0, 0 mm (LPS))"
+    )
+    assert geometry_difference(at(0), at(0, (3, 2, 2))) == "shape 2×2×2 against 2×2×3 voxels (x×y×z)"
+
+
+def test_what_differs_between_two_grids_is_told_as_the_file_has_it():
+    def grid(affine: np.ndarray) -> LabelMap:
+        return LabelMap(array=np.zeros((10, 10, 10), np.uint8), affine=affine)
+
+    plain = grid(np.eye(4)[[2, 1, 0, 3]])
+    turned = grid(np.eye(4))
+    assert geometry_difference(plain, turned) == "corners lie up to 12.7 mm apart (axes turned by up to 90°)"  # 9 · √2
+    coarse = grid(np.diag([1.0, 1.0, 3.0, 1.0])[[2, 1, 0, 3]])
+    assert geometry_difference(plain, coarse) == (
+        "corners lie up to 18 mm apart (spacing 1×1×1 against 3×1×1 mm, x×y×z)"
+    )
 
 
 def test_arrays_and_affines_that_cannot_be_are_refused():
@@ -281,7 +296,7 @@ def test_channels_on_different_grids_are_told(tmp_path: Path):
     with pytest.raises(InputError) as caught:
         read_image([first, second])
     assert str(caught.value) == (
-        f"{second}: does not lie on the grid of {first}: shape (6, 5, 4) against (5, 5, 4) voxels; "
+        f"{second}: does not lie on the grid of {first}: shape 4×5×6 against 4×5×5 voxels (x×y×z); "
         "resample one to the other"
     )
 

@@ -6,10 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...errors import InputError
 from ...releases import BTCV_LABELS, BTCV_PREFIX, BTCV_VALIDATION, label_set_of
 from ...scores import Scores
-from ..pairs import label_files, pair_up
+from ..pairs import label_files, pair_up, tell
 from .paper import FIVE_FOLDS, NAMES, TABLE_4
 from .report import Row, Table, columns_of, mean_row, part_of, published_row, row_of
 from .runs import ProtocolRun, find_predictions, named
@@ -20,6 +19,8 @@ NOTES = (
     "published: Luo et al. 2024, Table 4. Their ASSD and HD are in voxels: the released script gives MONAI no spacing",
     "published means leave a missed organ's distances out, as here; a false alarm's Dice, too, which is 0 here",
 )
+NUM_FOLDS, NUM_SCANS = 5, 30
+"""Of the published cross-validation."""
 FOLD_NOTES = ("published: Isensee et al. 2024, nnU-Net Revisited, five-fold cross-validation of the 30 scans",)
 
 
@@ -29,25 +30,28 @@ def case_of(name: str) -> str | None:
     return f"{BTCV_PREFIX}{match[1]}" if match else None
 
 
-def find_runs(predictions: Path, references: Path) -> list[ProtocolRun]:
+def find_runs(predictions: Path, references: Path, problems: list[str] | None = None) -> list[ProtocolRun]:
     """The nine validation scans where predictions lie in one folder; all scans where they lie in folds.
 
     Args:
         references: the release's label folder, or a converted dataset's labelsTr.
+        problems: as `pairs.tell` takes them.
 
     Raises:
-        InputError: if references are missing.
+        InputError: if all references are missing; or some are.
     """
-    found = find_predictions(predictions, case_of)
-    known = named(label_files(references), case_of)
+    found = find_predictions(predictions, case_of, problems)
+    known = named(label_files(references, problems), case_of, problems)
     wanted = list(known) if found.folds else [f"{BTCV_PREFIX}{number:04}" for number in BTCV_VALIDATION]
     missing = [case for case in wanted if case not in known]
-    if missing or not known:
-        raise InputError(
+    there = {case: known[case] for case in wanted if case in known}
+    if not there or missing:
+        tell(
             f"{references}: no reference for {', '.join(missing) or 'any scan'}; expected the labels of BTCV's "
-            "training scans, named label0029, btcv_0029 or alike"
+            "training scans, named label0029, btcv_0029 or alike",
+            problems if there else None,
         )
-    pairs = pair_up(found.files, {case: known[case] for case in wanted})
+    pairs = pair_up(found.files, there)
     return [ProtocolRun(predictions=predictions, pairs=pairs, groups=found.folds)]
 
 
@@ -59,7 +63,7 @@ def tables(runs: Sequence[tuple[ProtocolRun, Scores]]) -> tuple[Table, ...]:
         folds = [row_of(name, part_of(scores, cases)) for name, cases in run.groups.items()]
         rows = [*folds, mean_row(f"mean of {len(folds)} folds", folds, scores.metrics), row_of("all scans", scores)]
         rows += counted_worst(scores)
-        if len(folds) == 5:
+        if is_published_split(run, scores):
             rows += [published_row(name, {"dice": value}) for name, value in FIVE_FOLDS.items()]
         title = f"BTCV, {len(folds)} folds, {len(scores.cases)} scans: mean over {len(scores.classes)} organs"
         return (Table(title=title, columns=columns, rows=tuple(rows)),)
@@ -70,6 +74,11 @@ def tables(runs: Sequence[tuple[ProtocolRun, Scores]]) -> tuple[Table, ...]:
     return (Table(title=title, columns=columns, rows=tuple(rows)),)
 
 
+def is_published_split(run: ProtocolRun, scores: Scores) -> bool:
+    """True of all scans in five folds, which published cross-validations can stand beside."""
+    return (len(run.groups), len(scores.cases)) == (NUM_FOLDS, NUM_SCANS)
+
+
 def counted_worst(scores: Scores) -> list[Row]:
     """The means with missing organs counted as the worst that the image allows, where there are any."""
     row = row_of("  missing organs counted worst", scores.model_copy(update={"missing": "worst"}))
@@ -78,5 +87,7 @@ def counted_worst(scores: Scores) -> list[Row]:
 
 def notes(runs: Sequence[tuple[ProtocolRun, Scores]]) -> tuple[str, ...]:
     """Where published numbers are from, and how they were taken."""
-    ((run, _),) = runs
-    return FOLD_NOTES if run.groups else NOTES
+    ((run, scores),) = runs
+    if run.groups:
+        return FOLD_NOTES if is_published_split(run, scores) else ()
+    return NOTES

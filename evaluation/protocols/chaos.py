@@ -7,12 +7,11 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...errors import InputError
 from ...metrics import CHAOS_METRICS
 from ...releases import CHAOS_MR_LABELS, CHAOS_SEQUENCES, label_set_of
 from ...scores import ClassScore, Scores
 from ..chaos_score import ChaosScore, chaos_score
-from ..pairs import label_files, pair_up
+from ..pairs import label_files, pair_up, tell
 from .paper import NAMES, TABLE_4
 from .report import Column, Row, Table, columns_of, part_of, published_row, row_of
 from .runs import ProtocolRun, find_predictions, named
@@ -21,10 +20,8 @@ LABELS = label_set_of(CHAOS_MR_LABELS)
 PAPER_METRICS = ("dice", "assd_mm", "hd_mm")
 TOGETHER = "together"
 POINTS = {"dice": "Dice", "ravd": "RAVD", "assd": "ASSD", "mssd": "MSSD", "mean": "score"}
-NOTES = (
-    "published: Luo et al. 2024, Table 4, of the challenge's hidden test set; HD is what CHAOS calls MSSD",
-    "points: Kavur et al. 2021; a missed organ has 0",
-)
+NOTES = ("published: Luo et al. 2024, Table 4, of the challenge's hidden test set; HD is what CHAOS calls MSSD",)
+POINTS_NOTE = "points: Kavur et al. 2021; a missed organ {}"
 
 
 def case_of(name: str) -> str | None:
@@ -32,19 +29,23 @@ def case_of(name: str) -> str | None:
     return name if re.search(rf"[_-]({'|'.join(CHAOS_SEQUENCES)})$", name, re.IGNORECASE) else None
 
 
-def find_runs(predictions: Path, references: Path) -> list[ProtocolRun]:
+def find_runs(predictions: Path, references: Path, problems: list[str] | None = None) -> list[ProtocolRun]:
     """All references, by sequence.
 
+    Args:
+        problems: as `pairs.tell` takes them.
+
     Raises:
-        InputError: if a reference is of neither sequence.
+        InputError: if no reference is of either sequence; or one is of neither.
     """
-    found, files = find_predictions(predictions, case_of), label_files(references)
-    known = named(files, case_of)
+    found, files = find_predictions(predictions, case_of, problems), label_files(references, problems)
+    known = named({name: path for name, path in files.items() if case_of(name)}, case_of, problems)
     strange = sorted(files.keys() - known.keys())
     if strange or not known:
-        raise InputError(
+        tell(
             f"{references}: {', '.join(strange) or 'no label maps'}: expected names that end in _t1 or _t2, as "
-            "spadunet_convert_chaos gives them"
+            "spadunet_convert_chaos gives them",
+            problems if known else None,
         )
     groups = {
         title: tuple(case for case in known if case.lower().endswith(ending))
@@ -97,12 +98,12 @@ def points_row(name: str, scores: Scores) -> Row:
 
 
 def mean_points(scores: Scores, organ: str) -> dict[str, float | None]:
-    """Points of each metric and their mean, over the cases that have the organ in reference or prediction."""
-    found = [
-        points_of(case.classes[organ])
-        for case in scores.cases
-        if case.classes[organ].outcome not in ("absent", "not annotated")
-    ]
+    """Points of each metric and their mean, over the cases that have the organ in reference or prediction.
+
+    As in the means, a missed organ and a false alarm are left out where the policy is `nan`.
+    """
+    counting = ("valid",) if scores.missing == "nan" else ("valid", "missed", "false alarm")
+    found = [points_of(case.classes[organ]) for case in scores.cases if case.classes[organ].outcome in counting]
     return {key: statistics.mean(getattr(each, key) for each in found) if found else None for key in POINTS}
 
 
@@ -118,5 +119,6 @@ def points_of(score: ClassScore) -> ChaosScore:
 
 
 def notes(runs: Sequence[tuple[ProtocolRun, Scores]]) -> tuple[str, ...]:
-    """Where published numbers are from."""
-    return NOTES
+    """Where published numbers are from, and what a missed organ counts."""
+    is_left_out = runs[0][1].missing == "nan"
+    return (*NOTES, POINTS_NOTE.format("is left out (--missing nan)" if is_left_out else "has 0"))

@@ -15,7 +15,7 @@ from ...metrics import metric_of
 from ...model import MODEL_JSON, read_model_record
 from ...scores import Scores
 from ..label_names import annotated_in
-from ..pairs import label_files, pair_up
+from ..pairs import label_files, pair_up, tell
 from .btcv import LABELS as BTCV
 from .btcv import PAPER_METRICS
 from .paper import TABLE_5
@@ -48,35 +48,45 @@ def trained_of(provenance: Mapping[str, str]) -> Trained:
     )
 
 
-def find_runs(predictions: Path, references: Path) -> list[ProtocolRun]:
+def find_runs(predictions: Path, references: Path, problems: list[str] | None = None) -> list[ProtocolRun]:
     """All runs below a folder, with the label maps of their held-out cases.
 
     The runs of one fold must all have predicted the same cases; where one lacks some, these are missing.
 
     Args:
         predictions: as results/Dataset007_BTCV: folders with model.json and validation/<dataset> lie anywhere below.
+        problems: as `pairs.tell` takes them.
 
     Raises:
-        InputError: if there are none, or they differ in more than share, seed, fold and weights; lists what differs.
+        InputError: if there are none; or they differ in more than share, seed, fold and weights; lists what differs.
     """
-    known, annotated = label_files(references), annotated_in(references)
+    known, annotated = label_files(references, problems), annotated_in(references, problems=problems)
     folders = sorted(path.parent for path in predictions.rglob(MODEL_JSON) if (path.parent / "validation").is_dir())
     if not folders:
         raise InputError(
             f"{predictions}: no runs below it, that is folders with {MODEL_JSON} and validation/, as spadunet_train "
             "--fraction leaves them"
         )
-    told = {folder: read_provenance(folder) for folder in folders}
-    require_alike(told)
-    files = {folder: label_files(validation_of(folder)) for folder in folders}
+    told: dict[Path, dict[str, str]] = {}
+    files: dict[Path, dict[str, Path]] = {}
+    for folder in folders:
+        try:
+            provenance = read_provenance(folder)
+            files[folder] = label_files(validation_of(folder), problems)
+            told[folder] = provenance
+        except InputError as error:
+            tell(str(error), problems)
+    for problem in differences(told):
+        tell(problem, problems)
     runs = []
     for folder, provenance in told.items():
-        held_out = {case for other in folders if told[other]["fold"] == provenance["fold"] for case in files[other]}
+        held_out = {case for other in told if told[other]["fold"] == provenance["fold"] for case in files[other]}
         wanted = {case: path for case, path in known.items() if case in held_out}
         if not wanted:
-            raise InputError(
-                f"{references}: has a reference of none of the cases in {folder}; the names must be the same"
+            tell(
+                f"{references}: has a reference of none of the cases in {folder}; the names must be the same", problems
             )
+            continue
         name = folder.relative_to(predictions).as_posix().replace("/", "_") if folder != predictions else folder.name
         pairs = pair_up(files[folder], wanted, annotated)
         runs.append(ProtocolRun(name=name, predictions=folder, pairs=pairs, provenance=provenance))
@@ -101,12 +111,8 @@ def read_provenance(folder: Path) -> dict[str, str]:
     return provenance
 
 
-def require_alike(told: Mapping[Path, Mapping[str, str]]) -> None:
-    """Refuse runs that cannot stand in one table.
-
-    Raises:
-        InputError: lists all that differs.
-    """
+def differences(told: Mapping[Path, Mapping[str, str]]) -> list[str]:
+    """A line for each reason why runs cannot stand in one table."""
     problems = []
     for name in SAME:
         found = sorted({provenance.get(name, "unknown") for provenance in told.values()})
@@ -121,8 +127,7 @@ def require_alike(told: Mapping[Path, Mapping[str, str]]) -> None:
         if trained in seen:
             problems.append(f"{folder}: the same share, seed and arm as {seen[trained]}; keep one of them")
         seen.setdefault(trained, folder)
-    if problems:
-        raise InputError("\n".join(problems))
+    return problems
 
 
 def tables(runs: Sequence[tuple[ProtocolRun, Scores]]) -> tuple[Table, ...]:

@@ -22,7 +22,8 @@ class Protocol:
     name: str
     labels: LabelSet | None
     """None: the dataset's own."""
-    find_runs: Callable[[Path, Path], list[ProtocolRun]]
+    find_runs: Callable[[Path, Path, list[str] | None], list[ProtocolRun]]
+    """Of the folders of predictions and references; problems as `pairs.tell` takes them."""
     tables: Callable[[Scored], tuple[Table, ...]]
     notes: Callable[[Scored], tuple[str, ...]]
 
@@ -36,9 +37,22 @@ class Protocol:
             protocol=self.name,
             settled=tuple(settled),
             tables=self.tables(scored),
-            notes=(*self.notes(scored), *more_notes),
+            notes=(*self.notes(scored), *more_notes, *left_out(scored)),
             definitions=scored[0][1].definitions,
         )
+
+
+def left_out(scored: Scored) -> list[str]:
+    """A line for each run that lacks predictions or scores of some cases."""
+    lines = []
+    for run, scores in scored:
+        of_run = f"run {run.name}: " if run.name else ""
+        for words, cases in (
+            ("counted as missed, since there is no prediction", scores.not_predicted),
+            ("could not be scored, in no mean", scores.failed),
+        ):
+            lines += [f"{of_run}{words}: {', '.join(cases)}"] if cases else []
+    return lines
 
 
 PROTOCOLS = {

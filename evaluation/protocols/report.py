@@ -121,15 +121,17 @@ def cell(row: Row, column: Column) -> str:
 
 
 def csv_text(report: ProtocolReport) -> str:
-    """One line a value; above them, behind #, what they mean. pandas reads it with `comment="#"`."""
+    """One line a value, with how it was scored in a column; notes and definitions are in protocol.json alone.
+
+    Comments above a table would make readers drop what follows a # in a name.
+    """
     text = io.StringIO()
-    for line in (*report.settled, *report.notes, *(f"{name}: {told}" for name, told in report.definitions.items())):
-        text.write(f"# {line}\n")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["table", "row", "is_published", "column", "value", "deviation"])
+    writer.writerow(["table", "row", "is_published", "column", "value", "deviation", "settled"])
+    settled = "; ".join(report.settled)
     for table in report.tables:
         for row in table.rows:
             for column in table.columns:
                 value, deviation = row.values.get(column.key), row.deviations.get(column.key)
-                writer.writerow([table.title, row.name, int(row.is_published), column.key, value, deviation])
+                writer.writerow([table.title, row.name, int(row.is_published), column.key, value, deviation, settled])
     return text.getvalue()

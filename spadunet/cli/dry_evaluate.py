@@ -23,6 +23,7 @@ from .dry_run import (
     state_of,
     unknown,
 )
+from .scored_pairs import find_images, prediction_folders, stale_files
 
 if TYPE_CHECKING:
     from ..dataset import RawCase
@@ -41,21 +42,33 @@ def show_evaluation(options: argparse.Namespace, output: Path, scoring: Scoring)
         InputError: if folders do not pair, the labels are wrong, or headers show a file to be wrong.
     """
     from ..dataset import RawCase
-    from ..evaluation.label_names import find_labels, name_problems, stated_labels
+    from ..evaluation.label_names import find_labels
     from ..evaluation.pairs import find_pairs, missing_problem
+    from ..evaluation.protocols.protocol import PROTOCOLS
+    from ..evaluation.protocols.runs import ProtocolRun
 
     begin("spadunet_evaluate")
-    labels = find_labels(options.predictions, options.references, options.labels)
-    wrong = [] if options.labels else name_problems(stated_labels(options.predictions, options.references))
-    if options.protocol:
-        from ..evaluation.protocols.protocol import PROTOCOLS
-
-        protocol = PROTOCOLS[options.protocol]
-        pairs = [pair for run in protocol.find_runs(options.predictions, options.references) for pair in run.pairs]
-        labels = labels if options.labels else protocol.labels or labels
+    wrong: list[str] = []
+    protocol = PROTOCOLS[options.protocol] if options.protocol else None
+    if protocol:
+        runs = protocol.find_runs(options.predictions, options.references, wrong)
     else:
-        pairs = find_pairs(options.predictions, options.references)
-    lacking = missing_problem(pairs, options.predictions, allow_missing=options.allow_missing)
+        paired = find_pairs(options.predictions, options.references, problems=wrong)
+        runs = [ProtocolRun(predictions=options.predictions, pairs=paired)]
+    find_images(options, runs, wrong)
+    labels = find_labels(
+        prediction_folders(options, runs),
+        options.references,
+        options.labels,
+        protocol=protocol.labels if protocol else None,
+        problems=wrong,
+    )
+    pairs = [pair for run in runs for pair in run.pairs]
+    lacking = [
+        line
+        for run in runs
+        if (line := missing_problem(run.pairs, run.predictions, allow_missing=options.allow_missing))
+    ]
     missing = [pair.name for pair in pairs if pair.prediction is None]
     cases = [
         RawCase(name=pair.name, image_paths=(pair.prediction,), label_path=pair.reference)
@@ -63,7 +76,7 @@ def show_evaluation(options: argparse.Namespace, output: Path, scoring: Scoring)
         if pair.prediction is not None
     ]
     headers, problems = read_headers(cases, None)
-    problems = [*wrong, *([lacking] if lacking else []), *problems]
+    problems = [*wrong, *lacking, *problems]
     paths = [path for case in cases for path in case.paths]
     show(
         "reads", [f"{len(cases)} predictions and as many references, {len(paths)} files, {size_text(bytes_of(paths))}"]
@@ -78,6 +91,8 @@ def show_evaluation(options: argparse.Namespace, output: Path, scoring: Scoring)
     names += ["report.html"] if options.report else []
     log = state_of(output / "spadunet_evaluate.log", "added to")
     show(f"writes into {output}", [*(state_of(output / name) for name in names), log])
+    if stale := stale_files(output, []):
+        show("removes, of an earlier evaluation", [", ".join(map(str, stale))])
     show("pairs", pairing_table(cases, headers, ["prediction"], options.predictions, label="reference"))
     needs = estimate(cases, list(headers.values()), labels, scoring, num_working(options, len(cases)))
     show_needs(needs, output)
@@ -97,6 +112,7 @@ def estimate(
         with samples_of(found) as samples:
             references = [sample.case.label_path for sample in samples if sample.case.label_path]
             known = labels or labels_of(references[0].parent, references)
+            assert known is not None
             trial = try_stages({"score": Stage(run=partial(score, labels=known, scoring=scoring))}, samples)
     except (InputError, OutputError) as error:
         return unknown(f"the trial failed: {str(error).splitlines()[0]}")

@@ -14,7 +14,7 @@ from ..missing import DEFAULT_MISSING, POLICIES
 from .options import add_worker_options, find_workers
 from .protocols import add_protocol_option, settle_scoring
 from .run import add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
-from .scored_pairs import find_images, find_labels, report_on, score_pairs
+from .scored_pairs import MANIFEST, find_images, find_labels, score_runs
 
 if TYPE_CHECKING:
     from ..evaluation.scoring import Scoring
@@ -124,6 +124,7 @@ def execute(options: argparse.Namespace) -> int:
     from ..errors import InputError
     from ..evaluation.label_names import annotated_in
     from ..evaluation.pairs import find_pairs
+    from ..evaluation.protocols.runs import ProtocolRun
     from ..evaluation.tables import table_text
     from ..files import require_writable
 
@@ -148,16 +149,15 @@ def execute(options: argparse.Namespace) -> int:
 
         failed, files, table = score_protocol(options, output, scoring, workers, settled)
     else:
-        annotated = annotated_in(options.references, options.labels)
-        pairs = find_pairs(options.predictions, options.references, annotated)
-        images = find_images(options, pairs)
-        labels = find_labels(options, {options.predictions: pairs}, workers)
-        scores, files = score_pairs(pairs, labels, output, scoring, workers)
-        files += report_on(scores, labels, pairs, options, options.predictions, output, images, workers)
+        problems: list[str] = []
+        annotated = annotated_in(options.references, options.labels, problems)
+        pairs = find_pairs(options.predictions, options.references, annotated, problems)
+        runs = [ProtocolRun(predictions=options.predictions, pairs=pairs)]
+        images = find_images(options, runs, problems)
+        labels = find_labels(options, runs, workers, problems)
+        (scores,), files = score_runs(runs, labels, options, output, scoring, images, workers)
         failed, table = scores.failed, table_text(scores)
-    write_manifest(
-        output / "spadunet_evaluate.json", "spadunet_evaluate", options, started=started, device="cpu", files=files
-    )
+    write_manifest(output / MANIFEST, "spadunet_evaluate", options, started=started, device="cpu", files=files)
     print(table, end="")
     print(f"written: {', '.join(map(str, files))}")
     return 1 if failed else 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..metrics import BTCV_METRICS, CHAOS_METRICS, DEFAULT_METRICS
 from ..missing import DEFAULT_MISSING
 from .recipes import Recipe, settle
-from .scored_pairs import find_images, find_labels, report_on, score_pairs
+from .scored_pairs import find_images, find_labels, score_runs
 
 if TYPE_CHECKING:
     from ..evaluation.scoring import Scoring
@@ -61,6 +61,7 @@ def settle_scoring(options: argparse.Namespace) -> list[str]:
         }
     )
     differs = [f"--labels {options.labels}"] if options.labels else []
+    differs += ["--allow-missing"] if options.allow_missing else []
     lines = settle(options, usual, PROTOCOLS.get(options.protocol, usual), differs, kind="protocol")[1]
     for line in lines:
         log.info(line)
@@ -88,27 +89,19 @@ def score_protocol(
     from ..record import write_record
 
     protocol = FOUND[options.protocol]
-    runs = protocol.find_runs(options.predictions, options.references)
-    images = find_images(options, [pair for run in runs for pair in run.pairs])
-    problems, more_notes = [], []
-    if protocol.name == "chaos":
-        folders = {pair.prediction.parent for run in runs for pair in run.pairs if pair.prediction}
+    problems: list[str] = []
+    more_notes = []
+    runs = protocol.find_runs(options.predictions, options.references, problems)
+    images = find_images(options, runs, problems)
+    folders = {pair.prediction.parent for run in runs for pair in run.pairs if pair.prediction}
+    if protocol.name == "chaos" and folders:
         try:
             more_notes.append(try_submission(sorted(folders), options.references))
         except InputError as error:
             problems.append(f"as a submission to CHAOS: {error}")
-    labels = find_labels(options, {run.predictions: run.pairs for run in runs}, workers, problems, protocol.labels)
-    scored, files = [], []
-    for run in runs:
-        if run.name:
-            log.info("run %s", run.name)
-        folder = output / "runs" / run.name if run.name else output
-        scores, written = score_pairs(run.pairs, labels, folder, scoring, workers)
-        scored.append((run, scores))
-        files += [
-            *written,
-            *report_on(scores, labels, run.pairs, options, run.predictions, folder, images, workers),
-        ]
+    labels = find_labels(options, runs, workers, problems, protocol.labels)
+    found, files = score_runs(runs, labels, options, output, scoring, images, workers)
+    scored = list(zip(runs, found, strict=True))
     report = protocol.report(scored, settled, more_notes)
     paths = [output / "protocol.json", output / "protocol.csv"]
     write_record(paths[0], report)

@@ -183,7 +183,7 @@ BAD_DATASETS: dict[str, tuple[Mutation, str, str]] = {
     "channels not numbered": (edit_json(channel_names={"T1": "x"}), "dataset.json", "field 'channel_names'"),
     "unknown file ending": (edit_json(file_ending=".npy"), "dataset.json", "expected one of .nii.gz, .nii, .nrrd"),
     "label file missing": (remove(LABEL), "b.nii.gz", "label file missing; add it or take its image out"),
-    "another shape": (put(LABEL, labels()[:5]), LABEL, "shape (6, 8, 8) against (5, 8, 8) voxels"),
+    "another shape": (put(LABEL, labels()[:5]), LABEL, "shape 8×8×6 against 8×8×5 voxels (x×y×z)"),
     "another spacing": (put(LABEL, labels(), spacing=(1.0, 1.0, 2.0)), LABEL, "corners lie up to 5 mm apart"),
     "another place": (put(LABEL, labels(), origin=(0.0, 3.0, 4.0)), LABEL, "corners lie up to 5 mm apart"),
     "NaN": (put(IMAGE, with_value(volume(), np.nan)), IMAGE, "holds 1 NaN or infinite values; replace them"),

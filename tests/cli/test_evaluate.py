@@ -16,6 +16,8 @@ import pytest
 
 import spadunet
 from spadunet.cli.evaluate import main
+from spadunet.errors import OutputError
+from spadunet.evaluation import report
 from spadunet.formats import write_array
 from spadunet.image import LabelMap, read_label_map, write_label_map
 from spadunet.scores import Scores
@@ -193,6 +195,8 @@ def test_all_bad_input_is_told_at_once_before_any_score_is_written(tmp_path: Pat
     (predictions / "labels.json").write_text('{"names": ["background", "Anterior", "tail"], "ids": [0, 1, 2]}')
     names = sorted(path.name for path in predictions.glob("*.nii.gz"))
     missing, damaged, cut, moved, larger, unknown, floats, truth, good = (predictions / name for name in names[:9])
+    twice = references / names[9].removesuffix(".gz")
+    write_label_map(twice, read_label_map(references / names[9]))
     missing.unlink()
     damaged.write_bytes(b"")
     cut.write_bytes(cut.read_bytes()[:-200])
@@ -206,11 +210,13 @@ def test_all_bad_input_is_told_at_once_before_any_score_is_written(tmp_path: Pat
     for line in (
         f"{predictions}/labels.json and {tmp_path}/raw/dataset.json: different label names: 2 is tail and Posterior",
         f"{predictions}: no prediction for 1 of 10 references: {names[0].removesuffix('.nii.gz')}",
+        f"{references / names[9]}: {twice.name} beside it is the same case; keep one of them",
         f"{damaged}: the file is empty",
         f"{cut}: damaged",
         f"{moved}: does not lie on the grid of {references / moved.name}: corners lie up to 7.5 mm apart",
         f"{larger}: does not lie on the grid of {references / larger.name}: shape ",
-        f"{unknown.name.removesuffix('.nii.gz')}: the prediction holds the values [7], but the labels are [0, 1, 2]",
+        f"{unknown.name.removesuffix('.nii.gz')}: the prediction holds the values [7], but the labels are [0, 1, 2]; "
+        f"correct {unknown}, or name",
         f"{floats}: holds the label value 0.7, not a whole number",
         f"{truth.name.removesuffix('.nii.gz')}: the reference holds the values [9]",
     ):
@@ -288,6 +294,38 @@ def test_a_report_is_one_page_with_the_images(
     assert manifest["files"][-1] == str(output / "report.html")
 
 
+def test_reports_and_protocols_of_an_earlier_evaluation_do_not_stay_beside_other_scores(
+    predictions: Path, references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    output = tmp_path / "scores"
+    asked = ("-p", predictions, "-r", references, "-o", output, "-np", 1, "--metrics", "dice")
+    output.mkdir()
+    (output / "protocol.csv").write_text("not ours")
+    assert exit_code(*asked, "--report") == 0
+    assert exit_code(*asked, "--dry-run") == 0
+    assert f"removes, of an earlier evaluation\n  {output}/report.html\n" in capsys.readouterr().out
+    assert (output / "report.html").exists()
+    assert exit_code(*asked) == 0
+    assert not (output / "report.html").exists()
+    log = (output / "spadunet_evaluate.log").read_text()
+    assert f"removed, since it is of an earlier evaluation: {output}/report.html" in log
+    (output / "report.html").write_text("a training run's")
+    assert exit_code(*asked) == 0
+    assert (output / "report.html").exists() and (output / "protocol.csv").exists()
+
+
+def test_scores_outlive_a_report_that_cannot_be_drawn(
+    predictions: Path, references: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object, **__: object) -> Path:
+        raise OutputError("no space left")
+
+    monkeypatch.setattr(report, "write_report", fail)
+    assert exit_code("-p", predictions, "-r", references, "-o", tmp_path, "-np", 1, "--report") != 0
+    assert len(Scores.from_json((tmp_path / "scores.json").read_text()).cases) == 2
+    assert (tmp_path / "scores.partial.jsonl").is_file()
+
+
 def test_images_that_the_report_cannot_use_are_told_before_anything_is_scored(
     predictions: Path, references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -320,6 +358,7 @@ def test_labels_are_named_by_the_file_given(
         (["-p", "."], "the following arguments are required: -r/--references"),
         (["-p", ".", "-r", ".", "--tolerance", "2"], "unrecognized arguments: --tolerance 2"),
         (["-p", ".", "-r", ".", "--metrics", "hd95", "f1"], "--metrics: 'f1' is no metric; known are dice, iou"),
+        (["-p", ".", "-r", ".", "--metrics", "f1", "dice", "hd0"], "--metrics: 'f1', 'hd0_mm' are no metrics; known"),
         (["-p", ".", "-r", ".", "--metrics", "hd101"], "--metrics: 'hd101_mm' is no metric"),
         (["-p", ".", "-r", ".", "--metrics"], "argument --metrics: expected at least one argument"),
         (["-p", ".", "-r", ".", "--definition", "mine"], "argument --definition: invalid choice: 'mine'"),

@@ -119,7 +119,7 @@ def test_one_slice_is_scored_in_its_plane():
 
 
 def test_another_shape_is_refused():
-    with pytest.raises(InputError, match=r"^a: prediction and reference lie on different grids: shape \(1, 1, 2\)"):
+    with pytest.raises(InputError, match=r"^a: prediction and reference lie on different grids: shape 2×1×1"):
         evaluate_case("a", label_map([1, 0]), label_map([1, 0, 0]), LABELS)
 
 

@@ -47,7 +47,7 @@ def test_missing_predictions_are_counted_if_allowed(tmp_path: Path, caplog: pyte
 def test_predictions_without_a_reference_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     p, r = folders(tmp_path, ["a.nii.gz", "x.nii.gz"], ["a.nii.gz"])
     assert len(find_pairs(p, r)) == 1
-    assert "predictions without a reference, not scored: 1" in caplog.text
+    assert "predictions without a reference among those that are scored, left out: 1" in caplog.text
 
 
 @pytest.mark.parametrize("allow_missing", [False, True])

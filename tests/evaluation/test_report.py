@@ -19,7 +19,8 @@ from spadunet.evaluation.evaluate import evaluate_folders
 from spadunet.evaluation.label_names import labels_for
 from spadunet.evaluation.pairs import Pair, find_pairs
 from spadunet.evaluation.report import find_report_images, write_report
-from spadunet.evaluation.report_tables import ledger_of
+from spadunet.evaluation.report_charts import remark
+from spadunet.evaluation.report_tables import ledger_of, libraries_of
 from spadunet.evaluation.report_values import (
     choose_cases,
     columns_of,
@@ -29,6 +30,7 @@ from spadunet.evaluation.report_values import (
     value_of,
     worst_first,
 )
+from spadunet.evaluation.scoring import DEFAULT_SCORING, Scoring
 from spadunet.evaluation.slices import PLANE_NAMES
 from spadunet.image import LabelMap, read_label_map, write_label_map
 from spadunet.labels import LabelSet
@@ -43,10 +45,11 @@ def show(
     *,
     annotated: dict[str, tuple[str, ...]] | None = None,
     labels: LabelSet | None = None,
+    scoring: Scoring = DEFAULT_SCORING,
 ) -> tuple[PageReader, Scores]:
     """The page of two folders, and the scores that it shows."""
-    known = labels or labels_for(predictions, references)
-    scores = evaluate_folders(predictions, references, known, allow_missing=True, annotated=annotated)
+    known = labels or labels_for([predictions], references)
+    scores = evaluate_folders(predictions, references, known, allow_missing=True, annotated=annotated, scoring=scoring)
     found = find_report_images(images, find_pairs(predictions, references)) if images else None
     path = write_report(
         folder / "report.html",
@@ -121,6 +124,14 @@ def test_every_case_has_a_dot_that_tells_its_name_and_leads_to_it(shown: tuple[P
     assert HOSTILE in reader.words and "<b onmouseover" not in text
 
 
+def test_rows_say_which_classes_have_no_dot_because_they_have_no_value(shown: tuple[Path, PageReader, Scores]):
+    _, reader, scores = shown
+    distances = [column for column in columns_of(scores) if column.better == "lower"]
+    assert [remark(scores, "Posterior", column) for column in distances] == ["2 missed (without a value)"] * 3
+    assert reader.words.count("2 missed (without a value)") == 3
+    assert reader.words.count("2 missed") == 1  # of Dice, which is 0
+
+
 def test_each_case_has_three_planes_of_slices_with_image_outlines_and_sides(shown: tuple[Path, PageReader, Scores]):
     path, reader, scores = shown
     assert all(len(stacks) == 3 for stacks in stacks_on(path)) and len(stacks_on(path)) == 5
@@ -183,7 +194,7 @@ def test_an_image_that_cannot_be_used_is_said_and_the_outlines_are_drawn(tmp_pat
 
 def test_a_case_that_cannot_be_drawn_is_said_and_leaves_the_others(tmp_path: Path):
     predictions, references, _ = make_folders(tmp_path)
-    labels = labels_for(predictions, references)
+    labels = labels_for([predictions], references)
     scores = evaluate_folders(predictions, references, labels)
     (predictions / f"{SHIFTED}.nii.gz").write_bytes(b"")
     path = tmp_path / "report.html"
@@ -216,6 +227,24 @@ def test_the_worst_of_each_class_and_metric_are_among_the_drawn(shown: tuple[Pat
         if column.better:
             for name in scores.summary():
                 assert worst_first(scores, column, name)[0] in chosen
+
+
+def test_of_sizes_alone_cases_are_sorted_by_dice_of_the_counts(tmp_path: Path):
+    scoring = Scoring(metrics=("volume_ml", "rvd_percent"))
+    reader, scores = show(tmp_path, *make_folders(tmp_path), scoring=scoring)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="scores">(.*?)</script>', text)[1])
+    assert data["metrics"] == [{"title": "Dice", "places": 4}]
+    order = [scores.cases[data["cases"][place]].case for place in data["orders"][0][0]]
+    assert (order[0], order[-1], len(order)) == (EMPTY, "perfect", 5)
+    assert len(stacks_on(tmp_path / "report.html")) == 5
+    assert "No metric here tells the worse of two cases: they are sorted by Dice of the counts." in reader.words
+
+
+def test_libraries_that_only_some_metrics_need_are_told_with_these():
+    scores = Scores(metrics=("dice", "cldice", "panoptic_quality", "lesion_f1"), cases=())
+    assert libraries_of(scores)[3:] == ["scikit-image", "panoptica"]
+    assert "panoptica" not in libraries_of(Scores(metrics=("dice",), cases=()))
 
 
 def test_pictures_in_2d_with_regions_and_ignored_pixels(tmp_path: Path):
@@ -319,7 +348,7 @@ def test_thirty_large_cases_make_a_page_below_20_mb(tmp_path: Path):
     write_label_map(references / "case 00.nii.gz", LabelMap(array=reference, affine=affine))
     write_label_map(predictions / "case 00.nii.gz", LabelMap(array=np.roll(reference, 4, axis=2), affine=affine))
     write_label_map(images / "case 00_0000.nii.gz", LabelMap(array=noise, affine=affine))
-    labels = labels_for(predictions, references)
+    labels = labels_for([predictions], references)
     scores = evaluate_folders(predictions, references, labels)
     cases = []
     for number in range(30):

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from perturbed import EMPTY, SHIFTED, make_folders
 
-from spadunet.evaluation.evaluate import evaluate_folders
+from spadunet.evaluation.evaluate import evaluate_folders, evaluate_pairs
 from spadunet.evaluation.label_names import labels_for
 from spadunet.evaluation.outlines import outline_slice
 from spadunet.evaluation.pairs import find_pairs
 from spadunet.evaluation.report import find_report_images, write_report
 from spadunet.evaluation.report_values import columns_of, worst_first
+from spadunet.evaluation.scoring import Scoring
 from spadunet.image import read_label_map
 from spadunet.overlay import read_overlay
 from spadunet.scores import Scores
@@ -62,7 +63,7 @@ def report(tmp_path_factory) -> tuple[Path, Scores]:
     """A page of five real cases, and its scores."""
     folder = tmp_path_factory.mktemp("report")
     predictions, references, images = make_folders(folder)
-    labels = labels_for(predictions, references)
+    labels = labels_for([predictions], references)
     scores = evaluate_folders(predictions, references, labels)
     found = find_report_images(images, pairs := find_pairs(predictions, references))
     path = folder / "report.html"
@@ -162,7 +163,7 @@ def test_outlines_lie_where_the_label_maps_have_their_classes(opened, report):
     stack = browser.execute_script(
         "return JSON.parse(document.querySelector(`#case-${arguments[0]} .slices script`).textContent)[0]", number
     )
-    labels = labels_for(path.parent / "predictions", path.parent / "raw/labelsTs")
+    labels = labels_for([path.parent / "predictions"], path.parent / "raw/labelsTs")
     names = [path.parent / folder / f"{SHIFTED}.nii.gz" for folder in ("raw/labelsTs", "predictions")]
     overlay = read_overlay(None, names[0], names[1], labels)
     in_file = stack["numbers"][int(shown["value"])] - 1
@@ -208,6 +209,19 @@ def test_cases_are_sorted_by_metric_and_class(opened, report):
             )
             assert [it for it, _ in shown] == [f"case-{it}" for it in worst_first(scores, column, name)]
             assert all(words.startswith(column.title + (f" of {name} " if name else " ")) for _, words in shown)
+
+
+def test_a_page_of_sizes_alone_lives_too(browser: Browser, tmp_path: Path):
+    predictions, references, _ = make_folders(tmp_path)
+    labels, pairs = labels_for([predictions], references), find_pairs(predictions, references)
+    scores = evaluate_pairs(pairs, labels, scoring=Scoring(metrics=("volume_ml",)))
+    path = write_report(tmp_path / "report.html", scores, labels, pairs, predictions=predictions, references=references)
+    browser.get_log("browser")
+    browser.get(path.as_uri())
+    worst = browser.find_element("css selector", ".case[open]")
+    assert worst.get_attribute("id") == f"case-{number_of(scores, EMPTY)}"
+    assert "Dice 0.0000" in worst.text
+    assert browser.get_log("browser") == []
 
 
 def test_a_dot_tells_its_case_and_leads_to_it(opened, report):

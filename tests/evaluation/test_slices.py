@@ -105,6 +105,35 @@ def test_it_opens_at_the_slice_with_the_largest_error():
     assert (chosen[0] + begins[0], chosen[-1] + begins[0]) == (10, 89)
 
 
+@pytest.mark.parametrize("is_missed", [True, False])
+def test_a_small_class_that_is_missed_or_a_false_alarm_is_outlined_in_every_plane(is_missed: bool):
+    shape = (100, 90, 80)
+    whole, spot = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+    whole[5:95, 5:85, 5:75] = 1
+    spot[:] = whole
+    spot[49:51, 44:46, 39:41] = 2  # between slices that are evenly spaced
+    reference, prediction = (spot, whole) if is_missed else (whole, spot)
+    prediction = prediction.copy()
+    prediction[20:24, 20:24, 20:24] = 0  # the largest error is elsewhere
+    for stack in stacks_of(overlay_of(reference, prediction), has_image=False, max_bytes=1):
+        outlines = stack.references if is_missed else stack.predictions
+        assert any(number == 1 for it in outlines for number, _ in it), stack.name
+        assert len(stack.numbers) == DETAILS[-1].num_slices
+
+
+def test_wanted_slices_take_the_place_of_their_neighbours_as_far_as_there_is_room():
+    reference = np.zeros((60, 20, 20), np.uint8)
+    reference[:, 5:10, 5:10] = 1
+    prediction = reference.copy()
+    prediction[31, 5:10, 5:8] = 0
+    overlay = overlay_of(reference, prediction)
+    assert choose_slices(overlay, 0, 4) == ([0, 20, 31, 59], 31)
+    assert choose_slices(overlay, 0, 4, [18, 58]) == ([0, 18, 31, 58], 31)
+    chosen, worst = choose_slices(overlay, 0, 4, [2, 4, 6, 8, 10])
+    assert worst == 31 and chosen == [2, 4, 6, 31]
+    assert choose_slices(overlay, 0, 60, [2]) == (list(range(60)), 31)
+
+
 def test_a_perfect_case_opens_where_most_is_and_an_empty_one_in_the_middle():
     reference = block()
     reference[14, 20:40, 20:40] = 1

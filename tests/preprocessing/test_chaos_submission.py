@@ -149,7 +149,7 @@ def spoil_place(path: Path) -> None:
         (spoil_label, "chaos_11_t1.nii.gz: holds the label 7; MR has 0 to 4"),
         (
             spoil_shape,
-            "chaos_11_t1.nii.gz: does not lie on the grid of its image: shape (11, 19, 26) against (12, 19, 26)",
+            "chaos_11_t1.nii.gz: does not lie on the grid of its image: shape 26×19×11 against 26×19×12 voxels (x×y×z)",
         ),
         (spoil_place, "chaos_11_t1.nii.gz: does not lie on the grid of its image: corners lie up to 60.5 mm apart"),
     ],

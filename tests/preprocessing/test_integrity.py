@@ -76,12 +76,12 @@ def test_labels_on_another_grid_are_told(image: Path, label: Path):
     write(label, np.ones((2, 3, 5), np.uint8))
     remedy = "resample the labels to the image"
     assert problem_of(image, label) == (
-        f"{label}: does not lie on the grid of {image}: shape (2, 3, 4) against (2, 3, 5) voxels; {remedy}"
+        f"{label}: does not lie on the grid of {image}: shape 4×3×2 against 5×3×2 voxels (x×y×z); {remedy}"
     )
     write(label, np.ones((2, 3, 4), np.uint8), side_mm=1.5)
     assert problem_of(image, label) == (
         f"{label}: does not lie on the grid of {image}: corners lie up to 1.87 mm apart "  # half of 1, 2 and 3 mm
-        f"(spacing 1×1×1 against 1.5×1.5×1.5 mm); {remedy}"
+        f"(spacing 1×1×1 against 1.5×1.5×1.5 mm, x×y×z); {remedy}"
     )
 
 

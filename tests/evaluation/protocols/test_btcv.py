@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from monai.metrics import compute_average_surface_distance, compute_dice, comput
 from moved_labels import write_moved
 
 from spadunet.cli import convert_btcv, evaluate
-from spadunet.evaluation.protocols.btcv import LABELS, case_of
-from spadunet.evaluation.protocols.report import ProtocolReport, Row
+from spadunet.evaluation.protocols.btcv import LABELS, case_of, notes, tables
+from spadunet.evaluation.protocols.report import Column, ProtocolReport, Row, Table, csv_text
+from spadunet.evaluation.protocols.runs import ProtocolRun
 from spadunet.formats import read_channels, write_array
 from spadunet.releases import BTCV_VALIDATION
-from spadunet.scores import Scores
+from spadunet.scores import CaseScore, ClassScore, Scores
 
 NINE = [f"btcv_{number:04}" for number in BTCV_VALIDATION]
 
@@ -145,12 +147,68 @@ def test_folds_are_told_apart_and_put_together(references: Path, tmp_path: Path,
     dice = [row.values["dice"] for row in folds]
     assert (mean.values["dice"], mean.deviations["dice"]) == pytest.approx((np.mean(dice), np.std(dice, ddof=1)))
     assert rows["all scans"].values["cases"] == 11
-    assert rows["published: nnU-Net"].values == {"dice": 0.8308}
+    assert not any(row.is_published for row in rows.values())  # they are of 30 scans
+    beside = run_folder / "fold_1/validation/Dataset007_BTCV/labels.json"
+    beside.write_text(LABELS.to_json().replace("spleen", "milt"))
+    assert run(evaluate.main, *command) == 2
+    beside.unlink()
     shutil.copy(
         next((run_folder / "fold_1/validation/Dataset007_BTCV").iterdir()),
         run_folder / "fold_2/validation/Dataset007_BTCV",
     )
     assert run(evaluate.main, *command) == 2
+
+
+def scores_of(num_scans: int) -> Scores:
+    """One organ in that many scans."""
+    score = ClassScore(values={"dice": 0.8}, num_prediction_voxels=1, num_reference_voxels=1)
+    cases = tuple(CaseScore(case=f"btcv_{number:04}", classes={"liver": score}) for number in range(num_scans))
+    return Scores(metrics=("dice",), missing="zero", cases=cases)
+
+
+@pytest.mark.parametrize(("num_folds", "num_scans"), [(5, 30), (5, 11), (2, 30)])
+def test_published_folds_stand_beside_five_of_all_scans_alone(num_folds: int, num_scans: int):
+    scores = scores_of(num_scans)
+    names = [case.case for case in scores.cases]
+    groups = {f"fold {fold}": tuple(names[fold::num_folds]) for fold in range(num_folds)}
+    runs = [(ProtocolRun(predictions=Path(), pairs=[], groups=groups), scores)]
+    rows = {row.name: row.values for row in tables(runs)[0].rows}
+    if (num_folds, num_scans) == (5, 30):
+        assert rows["published: nnU-Net"] == {"dice": 0.8308}
+        assert notes(runs)[0].startswith("published: Isensee et al. 2024")
+    else:
+        assert "published: nnU-Net" not in rows
+        assert not notes(runs)
+
+
+def test_scans_that_are_not_predicted_are_allowed_but_told(
+    predictions: Path, references: Path, run, capsys: pytest.CaptureFixture[str]
+):
+    (predictions / f"{NINE[3]}.nii.gz").unlink()
+    write_moved([references / "btcv_0001.nii.gz"], predictions)
+    (predictions / "btcv_0001.nii.gz").rename(predictions / "other.nii.gz")
+    write_moved([references / "btcv_0001.nii.gz"], predictions)
+    command = ("-p", predictions, "-r", references, "-np", 1, "--protocol", "btcv", "--metrics", "dice")
+    assert run(evaluate.main, *command, "--allow-missing") == 0
+    report = ProtocolReport.from_json((predictions / "protocol.json").read_text())
+    assert report.settled[1].endswith("; --allow-missing")
+    assert report.notes[-1] == f"counted as missed, since there is no prediction: {NINE[3]}"
+    log = (predictions / "spadunet_evaluate.log").read_text()
+    assert f"{predictions}: names that tell no case of the protocol, not scored: other.nii.gz" in log
+    assert "predictions without a reference among those that are scored, left out: 1" in log
+
+
+def test_names_with_a_hash_come_through_the_csv():
+    report = ProtocolReport(
+        protocol="btcv",
+        settled=("protocol: btcv: metrics dice", "not as published: --labels a#b"),
+        tables=(Table(title="#1", columns=(Column(key="dice", title="Dice"),), rows=(Row(name="#2", values={}),)),),
+        notes=(),
+        definitions={},
+    )
+    (row,) = csv.DictReader(csv_text(report).splitlines())
+    assert (row["table"], row["row"], row["value"]) == ("#1", "#2", "")
+    assert row["settled"] == "protocol: btcv: metrics dice; not as published: --labels a#b"
 
 
 def test_bad_input_is_told_with_the_protocols_cases_and_labels(
@@ -167,18 +225,27 @@ def test_bad_input_is_told_with_the_protocols_cases_and_labels(
     few = tmp_path / "few"
     few.mkdir()
     shutil.copy(references / "btcv_0029.nii.gz", few)
-    assert run(evaluate.main, "-p", predictions, "-r", few, "-np", 1, "--protocol", "btcv") == 2
-    assert "no reference for btcv_0030, btcv_0031" in capsys.readouterr().err
+    shutil.copy(references / "btcv_0029.nii.gz", few / "label0029.nii.gz")
+    nowhere = ("--report", "--images", tmp_path / "nowhere")
+    assert run(evaluate.main, "-p", predictions, "-r", few, "-np", 1, "--protocol", "btcv", *nowhere) == 2
+    error = capsys.readouterr().err
+    assert "no reference for btcv_0030, btcv_0031" in error
+    assert f"{few}/label0029.nii.gz: {few}/btcv_0029.nii.gz is the same case, btcv_0029; keep one of them" in error
+    assert "nowhere: folder not found" in error
+    assert "different label names" in error
 
 
 @pytest.mark.slow
-def test_a_dry_run_knows_the_protocols_cases(predictions: Path, references: Path, run, capsys):
-    command = ("-p", predictions, "-r", references, "-np", 1, "--protocol", "btcv")
+def test_a_dry_run_knows_the_protocols_cases_and_labels(
+    predictions: Path, release: Path, run, capsys, caplog: pytest.LogCaptureFixture
+):
+    command = ("-p", predictions, "-r", release / "RawData/Training/label", "-np", 1, "--protocol", "btcv")
     assert run(evaluate.main, *command, "--dry-run") == 0
     said = capsys.readouterr().out
     assert "9 predictions and as many references" in said
     assert "protocol.json: new" in said
     assert not (predictions / "protocol.json").exists()
+    assert "classes are called by their ids" not in caplog.text
 
 
 def test_scans_go_by_their_numbers():

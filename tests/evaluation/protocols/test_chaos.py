@@ -13,7 +13,9 @@ from scipy.spatial import cKDTree
 
 from spadunet.cli import convert_chaos, evaluate
 from spadunet.errors import InputError
+from spadunet.evaluation.protocols.chaos import notes, tables
 from spadunet.evaluation.protocols.report import ProtocolReport
+from spadunet.evaluation.protocols.runs import ProtocolRun
 from spadunet.formats import read_channels, write_array
 from spadunet.preprocessing.converters import chaos_submission
 from spadunet.preprocessing.converters.chaos_submission import check_export
@@ -106,6 +108,23 @@ def test_a_missed_organ_has_no_points(dataset: Path, predictions: Path, run):
     assert organs.rows[3].values["together"] == pytest.approx(np.mean(spleen))
     assert points.rows[2].values["mean"] == pytest.approx(means.rows[2].values["chaos_score"])
     assert means.rows[2].values["missed"] == 1
+    left_out = scores.model_copy(update={"missing": "nan"})
+    runs = [(ProtocolRun(predictions=predictions, pairs=[], groups={}), left_out)]
+    means, points, organs = tables(runs)
+    assert organs.rows[3].values["together"] == pytest.approx(np.mean(sorted(spleen)[1:]))
+    assert points.rows[0].values["mean"] == pytest.approx(means.rows[0].values["chaos_score"])
+    assert notes(runs)[-1] == "points: Kavur et al. 2021; a missed organ is left out (--missing nan)"
+
+
+def test_without_any_prediction_there_is_no_submission_to_speak_of(
+    dataset: Path, tmp_path: Path, run, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "none").mkdir()
+    command = ("-p", tmp_path / "none", "-r", dataset / "labelsTr", "-np", 1, "--protocol", "chaos")
+    assert run(evaluate.main, *command) == 2
+    error = capsys.readouterr().err
+    assert "none: no prediction for 4 of 4 references" in error
+    assert "submission" not in error
 
 
 def test_what_the_server_would_not_take_is_told_before_scoring(

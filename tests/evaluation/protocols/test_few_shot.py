@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from spadunet.cli import evaluate
 from spadunet.evaluation.protocols.btcv import LABELS
 from spadunet.evaluation.protocols.paper import TABLE_5
 from spadunet.evaluation.protocols.report import ProtocolReport, Row
-from spadunet.formats import write_array
+from spadunet.formats import read_channels, write_array
 from spadunet.model import ModelRecord
 from spadunet.record import write_record
 from spadunet.scores import Scores
@@ -110,9 +111,11 @@ def test_runs_that_do_not_belong_together_are_told_with_all_that_differs(
 ):
     write_run(results / "other/fold_0", references, 1, init="/other", seed=7, max_steps=20)
     write_run(results / "again/fold_0", references, 1, init="/weights")
+    (results / "scratch/fold_0/validation" / DATASET / "btcv_0030.nii.gz").unlink()
     command = ("-p", results, "-r", references, "-np", 1, "--protocol", "few-shot")
     assert run(evaluate.main, *command) == 2
     error = capsys.readouterr().err
+    assert f"{results}/scratch/fold_0: no prediction for 1 of 2 references: btcv_0030" in error
     assert "the runs differ in max_steps: 20, 300" in error
     assert "the runs started from different weights: /other, /weights" in error
     assert f"{results}/spad_vit_tiny/fold_0: the same share, seed and arm as {results}/again/fold_0" in error
@@ -123,11 +126,65 @@ def test_a_case_that_one_run_lacks_is_missing_there(
 ):
     lacking = results / "scratch/fold_0/validation" / DATASET
     (lacking / "btcv_0030.nii.gz").unlink()
+    wrong = [results / arm / "fold_0/validation" / DATASET / "btcv_0029.nii.gz" for arm in ("scratch", "spad_vit_tiny")]
+    for path in wrong:
+        array, affine = read_channels(path)
+        write_array(path, np.where(array[0] == 11, 99, array[0]), affine)
     command = ("-p", results, "-r", references, "-np", 1, "--protocol", "few-shot")
     assert run(evaluate.main, *command) == 2
     error = capsys.readouterr().err
     assert f"{results}/scratch/fold_0: no prediction for 1 of 2 references: btcv_0030" in error
+    assert all(f"correct {path}, or name" in error for path in wrong)
     assert not (results / "protocol.json").exists()
+
+
+def test_before_any_result_is_written_all_runs_are_looked_at(
+    results: Path, references: Path, tmp_path: Path, run, capsys: pytest.CaptureFixture[str]
+):
+    bad = [results / f"spad_vit_tiny{twin}/fold_0_fraction_0.2_seed_0" for twin in ("", "_twin")]
+    for folder in bad:
+        path = folder / "validation" / DATASET / "btcv_0029.nii.gz"
+        array, affine = read_channels(path)
+        write_array(path, np.where(array[0] == 11, 99, array[0]), affine)
+    out = tmp_path / "out"
+    command = ("-p", results, "-r", references, "-o", out, "-np", 1, "--protocol", "few-shot", "--metrics", "dice")
+    assert run(evaluate.main, *command) == 2
+    error = capsys.readouterr().err
+    for arm in ("", "_twin"):
+        assert f"run spad_vit_tiny{arm}_fold_0_fraction_0.2_seed_0: 1 of 2 cases cannot be scored" in error
+    assert not [*out.rglob("scores.json"), *out.rglob("scores.csv"), *out.rglob("protocol.*")]
+    for folder in bad:
+        shutil.copy(references / "btcv_0029.nii.gz", folder / "validation" / DATASET)
+    assert run(evaluate.main, *command) == 0
+    assert (out / "spadunet_evaluate.log").read_text().count("going on: 2 of 2 cases have been scored before") == 5
+    assert len([*out.rglob("scores.json")]) == 7
+    assert not [*out.rglob("scores.partial.jsonl")]
+
+
+def test_labels_beside_any_runs_predictions_must_agree_also_in_a_dry_run(
+    results: Path, references: Path, run, capsys: pytest.CaptureFixture[str]
+):
+    names = tuple("oesophagus" if name == "esophagus" else name for name in LABELS.names)
+    beside = results / "scratch/fold_0/validation" / DATASET / "labels.json"
+    beside.write_text(LABELS.model_copy(update={"names": names}).to_json())
+    command = ("-p", results, "-r", references, "-np", 1, "--protocol", "few-shot", "--metrics", "dice")
+    for more in ((), ("--dry-run",)):
+        assert run(evaluate.main, *command, *more) == 2
+        error = capsys.readouterr().err
+        assert str(beside) in error
+        assert "different label names: 5 is oesophagus and esophagus" in error
+    assert not (results / "protocol.json").exists()
+
+
+def test_every_runs_report_has_the_runs_name(results: Path, references: Path, tmp_path: Path, run):
+    shutil.rmtree(results / "spad_vit_tiny_twin")
+    shutil.rmtree(results / "scratch")
+    command = ("-p", results, "-r", references, "-o", tmp_path, "-np", 1, "--protocol", "few-shot")
+    assert run(evaluate.main, *command, "--metrics", "dice", "--report") == 0
+    for name in ("spad_vit_tiny_fold_0", "spad_vit_tiny_fold_0_fraction_0.2_seed_0"):
+        assert f"<title>Evaluation of {name}</title>" in (tmp_path / "runs" / name / "report.html").read_text()
+    assert run(evaluate.main, *command, "--metrics", "dice") == 0
+    assert not [*tmp_path.rglob("report.html")]
 
 
 def test_organs_that_were_not_drawn_count_for_nothing(results: Path, references: Path, tmp_path: Path, run):
