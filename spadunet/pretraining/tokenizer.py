@@ -6,6 +6,7 @@ numbers as SPAD-Nets was trained). Letters: B batch, D/H/W depth, height, width,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -128,7 +129,8 @@ class TokenizerStage:
         loss = take_step(loss, self.discriminator, self.optimisers["discriminator"], MAX_GRADIENT_NORM)
         found = means_over_ranks({"gan": generator_loss(of_made), "discriminator": loss})
         gate = self.gate()
-        self.remember(gate.after(found["discriminator"]))
+        if math.isfinite(found["discriminator"]):  # else nothing was learned, and the running loss would never recover
+            self.remember(gate.after(found["discriminator"]))
         return found | {"gate_is_open": float(gate.is_open())}
 
     def gate(self) -> GanGate:

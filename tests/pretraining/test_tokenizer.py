@@ -200,6 +200,16 @@ def test_the_gate_follows_the_discriminators_loss(corpus, batch):
     assert (open_["gate_is_open"], shut["gate_is_open"]) == (1.0, 0.0)
 
 
+def test_a_step_that_is_not_finite_changes_neither_weights_nor_gate(corpus, batch):
+    stage = small_stage(corpus)
+    stage.learn(batch)
+    before, numbers = {name: weights(stage, name) for name in stage.networks}, dict(stage.numbers)
+    found = stage.learn(replace(batch, image=torch.full_like(batch.image, math.inf)))
+    assert math.isnan(found["loss"]) and math.isnan(found["discriminator"])
+    assert all(is_same(before[name], weights(stage, name)) for name in before)
+    assert stage.numbers == numbers
+
+
 def test_without_an_adversarial_term_there_is_no_discriminator(corpus, batch):
     stage = small_stage(corpus, recipe=replace(SMALL_RECIPE, gan=0.0))
     assert tuple(stage.learn(batch)) == MEASURES[:8]
