@@ -173,8 +173,9 @@ def means_over_ranks(measures: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def share_of_tokens_used(logits: Tensor) -> Tensor:
-    """Share of the codebook's tokens that are the likeliest somewhere: (B, K, d, h, w) to a number, 0 … 1.
+    """Share of the codebook's tokens that are the likeliest somewhere in any rank's (B, K, d, h, w): a number, 0 … 1.
 
     At most the number of positions over K.
     """
-    return torch.bincount(logits.argmax(1).flatten(), minlength=logits.shape[1]).gt(0).float().mean()
+    counts = torch.bincount(logits.argmax(1).flatten(), minlength=logits.shape[1]).float()  # (K,)
+    return mean_over_ranks(counts).gt(0).float().mean()
