@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from eva02_file import random_file
 from masked_run import small_network
 from safetensors.torch import save_file
 from small_corpus import make_corpus, noise
@@ -26,7 +27,6 @@ from spadunet.errors import InputError
 from spadunet.model import load_model
 from spadunet.network import build
 from spadunet.network.build import build_tokenizer
-from spadunet.network.eva02 import eva02_shapes
 from spadunet.pretraining import mim
 from spadunet.pretraining.tokenizer_file import load_tokenizer, save_tokenizer
 from spadunet.training.curves import read_rows
@@ -142,8 +142,7 @@ def test_a_vit_starts_from_an_eva02_file_with_its_mask_token(tmp_path: Path, cap
     """With made-up weights in the layout of the published file, of the preset tiny."""
     caplog.set_level(logging.INFO, "spadunet")
     network, path = build.build_masked_vit("tiny"), tmp_path / "eva02.safetensors"
-    state = {name: torch.randn(shape) for name, shape in eva02_shapes(network.vit).items()}
-    state |= {"mask_token": torch.randn(1, 1, 192), "lm_head.weight": torch.randn(3, 192)}
+    state = random_file(192, 6, 512)
     save_file(state, path)
     head = network.head[0].weight.clone()
     start_from(network, path, "spad_vit", "tiny")
@@ -212,8 +211,8 @@ def test_the_papers_recipe_has_the_published_numbers(call, tmp_path: Path, monke
 
 def test_the_papers_recipe_says_that_the_paper_pre_trains_no_unet(tmp_path: Path):
     (tmp_path / "eva02.pt").touch()
-    line = "--backbone spad_unet, not spad_vit: the paper pre-trains no U-Net, here its decoder too learns by guessing voxels"
-    assert differences(Namespace(backbone="spad_unet", init=tmp_path / "eva02.pt")) == [line]
+    [line] = differences(Namespace(backbone="spad_unet", init=tmp_path / "eva02.pt"))
+    assert line.startswith("--backbone spad_unet, not spad_vit: the paper pre-trains no U-Net, here its decoder too")
     assert differences(Namespace(backbone="spad_vit", init=tmp_path / "eva02.pt")) == []
 
 
