@@ -129,7 +129,8 @@ def run_steps(
         raise InputError(f"{checkpoint}: not seen by every process of the run; give a folder that all machines share")
 
     def save(*, is_finished: bool) -> Progress:
-        unreadable.update(*company.gather(unreadable))
+        if any(company.largest([len(unreadable)])):
+            unreadable.update(*company.gather(unreadable))
         progress = Progress(
             step=step,
             seconds=seconds,
