@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -48,10 +49,13 @@ from tqdm import tqdm
 
 from spadunet import pretrained
 from spadunet.dataset import Dataset, RawCase, load_dataset
+from spadunet.errors import InputError
 from spadunet.files import sha256_of_file, write_text
-from spadunet.image import read_image
 from spadunet.model import read_model_record
 from spadunet.pretraining.corpus import CORPUS_JSON, digest_of_voxels, load_corpus
+from spadunet.pretraining.index import Choices, find_sources
+from spadunet.pretraining.make import Part, parts_of
+from spadunet.pretraining.sources import TAKEN_BEFORE
 from spadunet.pretraining.standardise import standardise
 from spadunet.scores import Scores
 from spadunet.training.splits import SPLITS_JSON, choose_fraction, make_splits
@@ -163,17 +167,42 @@ def require_corpora(weights: Path, corpora: Sequence[Path]) -> None:
 
 
 def require_no_test_images(datasets: Sequence[Dataset], corpora: Sequence[Path]) -> None:
-    """End if a corpus holds the voxels of a test image, in whatever file they came."""
+    """End if a corpus holds the voxels of a test image, or of a channel or frame of one, in whatever file they came.
+
+    Test images are found and taken apart as spadunet_index does it; one that cannot be read cannot be compared.
+    """
     learned = {}
     for corpus in map(load_corpus, corpora):
         for image in corpus.index.images:
             digest = image.sha256 or digest_of_voxels(corpus.read_box(image, (0, 0, 0), image.shape))
             learned[digest] = image.source
     for dataset in datasets:
-        for path in sorted((dataset.folder / "imagesTs").iterdir()):
-            digest = digest_of_voxels(standardise(read_image([path])).array)
-            if digest in learned:
-                raise SystemExit(f"{path}: a test image, and in the corpus as {learned[digest]}")
+        folder = dataset.folder / "imagesTs"
+        try:
+            sources, skipped, found = find_sources([(dataset.name, folder)], Choices())
+            missed = [problem.reason for problem in skipped]
+            missed += [
+                f"{folder}: passed over: {number} files {what}"
+                for what, number in found.passed_over.items()
+                if what != TAKEN_BEFORE
+            ]
+            if missed:
+                raise InputError(missed[0])
+            for part in itertools.chain.from_iterable(map(parts_of, sources)):
+                digest = digest_of_part(part)
+                if digest in learned:
+                    raise SystemExit(f"{part.name}: a test image, and in the corpus as {learned[digest]}")
+        except InputError as error:
+            raise SystemExit(f"{error}; so it cannot be told whether a corpus holds this test image") from error
+
+
+def digest_of_part(part: Part) -> str | None:
+    """SHA-256 of an image as a corpus holds it; None, and a line, for one that no corpus can hold."""
+    try:
+        return digest_of_voxels(standardise(part.image).array)
+    except InputError as error:
+        print(f"{part.name}: {error}; no corpus can hold this test image")
+        return None
 
 
 def require_no_shipped_images(datasets: Sequence[Dataset]) -> None:

@@ -9,8 +9,9 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import SimpleITK
 import torch
@@ -101,6 +102,43 @@ def test_a_test_image_in_the_corpus_is_found_by_its_voxels(script: ModuleType, c
         script.require_no_test_images(datasets, list(corpora.values()))
 
 
+def write_noise(path: Path, *shape: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(sum(shape)).integers(0, 1000, shape).astype(np.int16)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(values, isVector=False), str(path))
+
+
+def test_a_frame_of_a_test_image_in_the_corpus_is_found(script: ModuleType, tmp_path: Path):
+    """A corpus stores every frame or channel of a file as an image of its own."""
+    test_image = tmp_path / "set/imagesTs/case_0000.nii.gz"
+    write_noise(test_image, 3, 4, 20, 20)
+    write_noise(tmp_path / "scans/other.nii.gz", 4, 20, 24)
+    index_scans = [str(tmp_path / "scans"), "-n", "c", "--data", str(tmp_path), "-np", "1"]
+    datasets = [SimpleNamespace(name="set", folder=tmp_path / "set")]
+    with pytest.raises(SystemExit, match="0"):
+        index.main(index_scans)
+    script.require_no_test_images(datasets, [tmp_path / "corpora/c"])
+    frame = SimpleITK.ReadImage(str(test_image))[:, :, :, 1]
+    SimpleITK.WriteImage(frame, str(tmp_path / "scans/frame.nrrd"))
+    with pytest.raises(SystemExit, match="0"):
+        index.main(index_scans)
+    with pytest.raises(SystemExit, match=r"case_0000.nii.gz#1: a test image, and in the corpus as .*frame.nrrd"):
+        script.require_no_test_images(datasets, [tmp_path / "corpora/c"])
+
+
+def test_a_test_image_that_cannot_be_compared_is_a_line(
+    script: ModuleType, corpora: dict[str, Path], tmp_path: Path, capsys
+):
+    datasets = [SimpleNamespace(name="set", folder=tmp_path)]
+    write_noise(tmp_path / "imagesTs/a_0000.nii.gz", 4, 20, 20)
+    SimpleITK.WriteImage(SimpleITK.Image((20, 20, 4), SimpleITK.sitkInt16), str(tmp_path / "imagesTs/b_0000.nii.gz"))
+    script.require_no_test_images(datasets, [corpora["imagesTr"]])
+    assert "b_0000.nii.gz: every voxel is 0; expected an image; no corpus can hold" in capsys.readouterr().out
+    (tmp_path / "imagesTs/c_0000.nii.gz").write_bytes(b"no image")
+    with pytest.raises(SystemExit, match=r"c_0000.nii.gz: damaged .*; so it cannot be told whether a corpus holds"):
+        script.require_no_test_images(datasets, [corpora["imagesTr"]])
+
+
 def test_of_shipped_weights_the_listed_files_are_compared(script: ModuleType, tmp_path: Path, monkeypatch):
     datasets = [load_dataset(RAW)]
     script.require_no_shipped_images(datasets)
@@ -120,7 +158,7 @@ def test_of_shipped_weights_the_listed_files_are_compared(script: ModuleType, tm
         ({}, None),
         ({"corpus_digest": "0"}, "lacks the one that the backbone"),
         ({"tokenizer_corpus_digest": "0"}, "lacks the one that its tokenizer"),
-        ({"init": "/somewhere"}, "started from /somewhere"),
+        ({"init": "eva02.pt, SHA-256 0a"}, "started from eva02.pt, SHA-256 0a, whose images nobody knows"),
     ],
 )
 def test_weights_of_unknown_images_are_refused(

@@ -22,14 +22,22 @@ NUM_STEPS = 3
 
 
 def descend(corpus: Corpus, ranks: Ranks, *, evenness: float = 3.0) -> dict[str, torch.Tensor]:
-    """Weights of both networks after some steps, the adversarial term included."""
+    """Weights of both networks after some steps, the gate's numbers and the last measures.
+
+    The gate is opened for the first step, so that the adversarial term counts; what it then is follows from the losses.
+    """
     stage = small_stage(corpus, ranks, recipe=replace(SMALL_RECIPE, evenness=evenness))
     for name, network in stage.networks.items():
         stage.optimisers[name] = torch.optim.SGD(network.parameters(), lr=0.1)
+    stage.numbers |= {"running": 0.0, "last": 0.0}
+    measures = {}
     for batch in small_batches(corpus, NUM_STEPS, ranks)(0):
-        stage.numbers |= {"running": 0.0, "last": 0.0}
-        stage.learn(batch)
-    return {f"{name}.{key}": value for name, net in stage.networks.items() for key, value in net.state_dict().items()}
+        measures = stage.learn(batch)
+    told = {f"gate.{name}": value for name, value in stage.numbers.items()}
+    told |= {f"measure.{name}": measures[name] for name in ("loss", "perplexity", "codebook_use", "discriminator")}
+    tensors = {name: torch.tensor(value) for name, value in told.items()}
+    networks = stage.networks.items()
+    return tensors | {f"{name}.{key}": value for name, net in networks for key, value in net.state_dict().items()}
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from toy_stage import ToyBatch, ToyStage, signal_at, toy_batches, toy_options
+from toy_stage import ToyBatch, ToyStage, signal_at, spoil_from, toy_batches, toy_options
 
 from spadunet.cli.run import make_parser, run_command
 from spadunet.errors import InputError
@@ -30,10 +32,6 @@ def stage_for(what: str, step: int, ranks: Ranks) -> ToyStage:
         if batch.step == step:
             raise InputError("image 7 is gone")
 
-    def spoil(batch: ToyBatch) -> None:
-        if batch.step == step:
-            batch.image[:] = float("inf")
-
     def dawdle(batch: ToyBatch) -> None:
         if batch.step == step:
             (FOLDER / "dawdling").touch()
@@ -41,7 +39,7 @@ def stage_for(what: str, step: int, ranks: Ranks) -> ToyStage:
 
     if what == "detached":
         return ToyStage(ranks, mean=detached_mean)
-    happens = {"signal": signal_at(step), "fail": fail, "spoil": spoil, "dawdle": dawdle}
+    happens = {"signal": signal_at(step), "fail": fail, "spoil": spoil_from(step), "dawdle": dawdle}
     return ToyStage(ranks, before=happens[what]) if what in happens else ToyStage(ranks)
 
 
@@ -57,7 +55,13 @@ def work() -> int:
             raise InputError(f"{FOLDER}: no corpus")
         is_chosen = what in ("detached", "dawdle") or ranks.rank == int(chosen)
         stage = stage_for(what if is_chosen else "", int(step), ranks)
-        pretrain(stage, toy_batches(ranks), FOLDER, toy_options(), ranks, run={})
+
+        def batches(start: int) -> Iterator[ToyBatch]:
+            for batch in toy_batches(ranks)(start):
+                is_lost = what == "lose" and is_chosen and batch.step == int(step)
+                yield replace(batch, unreadable=("lost",)) if is_lost else batch
+
+        pretrain(stage, batches, FOLDER, toy_options(), ranks, run={})
     return 0
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spadunet.pretraining.loop import PretrainingOptions
+from spadunet.training.optimiser import take_step
 from spadunet.training.ranks import Ranks, distribute, mean_over_ranks
 
 GLOBAL_BATCH = 4
@@ -26,6 +27,8 @@ class ToyBatch:
     da: int
     image: Tensor
     step: int
+    names: tuple[str, ...] = ("noise",)
+    unreadable: tuple[str, ...] = ()
 
 
 def toy_batches(ranks: Ranks, num_steps: int = NUM_STEPS) -> Callable[[int], Iterator[ToyBatch]]:
@@ -70,12 +73,11 @@ class ToyStage:
         mean = self.mean(q.mean(0))
         loss = -(q * q.log()).sum(1).mean() + 3 * (mean * mean.log()).sum()
         judged = self.wrapped["judge"](x).square().mean()
-        for optimiser, value in zip(self.optimisers.values(), (loss, judged), strict=True):
-            optimiser.zero_grad()
-            value.backward()
-            optimiser.step()
+        for (name, optimiser), value in zip(self.optimisers.items(), (loss, judged), strict=True):
+            take_step(value, self.networks[name], optimiser, math.inf)
         told = mean_over_ranks(torch.stack([loss, judged]).detach()).tolist()
-        self.numbers["running"] = min(self.numbers["running"], 10.0) * 0.9 + told[0] * 0.1
+        if math.isfinite(told[0]):
+            self.numbers["running"] = min(self.numbers["running"], 10.0) * 0.9 + told[0] * 0.1
         return {"loss": told[0], "judge_loss": told[1]}
 
     def show(self, folder: Path, step: int) -> None:
@@ -98,6 +100,16 @@ def toy_options(**changes: object) -> PretrainingOptions:
         "show_minutes": 60.0,
     }
     return PretrainingOptions(**{**options, **changes})
+
+
+def spoil_from(first: int, last: int | None = None) -> Callable[[ToyBatch], None]:
+    """Makes what is learned from a step, or from some, infinite."""
+
+    def act(batch: ToyBatch) -> None:
+        if first <= batch.step <= (first if last is None else last):
+            batch.image[:] = math.inf
+
+    return act
 
 
 def signal_at(step: int, number: int = signal.SIGTERM) -> Callable[[ToyBatch], None]:

@@ -45,6 +45,10 @@ PAPER = Recipe(
 )
 """Luo et al. 2024, section 5.1; what it leaves out as SPAD-Nets' released settings have it."""
 
+UNET_DIFFERS = (
+    "--backbone spad_unet, not spad_vit: the paper pre-trains no U-Net, here its decoder too learns by guessing voxels"
+)
+
 MAX_GROWTH = 1.3
 """Of crops in plane over those that the tokenizer learned from; the paper's grow from 8 tokens to 10."""
 
@@ -105,7 +109,7 @@ def execute(options: argparse.Namespace) -> int:
             paper=PAPER,
             request={
                 "tokenizer_digest": sha256_of_file(folder / TOKENIZER_FILE),
-                "init": str(options.init and options.init.resolve()),
+                "init": name_and_digest(options.init),
             },
             differs=differences(options),
         )
@@ -114,11 +118,26 @@ def execute(options: argparse.Namespace) -> int:
         return pretrain_backbone(run, tokenizer, folder, options)
 
 
+def name_and_digest(source: Path | None) -> str:
+    """What a run starts from, in words that go into shared weights: a path would tell of this machine.
+
+    Raises:
+        InputError: if a model folder has no model.
+    """
+    from ..files import sha256_of_file
+    from ..model import BACKBONE_FILE, read_model_record
+
+    if source is None:
+        return "None"
+    digest = sha256_of_file(source) if source.is_file() else read_model_record(source).sha256[BACKBONE_FILE]
+    return f"{source.resolve().name}, SHA-256 {digest}"
+
+
 def differences(options: argparse.Namespace) -> list[str]:
     """What of a run is not as in the paper, beside numbers: it pre-trains SPAD-ViT from EVA-02-B."""
     is_eva02 = options.init is not None and options.init.is_file()
     return [
-        *([] if options.backbone == "spad_vit" else [f"--backbone {options.backbone}, not spad_vit"]),
+        *([] if options.backbone == "spad_vit" else [UNET_DIFFERS]),
         *([] if is_eva02 else [f"--init {options.init}, not an EVA-02 file"]),
     ]
 

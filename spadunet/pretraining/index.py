@@ -69,7 +69,7 @@ def find_sources(
         InputError: as `sources.walk`.
     """
     found = walk(folders, choices.filters, are_named=bool(choices.datasets))
-    sources, skipped = list(found.sources), []
+    sources, skipped = list(found.sources), list(found.skipped)
     for outcome in map_cases(look_into, found.dicom, title="Reading DICOM headers", workers=workers):
         if outcome.result is None:
             skipped.append(SkippedImage(source=outcome.item.name, reason=str(outcome.problem)))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ..training.follow import followed
 from ..training.options import LoopOptions
@@ -13,14 +14,33 @@ from ..training.ranks import Ranks
 from ..training.schedule import learning_rate
 from ..training.state import Progress
 from ..training.status import RunKind
-from ..training.steps import B, B_contra, Learner, run_steps
+from ..training.steps import ImageBatch, Learner, listed, run_steps
+
+log = logging.getLogger("spadunet")
+
+
+class CorpusBatch(ImageBatch, Protocol):
+    """Crops of a corpus's images."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Keys of the images."""
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """Keys of those that should have been among them, and could not be read."""
+
+
+B = TypeVar("B", bound=CorpusBatch)
+B_contra = TypeVar("B_contra", bound=CorpusBatch, contravariant=True)
 
 
 class Stage(Learner[B_contra], Protocol[B_contra]):
     """What is pre-trained.
 
     `learn` gives measures of the global batch where that is cheap, else of this rank's part. It draws nothing from the
-    global generators: what it draws follows from the batch, so that a run goes on exactly.
+    global generators: what it draws follows from the batch, so that a run goes on exactly. A step whose gradient is not
+    finite leaves the weights as they are.
     """
 
     def show(self, folder: Path, step: int) -> None:
@@ -54,6 +74,9 @@ def pretrain(
 
     The folder's page shows how the run stands.
 
+    A step with a measure that is not finite is skipped. How many were, and which images could not be read in any
+    process, is told at the end and on the page.
+
     A run that was stopped and goes on ends with the very weights of one that was not (on a processor, in float32).
 
     Args:
@@ -64,7 +87,7 @@ def pretrain(
 
     Raises:
         InputError: if the checkpoint is damaged, of another network, or not seen by every rank.
-        OutputError: if a measure is no longer finite; the last checkpoint is kept.
+        OutputError: if in ten steps in a row a measure was not finite; the last checkpoint is kept.
         KeyboardInterrupt: after Ctrl-C or SIGTERM at any rank, when the state is saved.
     """
 
@@ -79,7 +102,7 @@ def pretrain(
                 keep(step)
             shown.refresh()
 
-        return run_steps(
+        progress = run_steps(
             stage,
             batches,
             folder,
@@ -92,4 +115,21 @@ def pretrain(
             show=lambda step: stage.show(folder, step),
             show_minutes=options.show_minutes,
             keep=keep_and_show,
+            names_of=lambda batch: batch.names,
+            unreadable_of=lambda batch: batch.unreadable,
         )
+        shown.problems = shortfalls(progress)
+        for line in shown.problems:
+            log.warning(line)
+        return progress
+
+
+def shortfalls(progress: Progress) -> list[str]:
+    """What a run could not do, in lines."""
+    lines = []
+    if progress.num_skipped:
+        lines.append(f"{progress.num_skipped} of {progress.step} steps were skipped: a measure was not finite")
+    if progress.unreadable:
+        names = listed(progress.unreadable)
+        lines.append(f"unreadable images, whose places others took: {len(progress.unreadable)} ({names})")
+    return lines

@@ -120,6 +120,8 @@ class ImageBatch:
     """Keys of the images."""
     numbers: tuple[int, ...]
     """`Draw.number` of each crop."""
+    unreadable: tuple[str, ...] = ()
+    """Keys of images that should have been read, and could not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,6 +276,7 @@ def join(part: Sequence[Crop]) -> ImageBatch:
         image=image.expand(-1, 3, -1, -1, -1),
         names=tuple(crop.name for crop in part),
         numbers=tuple(crop.draw.number for crop in part),
+        unreadable=tuple(sorted({key for crop in part for key in crop.unreadable})),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from ..dicom import DICOM_MAGIC
 from ..errors import InputError
 from ..formats import DICOM_ENDING, IMAGE_ENDINGS, ending_of, strip_ending
 from ..record import digest_of
+from .corpus import SkippedImage
 from .modality import UNKNOWN
 
 PASSED_FOLDERS = re.compile(
@@ -24,6 +26,7 @@ PASSED_FOLDERS = re.compile(
 """Test images, and label maps."""
 LABEL_FILES = re.compile(r".*[-_.](seg|dseg|segmentation|labels?|masks?|gt)", re.I)
 """File names, without ending, of label maps beside their images."""
+TAKEN_BEFORE = "that were found before, under another name"
 MAX_KEY = 120
 """Characters of a file name; systems allow 255 bytes."""
 
@@ -82,8 +85,18 @@ class Walk:
     dicom: list[DicomFiles] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
     """What was left out by its name: how many files, by the reason."""
+    skipped: list[SkippedImage] = field(default_factory=list)
+    """Folders and files that cannot be looked into, and links to nothing."""
     seen: set[str] = field(default_factory=set)
     """Real paths of folders and files, so that none is taken twice."""
+
+    def skip(self, error: OSError) -> None:
+        """Name a file or folder that could not be looked into."""
+        path = str(error.filename)
+        reason = f"{path}: cannot be looked into ({error.strerror})"
+        if os.path.islink(path) and not os.path.lexists(os.path.realpath(path)):  # as git-annex and DVC leave them
+            reason = f"{path}: a link to {os.readlink(path)}, which is not there; fetch that, or delete the link"
+        self.skipped.append(SkippedImage(source=path, reason=reason))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +146,7 @@ def parts_of(
     name: str, folder: Path, found: Walk, *, is_named: bool
 ) -> Iterator[tuple[str, Path, Path, tuple[str, ...]]]:
     """Every folder whose files are to be looked at: its dataset, that one's home, itself, names of channels."""
-    for place, inner, files in os.walk(folder, followlinks=True):
+    for place, inner, files in os.walk(folder, followlinks=True, onerror=found.skip):
         here = Path(place)
         real = os.path.realpath(here)
         if real in found.seen:
@@ -141,12 +154,12 @@ def parts_of(
             continue
         found.seen.add(real)
         kept = [child for child in sorted(inner) if not child.startswith(".")]
-        has_description = (here / DATASET_JSON).is_file()
-        images = here / (FOLDERS[1][0] if has_description and not (here / FOLDERS[0][0]).is_dir() else FOLDERS[0][0])
-        if images.is_dir():
+        is_decathlon = os.path.isfile(here / DATASET_JSON) and not os.path.isdir(here / FOLDERS[0][0])
+        images = here / FOLDERS[1 if is_decathlon else 0][0]
+        if os.path.isdir(images):  # False where it cannot be looked into
             dataset, home = (name, folder) if is_named or here == folder else (here.name, here)
             names = channel_names_of(here)
-            for below, more, _ in os.walk(images, followlinks=True):
+            for below, more, _ in os.walk(images, followlinks=True, onerror=found.skip):
                 more.sort()
                 if (real := os.path.realpath(below)) not in found.seen:
                     found.seen.add(real)
@@ -183,19 +196,26 @@ def add_files(
 ) -> None:
     """Sort the files of one folder (not below it)."""
     slices: list[Path] = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not path.is_file():
-            continue
+    for name in names_in(folder, found):
+        path = folder / name
         place = path.relative_to(home).as_posix()
         ending = ending_of(path, (*IMAGE_ENDINGS, ".zip"))
         stem = strip_ending(path, (*IMAGE_ENDINGS, ".zip"))
         real = os.path.realpath(path)
+        try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                continue
+        except OSError as error:
+            may_be_image = (ending is not None or not path.suffix) and not LABEL_FILES.fullmatch(stem)
+            if may_be_image and filters.keeps(place):
+                found.skip(error)
+            continue
         if ending is None and not starts_as_dicom(path):
             continue
         if not filters.keeps(place):
             found.passed_over["by --include and --exclude"] += 1
         elif real in found.seen:
-            found.passed_over["that were found before, under another name"] += 1
+            found.passed_over[TAKEN_BEFORE] += 1
         elif ending in (None, DICOM_ENDING):
             slices.append(path)
         elif LABEL_FILES.fullmatch(stem):
@@ -209,6 +229,15 @@ def add_files(
     if slices:
         place = folder.relative_to(home).as_posix()
         found.dicom.append(DicomFiles(dataset=dataset, path=folder, place=place, files=tuple(slices)))
+
+
+def names_in(folder: Path, found: Walk) -> list[str]:
+    """Names of what lies in a folder and is not hidden; none where it cannot be looked into (any more)."""
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError as error:
+        found.skip(error)
+        return []
 
 
 def names_in_file(stem: str, channel_names: tuple[str, ...]) -> tuple[str, ...]:

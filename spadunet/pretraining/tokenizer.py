@@ -6,6 +6,7 @@ numbers as SPAD-Nets was trained). Letters: B batch, D/H/W depth, height, width,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -128,7 +129,8 @@ class TokenizerStage:
         loss = take_step(loss, self.discriminator, self.optimisers["discriminator"], MAX_GRADIENT_NORM)
         found = means_over_ranks({"gan": generator_loss(of_made), "discriminator": loss})
         gate = self.gate()
-        self.remember(gate.after(found["discriminator"]))
+        if math.isfinite(found["discriminator"]):  # else nothing was learned, and the running loss would never recover
+            self.remember(gate.after(found["discriminator"]))
         return found | {"gate_is_open": float(gate.is_open())}
 
     def gate(self) -> GanGate:
@@ -171,8 +173,9 @@ def means_over_ranks(measures: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def share_of_tokens_used(logits: Tensor) -> Tensor:
-    """Share of the codebook's tokens that are the likeliest somewhere: (B, K, d, h, w) to a number, 0 … 1.
+    """Share of the codebook's tokens that are the likeliest somewhere in any rank's (B, K, d, h, w): a number, 0 … 1.
 
     At most the number of positions over K.
     """
-    return torch.bincount(logits.argmax(1).flatten(), minlength=logits.shape[1]).gt(0).float().mean()
+    counts = torch.bincount(logits.argmax(1).flatten(), minlength=logits.shape[1]).float()  # (K,)
+    return mean_over_ranks(counts).gt(0).float().mean()

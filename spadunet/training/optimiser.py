@@ -31,8 +31,7 @@ def take_step(loss: Tensor, network: nn.Module, optimiser: torch.optim.Optimizer
     """One step, with the gradient clipped to a norm.
 
     Returns:
-        The loss; NaN where its gradient is not finite. Nothing is then changed, so that weights stay sound until the
-        run ends.
+        The loss; NaN where its gradient is not finite. Nothing is then changed, so that weights stay sound.
     """
     optimiser.zero_grad(set_to_none=True)
     loss.backward()

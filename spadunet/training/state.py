@@ -35,6 +35,12 @@ class Progress:
     is_finished: bool
     run: dict[str, str]
     """What the run was asked for; a run with other wishes cannot go on from here."""
+    num_skipped: int = 0
+    """Steps of pre-training that nothing was learned from, since a measure was not finite."""
+    skipped_in_a_row: int = 0
+    """Of these the last ones, up to `step`."""
+    unreadable: tuple[str, ...] = ()
+    """Keys of a corpus's images that could not be read in any process, sorted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +71,9 @@ def save_state(path: Path, learned: Learned, progress: Progress) -> None:
         "seconds": repr(progress.seconds),
         "is_finished": str(int(progress.is_finished)),
         "run": json.dumps(progress.run),
+        "num_skipped": str(progress.num_skipped),
+        "skipped_in_a_row": str(progress.skipped_in_a_row),
+        "unreadable": json.dumps(progress.unreadable),
         "numbers": json.dumps(learned.numbers),
     }
     write_tensors(path, tensors, metadata)
@@ -103,6 +112,9 @@ def read_progress(path: Path) -> Progress:
             seconds=float(metadata["seconds"]),
             is_finished=metadata["is_finished"] == "1",
             run=json.loads(metadata["run"]),
+            num_skipped=int(metadata.get("num_skipped", 0)),
+            skipped_in_a_row=int(metadata.get("skipped_in_a_row", 0)),
+            unreadable=tuple(json.loads(metadata.get("unreadable", "[]"))),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(path, error) from error

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -21,6 +22,11 @@ from .state import Learned, Progress, checkpoint_path, load_state, read_progress
 
 ENDLESS = 10**9
 """Steps of a run that ends by the clock."""
+MAX_SKIPPED = 10
+"""Steps in a row that are skipped; after so many it is the weights, and not the images."""
+MAX_NAMES = 8
+
+log = logging.getLogger("spadunet")
 
 
 class ImageBatch(Protocol):
@@ -76,6 +82,8 @@ def run_steps(
     course: Callable[[float], float] = lambda share: share,
     after_step: Callable[[int, float], None] | None = None,
     find_cause: Callable[[B], str] | None = None,
+    names_of: Callable[[B], Collection[str]] = lambda batch: (),
+    unreadable_of: Callable[[B], Collection[str]] = lambda batch: (),
 ) -> Progress:
     """Learn until the run ends; start where the checkpoint in `folder` left off, if there is one.
 
@@ -96,28 +104,42 @@ def run_steps(
         after_step: called in every process with the number of steps done and the seconds of the run; what it decides
             by, and remembers in the learner's numbers, is the same in all.
         find_cause: says what in this process's part of a batch made a measure not finite; in all processes nothing if
-            it is the weights. Given where such a step has changed nothing: the state before it is then saved.
+            it is the weights. The run then ends with the state before that step. Without it such a step is skipped
+            and counted, until there are `MAX_SKIPPED` in a row. Either way it must have changed nothing.
+        names_of: images of this process's part of a batch, for messages.
+        unreadable_of: those that should have been read for it, and could not.
 
     Raises:
         InputError: if the checkpoint is damaged, of another network, or not seen by every process.
-        OutputError: if a measure is no longer finite; says from where one can go on.
+        OutputError: if a measure is no longer finite; says how one can go on.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
     checkpoint = checkpoint_path(folder)
     learned = Learned(networks=learner.networks, optimisers=learner.optimisers, numbers=learner.numbers)
     for network in learner.networks.values():
         network.train(any(parameter.requires_grad for parameter in network.parameters()))  # else it stays as it is
-    step, seconds = 0, 0.0
+    begun = Progress(step=0, seconds=0.0, is_finished=False, run=run)
     if checkpoint.is_file():
-        progress = read_progress(checkpoint)
-        step, seconds = progress.step, progress.seconds
+        begun = read_progress(checkpoint)
         load_state(checkpoint, learned)
+    step, seconds, num_skipped, skipped_in_a_row = begun.step, begun.seconds, begun.num_skipped, begun.skipped_in_a_row
+    unreadable = set(begun.unreadable)
     most, least = company.largest([step, -step])
     if most != -least:
         raise InputError(f"{checkpoint}: not seen by every process of the run; give a folder that all machines share")
 
     def save(*, is_finished: bool) -> Progress:
-        progress = Progress(step=step, seconds=seconds, is_finished=is_finished, run=run)
+        if any(company.largest([len(unreadable)])):
+            unreadable.update(*company.gather(unreadable))
+        progress = Progress(
+            step=step,
+            seconds=seconds,
+            is_finished=is_finished,
+            run=run,
+            num_skipped=num_skipped,
+            skipped_in_a_row=skipped_in_a_row,
+            unreadable=tuple(sorted(unreadable)),
+        )
         if company.is_first:
             save_state(checkpoint, learned, progress)
             if keep is not None:
@@ -145,6 +167,7 @@ def run_steps(
                     raise
                 break
             waited = time.monotonic() - asked
+            unreadable.update(unreadable_of(batch))
             rate = set_rates(learner.optimisers, schedule, course(options.share_done(step, seconds)))
             measures = learner.learn(batch)
             now = time.monotonic()
@@ -155,28 +178,29 @@ def run_steps(
                 where = ", ".join(f"{name} {value}" for name, value in facts(batch).items())
                 what = f"{' and '.join(unsound) or 'a measure of another process'} became "
                 what += f"{measures[unsound[0]] if unsound else 'not finite'} at step {step}"
-                if find_cause is None:
-                    advice = "the last checkpoint is kept: try a lower --learning-rate"
-                    raise OutputError(f"{what} ({where}); {advice}")
-                causes = ", ".join(filter(None, company.gather(find_cause(batch))))
-                save(is_finished=False)
-                if not causes:
+                if find_cause is not None:
+                    causes = ", ".join(filter(None, company.gather(find_cause(batch))))
+                    save(is_finished=False)
+                    raise not_finite(what, where, causes)
+                num_skipped, skipped_in_a_row = num_skipped + 1, skipped_in_a_row + 1
+                if skipped_in_a_row == MAX_SKIPPED:
                     raise OutputError(
-                        f"{what} ({where}) with every case of the batch: the weights have diverged; lower "
-                        "--learning-rate and give --restart"
+                        f"{what} ({where}), as in the {MAX_SKIPPED - 1} steps before: the weights have diverged; start "
+                        "anew with a lower --learning-rate, by --restart or in another folder with -o"
                     )
-                raise OutputError(
-                    f"{what} ({where}, {causes}); the state before it is saved: correct the case, run "
-                    "spadunet_preprocess (a new plan would not fit the run) and go on with the same command, or try a "
-                    "lower --learning-rate with --restart"
-                )
-            if journal is not None:
-                pace = {
-                    "learning_rate": rate,
-                    "samples_per_second": len(batch.image) * company.world_size / (now - before),
-                    "waiting_share": waited / (now - before),
-                }
-                journal.note(step, seconds, facts(batch), measures, pace)
+                names = listed({name for part in company.gather(tuple(names_of(batch))) for name in part})
+                log.warning("%s (%s; of %s): step skipped (%d so far)", what, where, names, num_skipped)
+                if journal is not None:
+                    journal.bar.update()
+            else:
+                skipped_in_a_row = 0
+                if journal is not None:
+                    pace = {
+                        "learning_rate": rate,
+                        "samples_per_second": len(batch.image) * company.world_size / (now - before),
+                        "waiting_share": waited / (now - before),
+                    }
+                    journal.note(step, seconds, facts(batch), measures, pace)
             step += 1
             if after_step is not None:
                 after_step(step, seconds)
@@ -197,6 +221,30 @@ def run_steps(
     if show is not None and company.is_first:
         show(step)
     return progress
+
+
+def not_finite(what: str, where: str, causes: str) -> OutputError:
+    """Says what made a measure not finite, and how to go on from the state before it.
+
+    Args:
+        causes: cases that did; empty if it is the weights.
+    """
+    if not causes:
+        return OutputError(
+            f"{what} ({where}) with every case of the batch: the weights have diverged; lower --learning-rate and give "
+            "--restart"
+        )
+    return OutputError(
+        f"{what} ({where}, {causes}); the state before it is saved: correct the case, run spadunet_preprocess (a new "
+        "plan would not fit the run) and go on with the same command, or try a lower --learning-rate with --restart"
+    )
+
+
+def listed(names: Collection[str]) -> str:
+    """The first names, and how many more there are."""
+    first = sorted(names)[:MAX_NAMES]
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(first) + more
 
 
 def set_rates(

@@ -11,21 +11,22 @@ import signal
 import socket
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
+from eva02_file import random_file
 from masked_run import small_network
 from safetensors.torch import save_file
 from small_corpus import make_corpus, noise
 
 from spadunet.cli.plan_and_preprocess import main as plan_and_preprocess
-from spadunet.cli.pretrain_mim import crops_beyond, main, start_from
+from spadunet.cli.pretrain_mim import crops_beyond, differences, main, start_from
 from spadunet.errors import InputError
 from spadunet.model import load_model
 from spadunet.network import build
 from spadunet.network.build import build_tokenizer
-from spadunet.network.eva02 import eva02_shapes
 from spadunet.pretraining import mim
 from spadunet.pretraining.tokenizer_file import load_tokenizer, save_tokenizer
 from spadunet.training.curves import read_rows
@@ -130,6 +131,9 @@ def test_a_run_starts_from_the_backbone_of_a_model_folder(call, workspace: Path,
         assert call("--init", tmp_path / "source", "-o", tmp_path / "run") == 0
     assert (started["vit.norm.weight"] == 7).all()
     assert "new: head, mask_token" in (tmp_path / "run/training.log").read_text()
+    digest = hashlib.sha256((tmp_path / "source/backbone.safetensors").read_bytes()).hexdigest()
+    assert load_model(tmp_path / "run").provenance["init"] == f"source, SHA-256 {digest}"
+    assert str(tmp_path) not in (tmp_path / "run/model.json").read_text()
     assert call("--backbone", "spad_unet", "--init", tmp_path / "source", "-o", tmp_path / "other") == 2
     assert "is a spad_vit tiny, not a spad_unet tiny" in capsys.readouterr().err
 
@@ -138,8 +142,7 @@ def test_a_vit_starts_from_an_eva02_file_with_its_mask_token(tmp_path: Path, cap
     """With made-up weights in the layout of the published file, of the preset tiny."""
     caplog.set_level(logging.INFO, "spadunet")
     network, path = build.build_masked_vit("tiny"), tmp_path / "eva02.safetensors"
-    state = {name: torch.randn(shape) for name, shape in eva02_shapes(network.vit).items()}
-    state |= {"mask_token": torch.randn(1, 1, 192), "lm_head.weight": torch.randn(3, 192)}
+    state = random_file(192, 6, 512)
     save_file(state, path)
     head = network.head[0].weight.clone()
     start_from(network, path, "spad_vit", "tiny")
@@ -204,6 +207,13 @@ def test_the_papers_recipe_has_the_published_numbers(call, tmp_path: Path, monke
     assert {group["peak"] for group in stage.optimisers["masked"].param_groups} == {2e-5}
     assert {group["weight_decay"] for group in stage.optimisers["masked"].param_groups} == {0.05, 0.0}
     assert (mim.MASK_RATIO, mim.MAX_GRADIENT_NORM) == (0.55, 0.5)
+
+
+def test_the_papers_recipe_says_that_the_paper_pre_trains_no_unet(tmp_path: Path):
+    (tmp_path / "eva02.pt").touch()
+    [line] = differences(Namespace(backbone="spad_unet", init=tmp_path / "eva02.pt"))
+    assert line.startswith("--backbone spad_unet, not spad_vit: the paper pre-trains no U-Net, here its decoder too")
+    assert differences(Namespace(backbone="spad_vit", init=tmp_path / "eva02.pt")) == []
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -238,6 +240,54 @@ def test_a_folder_that_shrinks_while_it_is_indexed_loses_that_image_only(images:
     assert done is not None
     assert len(done.index.images) == 2
     assert [problem.reason for problem in done.index.skipped] == [f"{sources[1].path}: not found"]
+
+
+def test_links_to_nothing_are_named_as_images_that_are_skipped(images: Path, tmp_path: Path):
+    """As git-annex and DVC leave them, where the data were not fetched."""
+    for name in ("annexed.nii.gz", "IM0001", "README.md", "annexed_seg.nii.gz", ".hidden.nii.gz"):
+        (images / name).symlink_to(tmp_path / "objects" / name)
+    (images / "loop.nii.gz").symlink_to(images / "loop.nii.gz")
+    done = index(tmp_path / "corpus", images)
+    assert len(done.index.images) == 3
+    reasons = {Path(problem.source).name: problem.reason for problem in done.index.skipped}
+    assert set(reasons) == {"annexed.nii.gz", "IM0001", "loop.nii.gz"}
+    link = images / "annexed.nii.gz"
+    target = tmp_path / "objects/annexed.nii.gz"
+    assert reasons[link.name] == f"{link}: a link to {target}, which is not there; fetch that, or delete the link"
+    assert "cannot be looked into (Too many levels" in reasons["loop.nii.gz"]
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_folder_that_may_not_be_read_is_named(raw: bool, images: Path, tmp_path: Path, monkeypatch):
+    closed = images / ("set/imagesTr/deep" if raw else "closed")
+    closed.mkdir(parents=True)
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    sources, skipped, _ = find_sources([("images", images)], Choices())
+    assert len(sources) == 3
+    assert [problem.reason for problem in skipped] == [f"{closed}: cannot be looked into (Permission denied)"]
+
+
+def test_a_folder_that_goes_while_it_is_looked_into_is_named(images: Path, monkeypatch):
+    gone = images / "gone"
+    write(gone / "a.nii.gz", noise(4, 20, 20))
+    listdir = os.listdir
+
+    def lose(path):
+        if Path(path) == gone:
+            shutil.rmtree(gone)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", lose)
+    sources, skipped, _ = find_sources([("images", images)], Choices())
+    assert len(sources) == 3
+    assert [problem.reason for problem in skipped] == [f"{gone}: cannot be looked into (No such file or directory)"]
 
 
 def test_only_what_has_changed_or_gone_is_made_again(images: Path, tmp_path: Path):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from html_page import read_page
-from toy_stage import NUM_STEPS, ToyBatch, ToyStage, signal_at, toy_batches, toy_options
+from toy_stage import NUM_STEPS, ToyBatch, ToyStage, signal_at, spoil_from, toy_batches, toy_options
 
 from spadunet.errors import OutputError
 from spadunet.model import read_tensors
@@ -19,6 +20,7 @@ from spadunet.training.curves import read_rows
 from spadunet.training.ranks import Ranks
 from spadunet.training.runs import summarise
 from spadunet.training.state import Progress, read_progress
+from spadunet.training.status import read_status
 
 CHECKPOINT = "state/checkpoint.safetensors"
 
@@ -78,17 +80,63 @@ def test_pictures_are_made_now_and_then_and_at_the_end(tmp_path: Path):
     assert other.shown == [NUM_STEPS]
 
 
-def test_a_measure_that_is_not_finite_ends_the_run_with_the_last_checkpoint_kept(tmp_path: Path):
-    def spoil(batch: ToyBatch) -> None:
-        if batch.step == 4:
-            batch.image[:] = float("inf")
-
-    with pytest.raises(OutputError, match=r"loss and judge_loss became nan at step 4 \(da 1\); the last checkpoint is"):
-        run_toy(tmp_path, ToyStage(Ranks(), before=spoil), checkpoint_minutes=1e-9)
-    progress = read_progress(tmp_path / CHECKPOINT)
-    assert (progress.step, progress.is_finished) == (4, False)
+def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path: Path, caplog):
+    progress = run_toy(tmp_path, ToyStage(Ranks(), before=spoil_from(3, 4)))
+    assert (progress.step, progress.is_finished, progress.num_skipped) == (NUM_STEPS, True, 2)
+    assert "loss and judge_loss became nan at step 4 (da 1; of noise): step skipped (2 so far)" in caplog.text
+    told = f"2 of {NUM_STEPS} steps were skipped: a measure was not finite"
+    assert caplog.records[-1].getMessage() == told
+    status = read_status(tmp_path)
+    assert status is not None and (status.state, status.reason) == ("finished", told)
     assert all(value.isfinite().all() for value in read_tensors(tmp_path / CHECKPOINT).values())
-    assert len(read_rows(tmp_path / "curves.csv")) == 4
+    assert [row["step"] for row in read_rows(tmp_path / "curves.csv")] == ["0", "1", "2", "5"]
+
+
+def test_a_skipped_step_changes_no_weight(tmp_path: Path):
+    stage = ToyStage(Ranks(), before=spoil_from(3))
+    run_toy(tmp_path / "skipped", stage, max_steps=4)
+    other = ToyStage(Ranks(), before=signal_at(2))
+    with pytest.raises(KeyboardInterrupt):
+        run_toy(tmp_path / "stopped", other, max_steps=4)
+    for name, network in stage.networks.items():
+        assert all(torch.equal(v, other.networks[name].state_dict()[key]) for key, v in network.state_dict().items())
+    assert stage.numbers == other.numbers
+
+
+def test_ten_steps_in_a_row_that_are_not_finite_end_a_run_also_if_it_was_stopped_between(tmp_path: Path):
+    def run(stop: int) -> None:
+        def spoil_and_stop(batch: ToyBatch) -> None:
+            spoil_from(2, 99)(batch)
+            signal_at(stop)(batch)
+
+        batches = toy_batches(Ranks(), num_steps=20)
+        stage = ToyStage(Ranks(), before=spoil_and_stop)
+        pretrain(stage, batches, tmp_path, toy_options(max_steps=20), Ranks(), run={})
+
+    with pytest.raises(KeyboardInterrupt):
+        run(stop=5)
+    progress = read_progress(tmp_path / CHECKPOINT)
+    assert (progress.step, progress.num_skipped, progress.skipped_in_a_row) == (6, 4, 4)
+    with pytest.raises(
+        OutputError,
+        match=r"became nan at step 11 \(da 2\), as in the 9 .* diverged; start anew with a lower --learning-",
+    ):
+        run(stop=99)
+
+
+def test_images_that_cannot_be_read_are_told_at_the_end_also_of_a_run_that_was_stopped(tmp_path: Path, caplog):
+    def batches(start: int) -> Iterator[ToyBatch]:
+        for batch in toy_batches(Ranks())(start):
+            yield replace(batch, unreadable={1: ("b", "c"), 4: ("a", "b")}.get(batch.step, ()))
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(ToyStage(Ranks(), before=signal_at(2)), batches, tmp_path, toy_options(), Ranks(), run={})
+    assert read_progress(tmp_path / CHECKPOINT).unreadable == ("b", "c")
+    progress = pretrain(ToyStage(Ranks()), batches, tmp_path, toy_options(), Ranks(), run={})
+    assert progress.unreadable == ("a", "b", "c")
+    told = "unreadable images, whose places others took: 3 (a, b, c)"
+    assert caplog.records[-1].getMessage() == told
+    assert told in read_page((tmp_path / "report.html").read_text(encoding="utf-8")).words
 
 
 def test_what_others_use_of_a_result_is_written_with_every_checkpoint(tmp_path: Path):

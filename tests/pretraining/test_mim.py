@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,25 @@ def test_a_step_changes_the_masked_network_and_never_the_tokenizer(backbone: str
     assert not any(parameter.requires_grad for parameter in stage.tokenizer.parameters())
     assert not stage.tokenizer.training
     assert set(stage.networks) == {"masked"}  # nothing else is saved or learned
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_step_goes_down_a_gradient_of_norm_a_half_at_most(backbone: str, corpus: Corpus):
+    stage, batch = small_stage(backbone), first_batch(corpus)
+    stage.network.head[-1].weight.data *= 100  # sure of wrong tokens: a gradient much longer than that
+    stage.optimisers["masked"] = torch.optim.SGD(stage.network.parameters(), lr=1.0)
+    before = {name: value.clone() for name, value in stage.network.named_parameters()}
+    stage.learn(batch)
+    moved = torch.stack([(value - before[name]).norm() for name, value in stage.network.named_parameters()]).norm()
+    assert float(moved.detach()) == pytest.approx(0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_step_that_is_not_finite_changes_no_weight(backbone: str, corpus: Corpus):
+    stage, batch = small_stage(backbone), first_batch(corpus)
+    before = {name: value.clone() for name, value in stage.network.state_dict().items()}
+    assert math.isnan(stage.learn(replace(batch, image=torch.full_like(batch.image, math.inf)))["loss"])
+    assert all(torch.equal(value, before[name]) for name, value in stage.network.state_dict().items())
 
 
 def test_the_target_is_made_of_the_whole_image_and_the_guess_of_the_masked_one(corpus: Corpus, monkeypatch):

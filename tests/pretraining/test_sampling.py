@@ -192,6 +192,7 @@ def test_a_corpus_that_shrinks_while_it_is_read_goes_on(corpus, caplog):
     assert [batch.numbers for batch in batches] == [batch.numbers for batch in expected]
     assert [batch.image.shape for batch in batches] == [batch.image.shape for batch in expected]
     assert set(loader.unreadable) == {"colour", "thick", "spine"}
+    assert {key for batch in batches for key in batch.unreadable} == set(loader.unreadable)
     assert len(caplog.records) == 3  # once an image
     assert "colour.b2nd: not found" in caplog.text and "3 unreadable so far" in caplog.text
     later = [dict(zip(batch.numbers, batch.names, strict=True)) for batch in batches[5:]]

@@ -200,6 +200,16 @@ def test_the_gate_follows_the_discriminators_loss(corpus, batch):
     assert (open_["gate_is_open"], shut["gate_is_open"]) == (1.0, 0.0)
 
 
+def test_a_step_that_is_not_finite_changes_neither_weights_nor_gate(corpus, batch):
+    stage = small_stage(corpus)
+    stage.learn(batch)
+    before, numbers = {name: weights(stage, name) for name in stage.networks}, dict(stage.numbers)
+    found = stage.learn(replace(batch, image=torch.full_like(batch.image, math.inf)))
+    assert math.isnan(found["loss"]) and math.isnan(found["discriminator"])
+    assert all(is_same(before[name], weights(stage, name)) for name in before)
+    assert stage.numbers == numbers
+
+
 def test_without_an_adversarial_term_there_is_no_discriminator(corpus, batch):
     stage = small_stage(corpus, recipe=replace(SMALL_RECIPE, gan=0.0))
     assert tuple(stage.learn(batch)) == MEASURES[:8]
@@ -287,8 +297,11 @@ def test_two_processes_with_half_a_batch_each_learn_as_one(corpus, tmp_path):
         f"{name}.{key}": v for name, n in small_stage(corpus).networks.items() for key, v in n.state_dict().items()
     }
     assert two.keys() == one.keys()
-    moved = max(float((one[key] - begun[key]).abs().max()) for key in one)
-    apart, by_evenness = (max(float((one[key] - other[key]).abs().max()) for key in one) for other in (two, without))
+    for name in sorted(one.keys() - begun.keys()):  # of the whole batch, also those that no mean of two halves gives
+        assert float(two[name]) == pytest.approx(float(one[name]), rel=1e-4), name
+    assert 0.025 < float(one["gate.running"]) < float(one["gate.last"])
+    moved = max(float((one[key] - begun[key]).abs().max()) for key in begun)
+    apart, by_evenness = (max(float((one[key] - other[key]).abs().max()) for key in begun) for other in (two, without))
     assert moved > 1e-2
     assert apart < 1e-4 * moved
     assert by_evenness > 0.1 * moved  # the term of the global batch: two ranks that held it for theirs would show

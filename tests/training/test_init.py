@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from eva02_file import random_file
 from torch import Tensor, nn
 
 from spadunet.errors import InputError
@@ -15,7 +16,6 @@ from spadunet.fingerprint import CaseFacts, Fingerprint, IntensityFacts
 from spadunet.labels import LabelSet, Region
 from spadunet.model import Model, Task, save_model
 from spadunet.network.build import VIT_PRESETS, ViTSize, build_backbone, build_task, build_vit
-from spadunet.network.eva02 import eva02_shapes
 from spadunet.network.scale import normed_weights, sizes_of
 from spadunet.network.vit import resize_positions
 from spadunet.plan import Plan
@@ -299,9 +299,7 @@ def test_a_tensor_without_a_place_or_of_another_shape_is_refused_and_nothing_is_
 def eva02_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Random numbers in the layout of the published files, for a transformer made for tests in the place of `tiny`."""
     monkeypatch.setitem(VIT_PRESETS, "tiny", ViTSize(width=24, depth=4, num_heads=2, hidden_width=32))
-    torch.manual_seed(5)
-    file = {name: torch.randn(shape) for name, shape in eva02_shapes(build_vit("tiny")).items()}
-    torch.save({"module": file | {"lm_head.weight": torch.zeros(4, 24)}}, tmp_path / "eva02.pt")
+    torch.save({"module": random_file(24, 4, 32)}, tmp_path / "eva02.pt")
     return tmp_path / "eva02.pt"
 
 
