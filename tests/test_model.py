@@ -16,11 +16,12 @@ from spadunet.errors import InputError, OutputError
 from spadunet.files import sha256_of_file
 from spadunet.labels import LabelSet
 from spadunet.model import (
+    POSTPROCESSING_FILE,
     Model,
     Task,
     add_tasks,
+    extra_file,
     load_model,
-    postprocessing_file,
     read_model_record,
     save_model,
     set_postprocessing,
@@ -306,12 +307,12 @@ def test_post_processing_is_kept_with_its_task_and_can_be_changed_and_forgotten(
     assert load_model(folder).tasks[HIPPOCAMPUS].postprocessing == other
     set_postprocessing(folder, HIPPOCAMPUS, None)
     assert read_model_record(folder) == before
-    assert not (folder / postprocessing_file(HIPPOCAMPUS)).exists()
+    assert not (folder / extra_file(HIPPOCAMPUS, POSTPROCESSING_FILE)).exists()
 
 
 def test_changed_or_missing_post_processing_is_refused(folder: Path):
     set_postprocessing(folder, HIPPOCAMPUS, CHOSEN)
-    path = folder / postprocessing_file(HIPPOCAMPUS)
+    path = folder / extra_file(HIPPOCAMPUS, POSTPROCESSING_FILE)
     path.write_text(path.read_text().replace("keep largest", "fill holes"))
     with pytest.raises(InputError, match=r"postprocessing.json: does not have the SHA-256 that model.json states"):
         load_model(folder)
