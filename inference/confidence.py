@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-MAX_PART_BYTES = 1 << 24
+MAX_PART_BYTES = 1 << 22
 """Of the logits looked at together: the processor's cache holds about as much (measured)."""
 AROUND = (0.05, 0.95)
 """A voxel lies around a mask, on either side of its border, where the probability of its class is between these."""
@@ -24,7 +23,7 @@ AROUND = (0.05, 0.95)
 
 @dataclass(frozen=True, kw_only=True)
 class Confidence:
-    """Of one output in one case."""
+    """In one class or region of one case."""
 
     soft_dice: float
     """Dice of the mask and the probabilities, 2 Σ p in the mask / (voxels of the mask + Σ p): 1 where p is 0 or 1."""
@@ -37,28 +36,29 @@ class Confidence:
 
 
 class ConfidenceSums:
-    """Sums over the voxels seen so far, float64, of each output.
+    """Sums over the voxels seen so far, float64, of each region, or of each class but background.
 
-    A mask is where an output's logit is the largest or, of regions, above 0.
+    A mask is where a class's logit is the largest or, of regions, above 0.
     """
 
-    def __init__(self, num_outputs: int, *, has_regions: bool) -> None:
-        self.has_regions = has_regions
-        self.sums = torch.zeros(len(SUMS), num_outputs, dtype=torch.float64)
+    def __init__(self, num_structures: int, *, has_regions: bool) -> None:
+        self.sums_of = sums_of_regions if has_regions else sums_of_classes
+        self.sums = torch.zeros(len(SUMS), num_structures, dtype=torch.float64)
 
     def add(self, logits: Tensor) -> None:
         """Take some voxels' logits, (K, D, H, W) of any real type, on any device."""
-        flat = logits.flatten(1)  # (K, V)
-        if flat.device.type == "mps":  # knows no float64
-            flat = flat.cpu()
-        step = max(MAX_PART_BYTES // (4 * len(flat)), 1)
-        found = torch.zeros(self.sums.shape, dtype=torch.float64, device=flat.device)
-        for start in range(0, flat.shape[1], step):
-            found += sums_of(flat[:, start : start + step].float(), has_regions=self.has_regions)
+        if logits.device.type == "mps":  # knows no float64
+            logits = logits.cpu()
+        count, _, height, width = logits.shape
+        num_rows = max(MAX_PART_BYTES // (4 * count * width), 1)
+        found = torch.zeros(self.sums.shape, dtype=torch.float64, device=logits.device)
+        for planes in logits.split(max(num_rows // height, 1), 1):
+            for part in planes.split(num_rows, 2):
+                found += self.sums_of(part.flatten(1).float())
         self.sums += found.cpu()
 
     def confidences(self) -> list[Confidence]:
-        """Of each output."""
+        """Of each structure."""
         return [confidence_of(dict(zip(SUMS, column, strict=True))) for column in self.sums.T.tolist()]
 
 
@@ -66,47 +66,74 @@ SUMS = ("mask", "all_p", "mask_p", "mask_entropy", "around", "around_entropy", "
 """Voxels of the mask, Σ p everywhere and in it, Σ entropy in it; voxels around it, Σ entropy there; voxels of both."""
 
 
-def sums_of(logits: Tensor, *, has_regions: bool) -> Tensor:
-    """SUMS of logits (K, V), float64 (len(SUMS), K)."""
+def sums_of_classes(logits: Tensor) -> Tensor:
+    """SUMS of all classes but background, float64 (len(SUMS), K - 1), of logits (K, V), background first.
+
+    Where background is sure, the others' probabilities are added up and nothing else is looked at: in most images these
+    are most voxels.
+    """
     count = len(logits)
-    if has_regions:
-        p = logits.sigmoid()
-        entropy = (functional.softplus(logits) - p * logits) / math.log(2)  # (K, V), of yes and no
-        mask = logits > 0
-        around = (p > AROUND[0]) & (p < AROUND[1])
-        return torch.stack(
-            [
-                mask.sum(1).double(),
-                p.sum(1, dtype=torch.float64),
-                (p * mask).sum(1, dtype=torch.float64),
-                (entropy * mask).sum(1, dtype=torch.float64),
-                around.sum(1).double(),
-                (entropy * around).sum(1, dtype=torch.float64),
-                (mask | around).sum(1).double(),
-            ]
-        )
-    logs = logits.log_softmax(0)
-    p = logs.exp()
-    entropy = (p * logs.clamp(min=-1e4)).sum(0).neg().double() / math.log(2)  # (V,); no 0 times infinity
-    highest, winner = p.max(0)
-    outputs, voxels = torch.nonzero((p > AROUND[0]) & (p < AROUND[1]), as_tuple=True)  # few: most voxels are sure
+    shares = (logits - logits.amax(0)).exp_()  # (K, V), of the largest
+    highest = 1 / shares.sum(0)
+    all_p = shares @ highest
+    (unsure,) = torch.nonzero(shares[0] * highest < AROUND[1], as_tuple=True)
+    p = shares.index_select(1, unsure) * highest[unsure]
+    entropy = torch.special.entr(p).sum(0).double() / math.log(2)
+    winner = first_largest(p)
+    outputs, voxels = torch.nonzero((p > AROUND[0]) & (p < AROUND[1]), as_tuple=True)
 
     def by_output(numbers: Tensor, weights: Tensor | None = None) -> Tensor:
         return torch.bincount(numbers, weights, minlength=count).double()
 
     mask, around = by_output(winner), by_output(outputs)
     both = by_output(outputs[winner[voxels] == outputs])
-    return torch.stack(
-        [
-            mask,
-            p.sum(1, dtype=torch.float64),
-            by_output(winner, highest.double()),
-            by_output(winner, entropy),
-            around,
-            by_output(outputs, entropy[voxels]),
-            mask + around - both,
+    sums = [
+        mask,
+        all_p.double(),
+        by_output(winner, highest[unsure].double()),
+        by_output(winner, entropy),
+        around,
+        by_output(outputs, entropy[voxels]),
+        mask + around - both,
+    ]
+    return torch.stack(sums)[:, 1:]
+
+
+def first_largest(values: Tensor) -> Tensor:
+    """Number of the largest of K values (K, …), int64 (…), the first where several are.
+
+    One after the other: on a processor, `argmax` over anything but the last axis takes ten times as long.
+    """
+    if values.device.type != "cpu":
+        return values.argmax(0)
+    best = values[0].clone()
+    numbers = torch.zeros(best.shape, dtype=torch.int64)
+    for number, others in enumerate(values[1:], start=1):
+        numbers.masked_fill_(others > best, number)
+        torch.maximum(best, others, out=best)
+    return numbers
+
+
+def sums_of_regions(logits: Tensor) -> Tensor:
+    """SUMS of all regions, float64 (len(SUMS), K), of logits (K, V)."""
+    lowest, highest = (math.log(share / (1 - share)) for share in AROUND)
+    columns = []
+    for values in logits:
+        seen = values[values > lowest]
+        p = seen.sigmoid()
+        entropy = (torch.special.entr(p) + torch.special.entr(1 - p)) / math.log(2)  # of yes and no
+        mask, around = seen > 0, seen < highest
+        sums = [
+            mask.sum(),
+            values.sigmoid().sum(),
+            p[mask].sum(),
+            entropy[mask].sum(),
+            around.sum(),
+            entropy[around].sum(),
+            (mask | around).sum(),
         ]
-    )
+        columns.append(torch.stack([it.double() for it in sums]))
+    return torch.stack(columns, dim=1)
 
 
 def confidence_of(sums: dict[str, float]) -> Confidence:
@@ -148,7 +175,7 @@ class Agreement:
         if self.has_regions:
             rows = logits.movedim(dim, 0)
             return (rows[self.kept.to(rows.device)] if is_whole else rows) > 0
-        numbers = logits.argmax(dim)
+        numbers = first_largest(logits.movedim(dim, 0))
         return self.numbers.to(numbers.device)[numbers] if is_whole else numbers
 
     def add(self, members: Sequence[Tensor], mean: Tensor) -> None:

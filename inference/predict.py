@@ -186,7 +186,7 @@ def segment_by(storage: Storage, batch_size: int, views: Views, engine: Engine, 
     labels, all_labels = engine.labels, engine.plan.labels
     has_regions = bool(labels.regions)
     restorer = Restorer(next(iter(views.values())).geometry, labels, axis)
-    sums = ConfidenceSums(labels.num_outputs, has_regions=has_regions)
+    sums = ConfidenceSums(len(labels.structures), has_regions=has_regions)
     kept = outputs_of(all_labels, engine.chosen)
     agreement = Agreement(all_labels.num_outputs, kept, has_regions=has_regions) if engine.is_judged else None
 
@@ -217,14 +217,12 @@ def segment_by(storage: Storage, batch_size: int, views: Views, engine: Engine, 
             running.result()
     with times.time("export"):
         label_map = restorer.label_map()
-    names = {structure.name for structure in labels.structures}
-    found = zip(labels.output_names, sums.confidences(), strict=True) if engine.is_judged else ()
-    dices = agreement.dice() if agreement is not None else []
-    agreements = dict(zip(labels.output_names, dices, strict=True)) if any(dices) else {}
+    names = [structure.name for structure in labels.structures]
+    dices = agreement.dice()[-len(names) :] if agreement is not None else []
     return Answer(
         label_map=label_map,
-        confidences={name: confidence for name, confidence in found if name in names},
-        agreements={name: dice for name, dice in agreements.items() if name in names},
+        confidences=dict(zip(names, sums.confidences(), strict=True)) if engine.is_judged else {},
+        agreements=dict(zip(names, dices, strict=True)) if any(dice is not None for dice in dices) else {},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Annotated
 
 import numpy as np
@@ -194,13 +195,22 @@ def rows_of(case: str, qualities: dict[str, ClassQuality], calibration: Calibrat
 
 
 def mean_row(case: str, rows: list[QualityRow]) -> QualityRow:
-    """Means of what is known of the classes; empty where all are."""
-    fields = ("confidence", "entropy_in", "entropy_around", "share_around", "agreement", "expected_dice")
-    means = {field: mean_of([getattr(row, field) for row in rows]) for field in fields}
-    return QualityRow(case=case, name=MEAN, volume_ml=None, is_empty=any(row.is_empty for row in rows), **means)
+    """Means of what is known of the classes; empty where one of them is."""
+    return QualityRow(
+        case=case,
+        name=MEAN,
+        volume_ml=None,
+        confidence=mean_of(row.confidence for row in rows),
+        entropy_in=mean_of(row.entropy_in for row in rows),
+        entropy_around=mean_of(row.entropy_around for row in rows),
+        share_around=mean_of(row.share_around for row in rows),
+        agreement=mean_of(row.agreement for row in rows),
+        is_empty=any(row.is_empty for row in rows),
+        expected_dice=mean_of(row.expected_dice for row in rows),
+    )
 
 
-def mean_of(values: list[float | None]) -> float | None:
+def mean_of(values: Iterable[float | None]) -> float | None:
     """Of those that are known; None where none is."""
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
