@@ -106,7 +106,7 @@ def main() -> int:
             folder=None,
             is_judged=True,
         )
-        trials = run_trials([(case, spoilings_of(case, options.seed)) for case in cases], engine)
+        trials = run_trials(cases, lambda case: spoilings_of(case, options.seed), engine)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -127,8 +127,20 @@ def calibrate(trials: Sequence[Trial], volumes: Mapping[str, Volumes], *, num_co
             error=float(np.abs(errors[:, 0] - errors[:, 1]).mean()),
             case_error=float(np.abs(means[:, 0] - means[:, 1]).mean()),
             spearman=spearman(means[:, 0], means[:, 1]),
+            unseen_spearman=unseen_kinds(trials, volumes),
         ),
     )
+
+
+def unseen_kinds(trials: Sequence[Trial], volumes: Mapping[str, Volumes]) -> dict[str, float | None]:
+    """Rank correlation of expected and true mean Dice of copies of each kind, by a fit that knows only the others."""
+    found: dict[str, float | None] = {}
+    for kind in sorted({trial.what.kind for trial in trials if trial.what}):
+        copies = [trial for trial in trials if trial.what and trial.what.kind == kind]
+        others = fit_classes([trial for trial in trials if not trial.what or trial.what.kind != kind], volumes)
+        means = np.array(means_of(copies, [expected_of(it, others) for it in copies])).reshape(-1, 2)
+        found[kind] = spearman(means[:, 0], means[:, 1])
+    return found
 
 
 def expected_of(trial: Trial, classes: Mapping[str, ClassCalibration]) -> dict[str, float | None]:

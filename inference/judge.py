@@ -8,7 +8,7 @@ import numpy as np
 
 from ..evaluation.volume import volume_ml
 from ..image import LabelMap
-from ..labels import LabelSet
+from ..labels import MAX_COUNTED_ID, LabelSet
 from ..quality import ClassQuality
 from .predict import Answer
 
@@ -44,9 +44,16 @@ def volumes_of(label_map: LabelMap, labels: LabelSet) -> dict[str, float]:
 
 
 def count_ids(array: np.ndarray) -> Counter[int]:
-    """Voxels of each id in an array (A0, A1, A2) of ids, plane by plane for the memory's sake."""
+    """Voxels of each id in an array (A0, A1, A2) of ids, plane by plane for the memory's sake.
+
+    Small ids are counted: sorting takes ten times as long.
+    """
     counts = Counter[int]()
+    is_small = array.size > 0 and 0 <= array.min() <= array.max() < MAX_COUNTED_ID
     for plane in array:
-        ids, numbers = np.unique(plane, return_counts=True)
-        counts.update(dict(zip(ids.tolist(), numbers.tolist(), strict=True)))
+        if is_small:
+            numbers = np.bincount(plane.ravel())
+            counts.update(dict(enumerate(numbers.tolist())))
+        else:
+            counts.update(dict(zip(*(it.tolist() for it in np.unique(plane, return_counts=True)), strict=True)))
     return counts

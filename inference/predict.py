@@ -146,8 +146,13 @@ def views_of(name: str, image: Image, engine: Engine) -> Views:
 
 def predict_image(image: Image, engine: Engine) -> LabelMap:
     """Label map of an image on the image's own grid."""
+    return answer_image(image, engine)[0]
+
+
+def answer_image(image: Image, engine: Engine) -> tuple[LabelMap, Answer]:
+    """Label map of an image on the image's own grid, after post-processing, and the answer that it is of."""
     answer = segment(views_of("image", image, engine), engine, StageTimes())
-    return clean(answer.label_map, engine.labels, engine.rules)
+    return clean(answer.label_map, engine.labels, engine.rules), answer
 
 
 def segment(views: Views, engine: Engine, times: StageTimes) -> Answer:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..dataset import RawCase
-from ..errors import InputError
+from ..errors import InputError, OutputError
 from ..evaluation.evaluate import evaluate_case
 from ..evaluation.scoring import Scoring
 from ..image import Image, LabelMap, read_label_map
 from ..parallel import attempt, with_progress
 from ..quality import ClassQuality
-from .channels import ChannelOrder
 from .judge import judge
 from .pipeline import read_ordered
 from .postprocess import clean
@@ -37,24 +36,25 @@ class Trial:
 
 
 def run_trials(
-    cases: Sequence[tuple[RawCase, Sequence[Spoiling]]], engine: Engine, *, order: ChannelOrder | None = None
+    cases: Sequence[RawCase], spoilings_of: Callable[[RawCase], Sequence[Spoiling]], engine: Engine
 ) -> list[Trial]:
     """Predict each case as it is and as each of its copies; nothing is written.
 
     Raises:
-        InputError: if a case cannot be read, predicted or scored; names all.
+        InputError: if a case cannot be read or scored; names all.
+        OutputError: if one fails otherwise.
     """
 
-    def try_one(item: tuple[RawCase, Sequence[Spoiling]]) -> list[Trial]:
-        case, spoilings = item
+    def try_one(case: RawCase) -> list[Trial]:
         assert case.label_path is not None
-        image, reference = read_ordered(case, engine.plan, order), read_label_map(case.label_path)
-        return [try_copy(case, image, reference, what, engine) for what in (None, *spoilings)]
+        image, reference = read_ordered(case, engine.plan, None), read_label_map(case.label_path)
+        return [try_copy(case, image, reference, what, engine) for what in (None, *spoilings_of(case))]
 
-    outcomes = list(with_progress((attempt(try_one, item) for item in cases), len(cases), title="Trying spoilt copies"))
-    problems = [f"{it.item[0].name}: {it.problem}" for it in outcomes if it.problem is not None]
-    if problems:
-        raise InputError("\n".join(problems))
+    outcomes = list(with_progress((attempt(try_one, case) for case in cases), len(cases), title="Trying spoilt copies"))
+    failed = [it for it in outcomes if it.problem is not None]
+    if failed:
+        problems = "\n".join(str(it.problem) for it in failed)
+        raise InputError(problems) if all(it.is_bad_input for it in failed) else OutputError(problems)
     return [trial for it in outcomes for trial in it.result or ()]
 
 

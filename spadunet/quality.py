@@ -128,6 +128,8 @@ class Trials(Record):
     """The same of the means of whole predictions."""
     spearman: float | None = Field(ge=-1, le=1)
     """Of expected and true mean Dice of whole predictions; None where one is constant."""
+    unseen_spearman: dict[str, float | None] = {}
+    """The same of copies of each kind, as far as the other kinds teach it."""
 
 
 class Calibration(Record):

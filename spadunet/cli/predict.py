@@ -143,6 +143,8 @@ def execute(options: argparse.Namespace) -> int:
         log.info("%d of %d label maps are there already and kept", len(there), len(cases))
         cases = [case for case in cases if case.name not in there]
         table.sort({name: paths[name] for name in there})
+        if num_unknown := len(there - table.table.keys()):
+            log.info("%d of these have no row in %s; predict them again for one", num_unknown, QUALITY_CSV)
     engine = build_engine(
         sources,
         device=device,

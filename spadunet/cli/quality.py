@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,6 +143,7 @@ def fit(sources: Sequence[Source], options: argparse.Namespace, workspace: Works
         *(names, num_cases, options.copies, device),
     )
     volumes = measure_volumes(training, sources[0].plan.labels, workers=workers)
+    spoilings_of = partial(draw_spoilings, num_copies=options.copies, seed=options.seed)
     trials = []
     for source, cases in zip(sources, held_out, strict=True):
         engine = build_engine(
@@ -157,7 +159,7 @@ def fit(sources: Sequence[Source], options: argparse.Namespace, workspace: Works
             folder=None,
             is_judged=True,
         )
-        trials += run_trials([(it, draw_spoilings(it.name, options.copies, options.seed)) for it in cases], engine)
+        trials += run_trials(cases, lambda case: spoilings_of(case.name), engine)
     calibration = calibrate(trials, volumes, num_copies=options.copies, seed=options.seed)
     for source in sources:
         set_calibration(source.folder, source.task, calibration)
@@ -168,18 +170,25 @@ def fit(sources: Sequence[Source], options: argparse.Namespace, workspace: Works
 def describe(calibration: Calibration) -> list[str]:
     """Lines for the terminal."""
     it = calibration.trials
-    correlation = "not defined" if it.spearman is None else f"{it.spearman:.3f}"
     lines = [
         f"learned from {it.num_cases} held-out cases and {it.num_copies} spoilt copies of each "
         f"({', '.join(it.kinds) or 'none'}), mean Dice {it.mean_dice:.4f}",
-        f"on cases left out: error {it.error:.4f} a class, {it.case_error:.4f} a case; Spearman {correlation}",
+        f"on cases left out: error {it.error:.4f} a class, {it.case_error:.4f} a case; Spearman {told(it.spearman)}",
     ]
+    if it.unseen_spearman:
+        kinds = (f"{kind} {told(value)}" for kind, value in it.unseen_spearman.items())
+        lines.append(f"of kinds that the fit has not seen: Spearman {', '.join(kinds)}")
     for name, known in calibration.classes.items():
         volumes = known.volumes
         share = f"in {volumes.share_present:.0%} of {volumes.num_cases} training references"
         own = "its own fit" if known.is_own else "the fit of all classes"
         lines.append(f"{name}: {share}, {own}, {known.num_points} answers")
     return lines
+
+
+def told(correlation: float | None) -> str:
+    """A rank correlation, as text."""
+    return "not defined" if correlation is None else f"{correlation:.2f}"
 
 
 def show_fit(

@@ -220,3 +220,21 @@ def test_cases_that_trained_the_model_are_never_learned_from(workspace: Path, ru
     assert run(quality.main, "--fit", "-m", fold_of(workspace, 1), "--data", workspace, *QUICK) == 2
     assert "has no scores of held-out cases" in capsys.readouterr().err
     assert stored(workspace, 1) is None
+
+
+def test_a_case_that_cannot_be_read_stops_the_fit_before_anything_is_kept(workspace: Path, run, capsys):
+    damaged = sorted((workspace / "raw" / HIPPOCAMPUS / "imagesTr").iterdir())[1]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    fit = ("--fit", "-m", fold_of(workspace, 0), "--data", workspace, *QUICK, "-np", 1, "--copies", 0)
+    assert run(quality.main, *fit) == 2
+    assert damaged.name in capsys.readouterr().err
+    assert stored(workspace, 0) is None
+
+
+def test_kept_label_maps_without_rows_are_told(workspace: Path, images: Path, tmp_path: Path, run):
+    command = ("-i", images, "-o", tmp_path / "out", "-m", fold_of(workspace, 0), *QUICK)
+    assert run(predict.main, *command) == 0
+    (tmp_path / "out/quality.csv").unlink()
+    assert run(predict.main, *command, "--continue") == 0
+    assert "2 of these have no row in quality.csv" in (tmp_path / "out/spadunet_predict.log").read_text()
+    assert read_table(tmp_path / "out/quality.csv") == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,17 @@ import pytest
 from spadunet.dataset import RawCase
 from spadunet.errors import InputError
 from spadunet.image import LabelMap, write_label_map
-from spadunet.inference.calibrate import MIN_POINTS, calibrate, fit_classes, fit_dice, measure_volumes, usual_volumes
+from spadunet.inference.calibrate import (
+    MIN_POINTS,
+    calibrate,
+    fit_classes,
+    fit_dice,
+    measure_volumes,
+    unseen_kinds,
+    usual_volumes,
+)
 from spadunet.inference.judge import volumes_of
+from spadunet.inference.spoil import Spoiling
 from spadunet.inference.trials import Trial
 from spadunet.labels import LabelSet, Region
 from spadunet.quality import FEATURES, Calibration, ClassQuality, expected_dice
@@ -53,6 +63,19 @@ def test_what_is_learned_holds_for_cases_left_out():
         (quality,) = trial("x", sure, None).qualities.values()
         assert expected_dice(quality, known) == pytest.approx(sure**2, abs=0.05)
     assert Calibration.from_json(calibration.to_json()) == calibration
+
+
+def test_kinds_that_were_left_out_tell_how_far_the_others_teach_them():
+    plain = trials_of(8, 8)
+    noise = Spoiling(kind="noise", strength=0.5, seed=(0,))
+    odd = Spoiling(kind="cut", strength=0.5, seed=(0,))
+    copies = [replace(it, what=noise) for it in trials_of(8, 4)]
+    wrong = [replace(trial(f"case_{n % 8}", 0.3 + n / 60, 1 - n / 40), what=odd) for n in range(32)]  # sure and wrong
+    found = unseen_kinds([*plain, *copies, *wrong], LIVER)
+    assert list(found) == ["cut", "noise"]
+    assert found["noise"] > 0.9
+    assert found["cut"] < -0.9
+    assert unseen_kinds(plain, LIVER) == {}
 
 
 def test_noise_alone_is_not_believed():
