@@ -85,7 +85,7 @@ setup(
         "batchgeneratorsv2>=0.2",
         "connected-components-3d>=3.12",
         "scikit-image>=0.22",  # skeletons; batchgenerators brings it, too
-        "scipy>=1.10",
+        "scipy>=1.12",
         "numpy>=1.24",
         "tqdm>=4.64",
         "safetensors>=0.4",
@@ -143,6 +143,7 @@ setup(
             "spadunet_train = spadunet.cli.train:main",
             "spadunet_predict = spadunet.cli.predict:main",
             "spadunet_postprocess = spadunet.cli.postprocess:main",
+            "spadunet_quality = spadunet.cli.quality:main",
             "spadunet_evaluate = spadunet.cli.evaluate:main",
             "spadunet_compare = spadunet.cli.compare:main",
             "spadunet_export_chaos = spadunet.cli.export_chaos:main",

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from ..errors import InputError
 from ..plan import Plan
+from .confidence import Agreement
 from .sliding import Network, Slab
 
 MAX_PART_BYTES = 1 << 26
@@ -71,15 +72,28 @@ def spacing_text(plan: Plan) -> str:
     return spacing if isinstance(spacing, str) else "×".join(f"{side:.4g}" for side in spacing) + " mm"
 
 
-def as_one(networks: Sequence[Network], *, has_regions: bool) -> Network:
+def as_one(networks: Sequence[Network], *, has_regions: bool, agreement: Agreement | None = None) -> Network:
     """A network whose logits are those of the mean probability of several; the network itself where there is one.
 
     Only the sum and one model's logits are held at a time.
+
+    Args:
+        agreement: gets how far the models say the same.
     """
 
     def predict(x: Tensor, da: int) -> Tensor:
-        share = 1 / len(networks)
-        return mean_logits(((network(x, da), share) for network in networks), dim=1, has_regions=has_regions)
+        share, masks = 1 / len(networks), []
+
+        def parts() -> Iterator[tuple[Tensor, float]]:
+            for network in networks:
+                logits = network(x, da)
+                masks.extend([agreement.masks(logits, 1)] if agreement is not None else [])
+                yield logits, share
+
+        mean = mean_logits(parts(), dim=1, has_regions=has_regions)
+        if agreement is not None:
+            agreement.add(masks, agreement.masks(mean, 1))
+        return mean
 
     return predict if len(networks) > 1 else networks[0]
 
@@ -110,7 +124,12 @@ def add_log(total: Tensor | None, more: Tensor) -> Tensor:
 
 
 def in_step(
-    streams: Sequence[Iterator[Slab]], num_models: Sequence[int], axis: int, *, has_regions: bool
+    streams: Sequence[Iterator[Slab]],
+    num_models: Sequence[int],
+    axis: int,
+    *,
+    has_regions: bool,
+    agreement: Agreement | None = None,
 ) -> Iterator[Slab]:
     """Slabs of several sweeps of one volume as one stream of their mean; a single stream as it is.
 
@@ -120,6 +139,7 @@ def in_step(
         streams: slabs along the same axis, in order.
         num_models: that each stream stands for.
         axis: 0 to 2.
+        agreement: gets how far the streams say the same.
     """
     if len(streams) == 1:
         yield from streams[0]
@@ -133,6 +153,8 @@ def in_step(
         end = min(at_most, *(slab.planes.stop for slab in slabs))
         parts = [slab.logits.narrow(1 + axis, begin - slab.planes.start, end - begin) for slab in slabs]
         logits = mean_logits(zip(parts, shares, strict=True), dim=0, has_regions=has_regions)
+        if agreement is not None:
+            agreement.add([agreement.masks(part, 0) for part in parts], agreement.masks(logits, 0))
         yield Slab(planes=slice(begin, end), logits=logits)
         begin = end
         following = [

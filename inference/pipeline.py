@@ -21,13 +21,16 @@ from .channels import ChannelOrder
 from .dicom_seg import read_headers, write_segmentation
 from .label_format import LabelFormat, label_ending
 from .postprocess import clean
-from .predict import Engine, Views, segment, views_of
+from .predict import Answer, Engine, Views, segment, views_of
 from .stages import StageTimes
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 log = logging.getLogger("spadunet")
+
+Place = Callable[[str, Path, LabelMap, Answer], Path]
+"""By a case's name, where its label map would go, the label map and the answer that it is of: where it goes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,7 @@ def predict_cases(
     order: ChannelOrder | None = None,
     is_quiet: bool = False,
     times: StageTimes | None = None,
+    place: Place | None = None,
 ) -> Iterator[Outcome[RawCase, Path]]:
     """Predict one case after the other; a broken one never stops the others.
 
@@ -60,14 +64,19 @@ def predict_cases(
         order: of the image's channels; None for that of the plan.
         is_quiet: without a bar, as beside another process that has one.
         times: gets the seconds of each stage.
+        place: asked for each label map before it is written, in one thread at a time.
     """
     read = partial(load, engine=engine, folder=folder, label_format=label_format, order=order)
-    outcomes = flow(cases, read, engine, times or StageTimes())
+    outcomes = flow(cases, read, engine, times or StageTimes(), place)
     return outcomes if is_quiet else with_progress(outcomes, len(cases), title="Predicting")
 
 
 def flow(
-    cases: list[RawCase], read: Callable[[RawCase], Loaded], engine: Engine, times: StageTimes
+    cases: list[RawCase],
+    read: Callable[[RawCase], Loaded],
+    engine: Engine,
+    times: StageTimes,
+    place: Place | None = None,
 ) -> Generator[Outcome[RawCase, Path]]:
     """Outcomes of all cases, each of which goes through three hands: one reads, this thread predicts, one writes.
 
@@ -78,11 +87,11 @@ def flow(
         with times.time("loading"):
             return attempt(read, case)
 
-    def write_one(loaded: Loaded, label_map: LabelMap) -> Outcome[RawCase, Path]:
+    def write_one(loaded: Loaded, answer: Answer) -> Outcome[RawCase, Path]:
         with times.time("writing"):
-            return attempt(lambda case: write(loaded, label_map, engine), loaded.raw)
+            return attempt(lambda case: write(loaded, answer, engine, place), loaded.raw)
 
-    def predict_one(outcome: Outcome[RawCase, Loaded]) -> Outcome[RawCase, tuple[Loaded, LabelMap]]:
+    def predict_one(outcome: Outcome[RawCase, Loaded]) -> Outcome[RawCase, tuple[Loaded, Answer]]:
         if outcome.result is None:
             return outcome.failed()
         loaded = outcome.result
@@ -125,14 +134,15 @@ def load(
     return Loaded(raw=case, path=path, views=views_of(case.name, image, engine), headers=headers)
 
 
-def write(loaded: Loaded, label_map: LabelMap, engine: Engine) -> Path:
+def write(loaded: Loaded, answer: Answer, engine: Engine, place: Place | None) -> Path:
     """Clean a label map by the engine's rules and write it in its format; the path."""
-    label_map = clean(label_map, engine.labels, engine.rules)
+    label_map = clean(answer.label_map, engine.labels, engine.rules)
+    path = place(loaded.raw.name, loaded.path, label_map, answer) if place else loaded.path
     if loaded.headers:
-        write_segmentation(loaded.path, label_map, loaded.headers, engine.labels, engine.plan.dataset_name)
+        write_segmentation(path, label_map, loaded.headers, engine.labels, engine.plan.dataset_name)
     else:
-        write_label_map(loaded.path, label_map, num_axes=num_axes_of(loaded.raw.paths[0]))
-    return loaded.path
+        write_label_map(path, label_map, num_axes=num_axes_of(loaded.raw.paths[0]))
+    return path
 
 
 def read_ordered(case: RawCase, plan: Plan, order: ChannelOrder | None) -> Image:

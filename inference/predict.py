@@ -27,13 +27,14 @@ from ..preprocessing.restore import Restorer
 from ..sides import PatientAxis
 from ..spacing import Shape
 from .budget import Budget, Demand, choose_storages, windows_at_once
+from .confidence import Agreement, Confidence, ConfidenceSums
 from .ensemble import Member, as_one, in_step
 from .mirroring import with_mirroring
 from .postprocess import clean
 from .sliding import Slab, sweep_logits
 from .stages import StageTimes
 from .storage import Storage
-from .subset import labels_of, only_outputs
+from .subset import labels_of, only_outputs, outputs_of
 
 log = logging.getLogger("spadunet")
 
@@ -63,6 +64,8 @@ class Engine:
     """What is done to each label map in the end."""
     budget: Budget = field(default_factory=lambda: Budget(host_bytes=None))
     """How much memory logits may take."""
+    is_judged: bool = False
+    """Tell, too, how sure the networks are. Label maps stay the same."""
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -93,6 +96,18 @@ class Engine:
             num_models=len(self.members),
             num_channels=num_images * len(self.plan.channel_names),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the networks say of a case, and how sure they are of it."""
+
+    label_map: LabelMap
+    """On the stored image's grid, without post-processing."""
+    confidences: dict[str, Confidence]
+    """By name of class or region; none unless the engine judges."""
+    agreements: dict[str, float | None]
+    """Dice of each model, or of each mirror image, with the mean; none where there is one alone."""
 
 
 def build_network(model: Model, task_name: str) -> SegmentationNetwork:
@@ -131,11 +146,17 @@ def views_of(name: str, image: Image, engine: Engine) -> Views:
 
 def predict_image(image: Image, engine: Engine) -> LabelMap:
     """Label map of an image on the image's own grid."""
-    return clean(segment(views_of("image", image, engine), engine, StageTimes()), engine.labels, engine.rules)
+    return answer_image(image, engine)[0]
 
 
-def segment(views: Views, engine: Engine, times: StageTimes) -> LabelMap:
-    """Label map of a preprocessed case on its stored image's grid, without post-processing.
+def answer_image(image: Image, engine: Engine) -> tuple[LabelMap, Answer]:
+    """Label map of an image on the image's own grid, after post-processing, and the answer that it is of."""
+    answer = segment(views_of("image", image, engine), engine, StageTimes())
+    return clean(answer.label_map, engine.labels, engine.rules), answer
+
+
+def segment(views: Views, engine: Engine, times: StageTimes) -> Answer:
+    """The answer to a preprocessed case.
 
     Where memory does not suffice for its logits, they are held in the next place that takes less, and the log says so.
     """
@@ -165,44 +186,76 @@ def segment(views: Views, engine: Engine, times: StageTimes) -> LabelMap:
     raise AssertionError("the last way raises or returns")
 
 
-def segment_by(
-    storage: Storage, batch_size: int, views: Views, engine: Engine, times: StageTimes, axis: int
-) -> LabelMap:
+def segment_by(storage: Storage, batch_size: int, views: Views, engine: Engine, times: StageTimes, axis: int) -> Answer:
     """As `segment`, in one way, plane by plane along an axis; what is finished is restored in a thread meanwhile."""
-    restorer = Restorer(next(iter(views.values())).geometry, engine.labels, axis)
+    labels, all_labels = engine.labels, engine.plan.labels
+    has_regions = bool(labels.regions)
+    restorer = Restorer(next(iter(views.values())).geometry, labels, axis)
+    sums = ConfidenceSums(len(labels.structures), has_regions=has_regions)
+    kept = outputs_of(all_labels, engine.chosen)
+    agreement = Agreement(all_labels.num_outputs, kept, has_regions=has_regions) if engine.is_judged else None
 
-    def restore(logits: Tensor) -> None:
+    def judge(logits: Tensor) -> None:
+        if engine.is_judged:
+            with times.time("confidence"):
+                sums.add(logits)
+
+    def restore(logits: Tensor, *, is_judged: bool) -> None:
+        if not is_judged:
+            judge(logits)
         with times.time("export"):
             restorer.add(logits.numpy())
 
     with ThreadPoolExecutor(1) as thread:
         running: Future[None] | None = None
-        for slab in sweep_models(storage, batch_size, views, engine, times, axis):
+        for slab in sweep_models(storage, batch_size, views, engine, times, axis, agreement):
             if running is not None:
                 running.result()
+            is_judged = slab.logits.device.type == "cuda"  # where it takes no time
+            if is_judged:
+                judge(slab.logits)
             if storage.place == "disk":  # a copy would be in memory
-                restore(slab.logits)
+                restore(slab.logits, is_judged=is_judged)
             else:
-                running = thread.submit(restore, slab.logits.to("cpu", copy=True))
+                running = thread.submit(restore, slab.logits.to("cpu", copy=True), is_judged=is_judged)
         if running is not None:
             running.result()
     with times.time("export"):
-        return restorer.label_map()
+        label_map = restorer.label_map()
+    names = [structure.name for structure in labels.structures]
+    dices = agreement.dice()[-len(names) :] if agreement is not None else []
+    return Answer(
+        label_map=label_map,
+        confidences=dict(zip(names, sums.confidences(), strict=True)) if engine.is_judged else {},
+        agreements=dict(zip(names, dices, strict=True)) if any(dice is not None for dice in dices) else {},
+    )
 
 
 def sweep_models(
-    storage: Storage, batch_size: int, views: Views, engine: Engine, times: StageTimes, axis: int
+    storage: Storage,
+    batch_size: int,
+    views: Views,
+    engine: Engine,
+    times: StageTimes,
+    axis: int,
+    agreement: Agreement | None = None,
 ) -> Iterator[Slab]:
-    """The mean logits of all models, plane by plane along an axis."""
+    """The mean logits of all models, plane by plane along an axis.
+
+    Args:
+        agreement: gets how far models say the same, or the mirror images of a single one.
+    """
     geometry = next(iter(views.values())).geometry
     labels = engine.plan.labels
     mirrored = mirror_axes(geometry, labels, engine.mirror)
     images = {rules: torch.from_numpy(case.image).to(engine.device) for rules, case in views.items()}
+    of_models, of_views = (agreement, None) if engine.others else (None, agreement)
     streams, counts = [], []
     for (patch, rules), members in engine.sweeps(geometry.da).items():
-        networks = [with_mirroring(member.network, mirrored) for member in members]
+        networks = [with_mirroring(member.network, mirrored, of_views) for member in members]
+        network = as_one(networks, has_regions=bool(labels.regions), agreement=of_models)
         stream = sweep_logits(
-            only_outputs(as_one(networks, has_regions=bool(labels.regions)), labels, engine.chosen),
+            only_outputs(network, labels, engine.chosen),
             images[rules],
             geometry.da,
             patch,
@@ -216,4 +269,4 @@ def sweep_models(
         )
         streams.append(stream)
         counts.append(len(members))
-    return in_step(streams, counts, axis, has_regions=bool(labels.regions))
+    return in_step(streams, counts, axis, has_regions=bool(labels.regions), agreement=of_models)

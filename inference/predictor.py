@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from ..errors import InputError
 from ..image import Image, LabelMap, read_image
 from ..labels import LabelSet
 from ..network.device import choose_device, choose_precision
+from ..quality import QualityRow, rows_of
 from ..sides import PatientAxis
-from .predict import SpacingChoice, predict_image
-from .sources import build_engine, choose_structures, open_sources, rules_of
+from .judge import judge
+from .predict import SpacingChoice, answer_image, predict_image
+from .sources import build_engine, calibration_of, choose_structures, open_sources, rules_of
 
 AnyPath = str | Path
 SLICE_MM = 1.0
@@ -77,6 +80,7 @@ class Predictor:
             memory_gb=memory_gb,
             folder=None,
         )
+        self._calibration = calibration_of(sources)[0]
 
     @property
     def labels(self) -> LabelSet:
@@ -138,6 +142,28 @@ class Predictor:
         Raises:
             InputError: if channels do not fit, or values are not finite.
         """
+        self._check(image)
+        return predict_image(image, self._engine)
+
+    def judge_image(self, image: Image) -> tuple[LabelMap, dict[str, QualityRow]]:
+        """As `predict_image`, and what `spadunet_predict` tells in quality.csv, by class or region; last the mean.
+
+        Dice is expected only where `spadunet_quality --fit` has taught the model.
+
+        Raises:
+            InputError: as `predict_image`.
+        """
+        self._check(image)
+        label_map, answer = answer_image(image, replace(self._engine, is_judged=True))
+        rows = rows_of("image", judge(answer, label_map, self.labels), self._calibration)
+        return label_map, {row.name: row for row in rows}
+
+    def _check(self, image: Image) -> None:
+        """Refuse an image that the model cannot take.
+
+        Raises:
+            InputError: if channels do not fit, or values are not finite.
+        """
         array, num_channels = image.array, len(self.channel_names)
         if len(array) != num_channels:
             raise InputError(
@@ -147,4 +173,3 @@ class Predictor:
             raise InputError(f"the image holds {array.dtype}; expected real numbers")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise InputError("the image holds NaN or infinite values; replace them by a number, e.g. the minimum")
-        return predict_image(image, self._engine)

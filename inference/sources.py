@@ -14,6 +14,7 @@ from ..model import load_model
 from ..models import choose_task
 from ..plan import Plan
 from ..postprocessing import Postprocessing, Rule
+from ..quality import Calibration
 from ..sides import PatientAxis
 from .budget import find_budget
 from .ensemble import Member, check_members
@@ -33,6 +34,7 @@ class Source:
     provenance: dict[str, str]
     """Of the model."""
     postprocessing: Postprocessing | None
+    calibration: Calibration | None
 
 
 def open_sources(folders: Sequence[Path], dataset: str | None, spacing: SpacingChoice) -> list[Source]:
@@ -62,6 +64,7 @@ def open_source(folder: Path, dataset: str | None) -> Source:
         network=build_network(model, name),
         provenance=model.provenance,
         postprocessing=task.postprocessing,
+        calibration=task.calibration,
     )
 
 
@@ -94,6 +97,21 @@ def rules_of(sources: Sequence[Source], chosen: Sequence[str]) -> tuple[tuple[Ru
     return rules, notes
 
 
+def calibration_of(sources: Sequence[Source]) -> tuple[Calibration | None, str]:
+    """What the models know of the Dice to expect, and a line for the log.
+
+    Models that know different things have nothing in common: theirs was learned from other cases.
+    """
+    first = sources[0].calibration
+    names = " ".join(str(it.folder) for it in sources)
+    if all(it.calibration is None for it in sources):
+        return None, f"no expected Dice in quality.csv: spadunet_quality --fit -m {names} learns it"
+    if first is None or any(it.calibration != first for it in sources):
+        return None, f"no expected Dice: the models learned it apart; spadunet_quality --fit -m {names}"
+    trials = first.trials
+    return first, f"expected Dice: learned from {trials.num_cases} held-out cases, error {trials.error:.3f} a class"
+
+
 def build_engine(
     sources: Sequence[Source],
     *,
@@ -106,12 +124,14 @@ def build_engine(
     rules: tuple[Rule, ...],
     memory_gb: float | None,
     folder: Path | None,
+    is_judged: bool = False,
 ) -> Engine:
     """An engine of all models' networks on a device.
 
     Args:
         memory_gb: that images and logits may take; None for a share of what is free.
         folder: for what does not fit into memory; None for the system's temporary folder.
+        is_judged: tell how sure the networks are, too.
     """
     first, *others = [Member(network=it.network.to(device), plan=it.plan) for it in sources]
     return Engine(
@@ -126,6 +146,7 @@ def build_engine(
         chosen=chosen,
         rules=rules,
         budget=find_budget(memory_gb, device, folder),
+        is_judged=is_judged,
     )
 
 

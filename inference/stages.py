@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-STAGES = ("loading", "network", "blending", "export", "writing")
+STAGES = ("loading", "network", "blending", "confidence", "export", "writing")
 
 
 class StageTimes:

@@ -24,6 +24,12 @@ def labels_of(labels: LabelSet, chosen: Collection[str]) -> LabelSet:
         raise InputError(f"--roi-subset: {error}") from error
 
 
+def outputs_of(labels: LabelSet, chosen: Collection[str]) -> list[int]:
+    """Numbers of the outputs of `labels_of(labels, chosen)`: of classes that exclude each other, background first."""
+    names = list(enumerate(labels.output_names))
+    return [n for n, name in names if not chosen or name in chosen or (n == 0 and not labels.regions)]
+
+
 def only_outputs(network: Network, labels: LabelSet, chosen: Collection[str]) -> Network:
     """A network of the outputs of `labels_of(labels, chosen)`; the network itself where none is chosen.
 
@@ -32,8 +38,8 @@ def only_outputs(network: Network, labels: LabelSet, chosen: Collection[str]) ->
     """
     if not chosen:
         return network
-    kept = [number for number, name in enumerate(labels.output_names) if name in chosen]
-    merged = [] if labels.regions else [number for number in range(1, labels.num_outputs) if number not in kept]
+    kept = outputs_of(labels, chosen)
+    merged = [number for number in range(labels.num_outputs) if number not in kept]
 
     def predict(x: Tensor, da: int) -> Tensor:
         logits = network(x, da)  # (B, K, D, H, W)
@@ -42,6 +48,6 @@ def only_outputs(network: Network, labels: LabelSet, chosen: Collection[str]) ->
         rest = logits[:, 0].clone()
         for number in merged:
             torch.maximum(rest, logits[:, number], out=rest)
-        return torch.cat([rest[:, None], logits[:, kept]], dim=1)
+        return torch.cat([rest[:, None], logits[:, kept[1:]]], dim=1)
 
     return predict

@@ -7,6 +7,7 @@ backbone.safetensors
 tasks/<name>/task.json   plan and provenance of the task
 tasks/<name>/task.safetensors
 tasks/<name>/postprocessing.json   what spadunet_postprocess chose for it, where it did
+tasks/<name>/quality.json          what Dice to expect, where spadunet_quality has learned it
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from .files import atomic_path, sha256_of_file
 from .locks import flock
 from .plan import Plan
 from .postprocessing import Postprocessing
-from .record import FormatVersion, Record, is_unused, read_record, write_record
+from .quality import Calibration
+from .record import FormatVersion, Record, RecordType, is_unused, read_record, write_record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +39,9 @@ TOKENIZER_JSON = "tokenizer.json"
 BACKBONE_FILE = "backbone.safetensors"
 TASK_FILES = ("task.json", "task.safetensors")
 POSTPROCESSING_FILE = "postprocessing.json"
+QUALITY_FILE = "quality.json"
+EXTRAS: dict[str, type[Record]] = {POSTPROCESSING_FILE: Postprocessing, QUALITY_FILE: Calibration}
+"""Documents that a task may have; each counts where model.json lists it."""
 STATE_FOLDER = "state"
 
 
@@ -81,6 +86,7 @@ class Task:
     state: dict[str, Tensor]
     provenance: dict[str, str] = field(default_factory=dict)
     postprocessing: Postprocessing | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,19 +122,31 @@ def write_task(folder: Path, name: str, task: Task) -> list[Path]:
     files = [Path("tasks") / name / file for file in TASK_FILES]
     write_record(folder / files[0], TaskRecord(name=name, plan=task.plan, provenance=task.provenance))
     write_tensors(folder / files[1], task.state)
-    if task.postprocessing is not None:
-        files.append(postprocessing_file(name))
-        write_record(folder / files[-1], task.postprocessing)
+    extras: dict[str, Record | None] = {POSTPROCESSING_FILE: task.postprocessing, QUALITY_FILE: task.calibration}
+    for file, document in extras.items():
+        if document is not None:
+            files.append(extra_file(name, file))
+            write_record(folder / files[-1], document)
     return files
 
 
-def postprocessing_file(name: str) -> Path:
-    """Of a task, below the model folder; it counts where model.json lists it."""
-    return Path("tasks") / name / POSTPROCESSING_FILE
+def extra_file(name: str, file: str) -> Path:
+    """One of EXTRAS of a task, below the model folder."""
+    return Path("tasks") / name / file
 
 
 def set_postprocessing(folder: Path, name: str, postprocessing: Postprocessing | None) -> None:
-    """Give a model's task its post-processing, instead of what it had; None takes it away.
+    """Give a model's task its post-processing, as `set_extra`."""
+    set_extra(folder, extra_file(name, POSTPROCESSING_FILE), postprocessing)
+
+
+def set_calibration(folder: Path, name: str, calibration: Calibration | None) -> None:
+    """Tell what Dice to expect of a model's task, as `set_extra`."""
+    set_extra(folder, extra_file(name, QUALITY_FILE), calibration)
+
+
+def set_extra(folder: Path, file: Path, document: Record | None) -> None:
+    """Give a model one of EXTRAS, instead of what it had; None takes it away.
 
     Whenever it is interrupted, the model is valid: with what it had, with none, or with the new one.
 
@@ -136,13 +154,12 @@ def set_postprocessing(folder: Path, name: str, postprocessing: Postprocessing |
         InputError: if a file of the model is missing or was changed.
     """
     with held(folder):
-        file = postprocessing_file(name)
         record = check_files(folder)
         others = {path: digest for path, digest in record.sha256.items() if path != file.as_posix()}
         write_record(folder / MODEL_JSON, record.model_copy(update={"sha256": others}))
         (folder / file).unlink(missing_ok=True)
-        if postprocessing is not None:
-            write_record(folder / file, postprocessing)
+        if document is not None:
+            write_record(folder / file, document)
             listed = others | {file.as_posix(): sha256_of_file(folder / file)}
             write_record(folder / MODEL_JSON, record.model_copy(update={"sha256": listed}))
 
@@ -230,7 +247,7 @@ def model_files(record: ModelRecord) -> set[str]:
     By their paths below the folder.
     """
     needed = {BACKBONE_FILE} | {f"tasks/{name}/{file}" for name in record.tasks for file in TASK_FILES}
-    optional = {postprocessing_file(name).as_posix() for name in record.tasks}
+    optional = {extra_file(name, file).as_posix() for name in record.tasks for file in EXTRAS}
     return needed | (optional & set(record.sha256))
 
 
@@ -267,14 +284,12 @@ def load_model(folder: Path) -> Model:
         task_folder = folder / "tasks" / name
         task = read_record(task_folder / "task.json", TaskRecord, remedy="copy the model folder again")
         state = read_tensors(task_folder / "task.safetensors")
-        chosen = postprocessing_file(name)
         tasks[name] = Task(
             plan=task.plan,
             state=state,
             provenance=task.provenance,
-            postprocessing=read_record(folder / chosen, Postprocessing, remedy="copy the model folder again")
-            if chosen.as_posix() in record.sha256
-            else None,
+            postprocessing=read_extra(folder, record, name, POSTPROCESSING_FILE, Postprocessing),
+            calibration=read_extra(folder, record, name, QUALITY_FILE, Calibration),
         )
     return Model(
         backbone=record.backbone,
@@ -283,6 +298,18 @@ def load_model(folder: Path) -> Model:
         tasks=tasks,
         provenance=record.provenance,
     )
+
+
+def read_extra(folder: Path, record: ModelRecord, name: str, file: str, kind: type[RecordType]) -> RecordType | None:
+    """One of EXTRAS of a task; None where model.json does not list it.
+
+    Raises:
+        InputError: if it is damaged.
+    """
+    path = extra_file(name, file)
+    if path.as_posix() not in record.sha256:
+        return None
+    return read_record(folder / path, kind, remedy="copy the model folder again")
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -11,18 +11,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_quality import calibration_of
 
 from spadunet.errors import InputError, OutputError
 from spadunet.files import sha256_of_file
 from spadunet.labels import LabelSet
 from spadunet.model import (
+    POSTPROCESSING_FILE,
+    QUALITY_FILE,
     Model,
     Task,
     add_tasks,
+    extra_file,
     load_model,
-    postprocessing_file,
     read_model_record,
     save_model,
+    set_calibration,
     set_postprocessing,
     write_task,
 )
@@ -306,12 +310,12 @@ def test_post_processing_is_kept_with_its_task_and_can_be_changed_and_forgotten(
     assert load_model(folder).tasks[HIPPOCAMPUS].postprocessing == other
     set_postprocessing(folder, HIPPOCAMPUS, None)
     assert read_model_record(folder) == before
-    assert not (folder / postprocessing_file(HIPPOCAMPUS)).exists()
+    assert not (folder / extra_file(HIPPOCAMPUS, POSTPROCESSING_FILE)).exists()
 
 
 def test_changed_or_missing_post_processing_is_refused(folder: Path):
     set_postprocessing(folder, HIPPOCAMPUS, CHOSEN)
-    path = folder / postprocessing_file(HIPPOCAMPUS)
+    path = folder / extra_file(HIPPOCAMPUS, POSTPROCESSING_FILE)
     path.write_text(path.read_text().replace("keep largest", "fill holes"))
     with pytest.raises(InputError, match=r"postprocessing.json: does not have the SHA-256 that model.json states"):
         load_model(folder)
@@ -330,6 +334,23 @@ def test_post_processing_goes_where_the_model_goes(folder: Path, tmp_path: Path)
     assert [bool(task.postprocessing) for task in load_model(tmp_path / "grown").tasks.values()] == [True, False, False]
     save_model(tmp_path / "copy", make_model())  # trained anew: what was chosen for the old weights does not count
     assert load_model(tmp_path / "copy").tasks[HIPPOCAMPUS].postprocessing is None
+
+
+def test_what_dice_to_expect_is_kept_beside_post_processing(folder: Path, tmp_path: Path):
+    calibration = calibration_of("organ")
+    set_calibration(folder, HIPPOCAMPUS, calibration)
+    set_postprocessing(folder, HIPPOCAMPUS, CHOSEN)
+    save_model(tmp_path / "copy", load_model(folder))
+    add_tasks(folder, tmp_path / "grown", {"Third": load_model(folder).tasks["Dataset101_SunnybrookLV"]}, {})
+    for place in (folder, tmp_path / "copy", tmp_path / "grown"):
+        task = load_model(place).tasks[HIPPOCAMPUS]
+        assert (task.calibration, task.postprocessing) == (calibration, CHOSEN)
+    set_postprocessing(folder, HIPPOCAMPUS, None)
+    assert load_model(folder).tasks[HIPPOCAMPUS].calibration == calibration
+    path = folder / extra_file(HIPPOCAMPUS, QUALITY_FILE)
+    path.write_text(path.read_text().replace("0.5", "0.4"))
+    with pytest.raises(InputError, match=r"quality.json: does not have the SHA-256 that model.json states"):
+        load_model(folder)
 
 
 @pytest.mark.parametrize("num_written", [0, 1, 2])

@@ -60,6 +60,7 @@ def show_prediction(
         InputError: with what the headers show to be wrong.
     """
     from ..evaluation.label_names import LABELS_JSON
+    from ..inference.quality_table import QUALITY_CSV, REVIEW_FOLDER, review_path
 
     begin("spadunet_predict")
     headers, problems = read_headers(cases, len(order.names))
@@ -71,11 +72,13 @@ def show_prediction(
             *(f"{it.folder}: task {it.task}, {size_text(bytes_of(files_of(it)))}" for it in sources),
         ],
     )
-    there = {name for name, path in label_maps.items() if path.exists()}
+    there = {name for name, path in label_maps.items() if path.exists() or review_path(path).exists()}
     num_new = len(cases) - len(there)
     kind = {"nifti": "NIfTI", "input": "in the images' format", "dicom-seg": "DICOM SEG"}[options.format]
     written = [f"label maps, {kind}: {num_new} new, {len(there)} {'kept' if keeps else 'replaced'}"]
-    written += [state_of(options.output / name) for name in (LABELS_JSON, "spadunet_predict.json")]
+    written += [state_of(options.output / name) for name in (LABELS_JSON, QUALITY_CSV, "spadunet_predict.json")]
+    if options.reject_below is not None:
+        written.append(f"{REVIEW_FOLDER}/: of these, label maps with mean expected Dice below {options.reject_below:g}")
     show(f"writes into {options.output}", [*written, state_of(options.output / "spadunet_predict.log", "added to")])
     show("pairs", pairing_table(cases, headers, order.names, options.input, label=None))
     todo = [header for name, header in headers.items() if not (keeps and name in there)]

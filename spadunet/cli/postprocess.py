@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from .held_out import find_held_out_cases
 from .options import add_worker_options, find_workers
 from .predict_options import add_model_options, find_models_asked
 from .run import add_data_option, add_dry_run_option, make_parser, run_command
@@ -96,38 +97,22 @@ def execute(options: argparse.Namespace) -> int:
 def find_held_out(folder: Path, task: str, options: argparse.Namespace, workspace: Workspace) -> list[Pair]:
     """The predictions of a model's held-out cases, as its training left them, with their references.
 
-    Only training cases of the dataset that the run itself scored: never a test case.
-
     Raises:
         InputError: if there are none, or a file is gone.
     """
-    from ..dataset import find_dataset, load_dataset
     from ..evaluation.pairs import Pair, label_files
-    from ..training.board import VALIDATION_FOLDER, read_final_scores
+    from ..training.board import VALIDATION_FOLDER
 
-    scores = read_final_scores(folder).get(task)
-    if scores is None or not scores.cases:
-        raise InputError(
-            f"{folder}: has no scores of held-out cases of {task}; train with a fold that holds cases out (not -f all)"
-        )
-    dataset = load_dataset(find_dataset(options.dataset or task, workspace.raw), dry_run=options.dry_run)
-    references = {case.name: case for case in dataset.cases if case.label_path is not None}
+    _, cases = find_held_out_cases(folder, task, options.dataset, workspace, dry_run=options.dry_run)
     predictions = label_files(folder / VALIDATION_FOLDER / task)
     pairs = []
-    for name in (case.case for case in scores.cases):
-        if name not in references or name not in predictions:
-            raise InputError(
-                f"{folder}: its held-out case {name} has no "
-                + (
-                    f"prediction in {VALIDATION_FOLDER}/{task}"
-                    if name in references
-                    else f"reference in {dataset.folder}"
-                )
-                + "; give the raw dataset that it was trained on with -d, or train again"
-            )
-        case = references[name]
+    for case in cases:
         assert case.label_path is not None
-        pairs.append(Pair(name, predictions[name], case.label_path, case.annotated))
+        if case.name not in predictions:
+            raise InputError(
+                f"{folder}: its held-out case {case.name} has no prediction in {VALIDATION_FOLDER}/{task}; train again"
+            )
+        pairs.append(Pair(case.name, predictions[case.name], case.label_path, case.annotated))
     return pairs
 
 

@@ -29,6 +29,7 @@ EXAMPLES = """\
   spadunet_predict -i imagesTs -o predictions -m model_a model_b                 the mean of two models
   spadunet_predict -i imagesTs -o predictions --roi-subset liver spleen          nothing else
   spadunet_predict -i imagesTs -o predictions --continue      go on after an interruption
+  spadunet_predict -i imagesTs -o predictions --reject-below 0.7      doubtful label maps go to predictions/review
   spadunet_predict -i study -o segmentations --format dicom-seg
 """
 MANIFEST = "spadunet_predict.json"
@@ -39,7 +40,11 @@ log = logging.getLogger("spadunet")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, exit."""
-    parser = make_parser("Predict a label map for every image of a folder, on the image's own grid.", EXAMPLES)
+    parser = make_parser(
+        "Predict a label map for every image of a folder, on the image's own grid. quality.csv beside them tells how\n"
+        "far each can be trusted.",
+        EXAMPLES,
+    )
     add_options(parser)
     options = parser.parse_args(arguments)
     run_command(parser, options, lambda: execute(options), if_stopped=GOES_ON)
@@ -54,7 +59,15 @@ def execute(options: argparse.Namespace) -> int:
     from ..inference.channels import order_of
     from ..inference.label_format import check_format, label_ending
     from ..inference.pipeline import predict_cases, prediction_path
-    from ..inference.sources import build_engine, choose_structures, open_sources, rules_of, tell_sources
+    from ..inference.quality_table import QUALITY_CSV, REVIEW_FOLDER, QualityTable, review_path
+    from ..inference.sources import (
+        build_engine,
+        calibration_of,
+        choose_structures,
+        open_sources,
+        rules_of,
+        tell_sources,
+    )
     from ..inference.stages import StageTimes
     from ..inference.subset import labels_of
     from ..model import MODEL_JSON
@@ -71,6 +84,9 @@ def execute(options: argparse.Namespace) -> int:
     chosen = choose_structures(plan.labels, options.roi_subset or ())
     labels = labels_of(plan.labels, chosen)
     rules, rule_notes = rules_of(sources, chosen) if options.cleans else ((), ["post-processing: left out as asked"])
+    calibration, told = calibration_of(sources)
+    if options.reject_below is not None and calibration is None:
+        raise InputError(f"--reject-below {options.reject_below:g}: {told}")
     order = order_of(plan, options.input, options.channels)
     cases = find_cases(options.input, len(order.names), order.optional)
     device = find_device(options.device)
@@ -78,7 +94,7 @@ def execute(options: argparse.Namespace) -> int:
     notes += check_format(cases, options.format, labels)
     notes += [plan.labels.tell_mirror(axis) for axis in mirror]
     notes += [f"only {', '.join(chosen)} is predicted"] if chosen else []
-    notes += rule_notes
+    notes += [*rule_notes, told]
     if options.output.resolve() == options.input.resolve():
         raise InputError(f"-o {options.output}: is the input folder; its images would be overwritten: give another")
     if is_dicom(cases[0].paths[0]) and options.input.resolve() in options.output.resolve().parents:
@@ -117,11 +133,18 @@ def execute(options: argparse.Namespace) -> int:
     if not (options.keep or goes_on):
         for path in paths.values():  # those of an earlier run must not pass as this one's if it is interrupted
             path.unlink(missing_ok=True)
+            review_path(path).unlink(missing_ok=True)
     write_text(unfinished, request)
+    table = QualityTable(
+        options.output, labels, calibration, reject_below=options.reject_below, keep=options.keep or goes_on
+    )
     if options.keep or goes_on:
-        there = {name for name, path in paths.items() if path.is_file()}
+        there = {name for name, path in paths.items() if path.is_file() or review_path(path).is_file()}
         log.info("%d of %d label maps are there already and kept", len(there), len(cases))
         cases = [case for case in cases if case.name not in there]
+        table.sort({name: paths[name] for name in there})
+        if num_unknown := len(there - table.table.keys()):
+            log.info("%d of these have no row in %s; predict them again for one", num_unknown, QUALITY_CSV)
     engine = build_engine(
         sources,
         device=device,
@@ -133,15 +156,31 @@ def execute(options: argparse.Namespace) -> int:
         rules=rules,
         memory_gb=options.memory_gb,
         folder=options.output,
+        is_judged=True,
     )
     tell_memory(cases, engine)
     times = StageTimes()
     write_record(options.output / LABELS_JSON, labels)
-    outcomes = list(predict_cases(cases, engine, options.output, label_format=options.format, order=order, times=times))
+    outcomes = list(
+        predict_cases(
+            cases,
+            engine,
+            options.output,
+            label_format=options.format,
+            order=order,
+            times=times,
+            place=table.add,
+        )
+    )
     written = [outcome.result for outcome in outcomes if outcome.result is not None]
     problems = [outcome.problem for outcome in outcomes if outcome.problem]
     for problem in problems:
         log.error("failed: %s", problem)
+    for line in table.finish({outcome.item.name for outcome in outcomes if outcome.problem}):
+        log.info(line)
+    if (options.output / REVIEW_FOLDER).is_dir():
+        write_record(review_path(options.output / LABELS_JSON), labels)
+    written.append(options.output / QUALITY_CSV)
     write_manifest(
         options.output / MANIFEST,
         "spadunet_predict",
@@ -152,7 +191,7 @@ def execute(options: argparse.Namespace) -> int:
     )
     unfinished.unlink(missing_ok=True)
     log.info("%s", times)
-    log.info("%d label maps written, %d failed: %s", len(written), len(problems), options.output)
+    log.info("%d label maps written, %d failed: %s", len(cases) - len(problems), len(problems), options.output)
     return 1 if problems else 0
 
 
@@ -184,13 +223,18 @@ def require_own(folder: Path, predictions: dict[str, Path]) -> None:
             prediction of another format does.
     """
     from ..inference.label_format import written_before
+    from ..inference.quality_table import REVIEW_FOLDER
 
     is_own = any((folder / name).is_file() for name in (UNFINISHED_FILE, MANIFEST))
-    there = [(path, prediction) for case, prediction in predictions.items() for path in written_before(folder, case)]
+    there = [
+        (path, prediction)
+        for case, prediction in predictions.items()
+        for place in (folder, folder / REVIEW_FOLDER)
+        for path in written_before(place, case)
+    ]
     for path, prediction in there:
+        shown = path.relative_to(folder)
         if not is_own:
-            raise InputError(
-                f"-o {folder}: holds {path.name}, which spadunet_predict did not write; give another folder"
-            )
-        if path != prediction:
-            raise InputError(f"-o {folder}: holds {path.name}, the same case in another format; give another folder")
+            raise InputError(f"-o {folder}: holds {shown}, which spadunet_predict did not write; give another folder")
+        if path.name != prediction.name:
+            raise InputError(f"-o {folder}: holds {shown}, the same case in another format; give another folder")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .fine_tuning import USUAL_OVERLAP, add_recipe_option
-from .options import add_device_options, add_mirror_option, positive_float
+from .options import add_device_options, add_mirror_option, positive_float, probability
 from .recipes import Recipe, default_text
 from .run import add_data_option, add_dry_run_option
 
@@ -37,9 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="nifti",
         help="of the label maps: NIfTI, that of the images (of DICOM: SEG), or DICOM SEG (default: nifti)",
     )
-    parser.add_argument(
-        "--overlap", type=overlap, help=f"of windows, 0 to {MAX_OVERLAP} {default_text(USUAL, 'overlap')}"
-    )
+    add_overlap_option(parser)
     parser.add_argument(
         "--spacing",
         choices=("plan", "native"),
@@ -81,8 +79,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep label maps that are there (an interrupted run of the same model goes on without being told)",
     )
+    parser.add_argument(
+        "--reject-below",
+        type=probability,
+        metavar="DICE",
+        help="label maps whose mean expected Dice is below this go to review/ in the output folder (0 to 1; needs a "
+        "model that spadunet_quality --fit has judged)",
+    )
     add_data_option(parser)
     add_dry_run_option(parser)
+
+
+def add_overlap_option(parser: argparse.ArgumentParser) -> None:
+    """`--overlap`."""
+    parser.add_argument(
+        "--overlap", type=overlap, help=f"of windows, 0 to {MAX_OVERLAP} {default_text(USUAL, 'overlap')}"
+    )
 
 
 def add_model_options(parser: argparse.ArgumentParser, dataset_help: str, *, several: str) -> None:

@@ -16,8 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..model import BACKBONE_FILE, MODEL_JSON, POSTPROCESSING_FILE, ModelRecord, TaskRecord, model_files
-from ..postprocessing import Postprocessing
+from ..model import BACKBONE_FILE, EXTRAS, MODEL_JSON, ModelRecord, TaskRecord, model_files
 from ..record import FormatVersion, Record, RecordType
 from .archive import MAX_BYTES, Archive
 from .fit import misfit
@@ -81,8 +80,8 @@ def check_package(archive: Archive) -> Package:
             archive.refuse(f"{name} has another SHA-256 in {MODEL_JSON} than in {MANIFEST_JSON}")
     tasks = {name: document(archive, f"tasks/{name}/task.json", TaskRecord) for name in model.tasks}
     for name in sorted(expected):
-        if PurePosixPath(name).name == POSTPROCESSING_FILE:
-            document(archive, name, Postprocessing)
+        if (kind := EXTRAS.get(PurePosixPath(name).name)) is not None:
+            document(archive, name, kind)
     headers = {name: tensors_of(archive, name) for name in expected if name.endswith(".safetensors")}
     problem = misfit(
         model,

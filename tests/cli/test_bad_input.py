@@ -423,8 +423,10 @@ def test_a_disk_that_fills_up_in_prediction_leaves_no_half_label_map(
     def noise(case, engine, times):
         # A label map that gzip cannot make small, so that SimpleITK meets the end of the disk in the midst of it.
         from spadunet.image import LabelMap
+        from spadunet.inference.predict import Answer
 
-        return LabelMap(array=np.random.default_rng(0).integers(0, 256, (40, 40, 40), np.uint8), affine=np.eye(4))
+        array = np.random.default_rng(0).integers(0, 256, (40, 40, 40), np.uint8)
+        return Answer(label_map=LabelMap(array=array, affine=np.eye(4)), confidences={}, agreements={})
 
     monkeypatch.setattr("spadunet.inference.pipeline.segment", noise)
     images = planned / "raw" / HEART / "imagesTr"

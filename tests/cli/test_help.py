@@ -60,6 +60,7 @@ def test_the_commands_that_were_promised_are_there():
         "preprocess",
         "pretrain_mim",
         "pretrain_tokenizer",
+        "quality",
         "runs",
         "train",
     ]

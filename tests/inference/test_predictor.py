@@ -88,6 +88,21 @@ def test_threads_get_what_they_would_get_one_after_the_other(predictor: Predicto
         assert np.array_equal(one, other)
 
 
+def test_an_image_is_judged_and_its_label_map_stays_the_same(predictor: Predictor, tmp_path: Path):
+    array = parts(1)[0]
+    image = read_image([write_scan(tmp_path / "scan_0000.nii.gz", array[0])])
+    label_map, rows = predictor.judge_image(image)
+    assert np.array_equal(label_map.array, predictor.predict_image(image).array)
+    assert list(rows) == [*CLASSES.names[1:], "mean"]
+    voxel_ml = float(np.prod(image.spacing_mm)) / 1000
+    for name, label_id in zip(CLASSES.names[1:], CLASSES.ids[1:], strict=True):
+        assert rows[name].volume_ml == pytest.approx(voxel_ml * (label_map.array == label_id).sum())
+        assert 0 <= rows[name].confidence <= 1
+    assert rows["mean"].expected_dice is None
+    with pytest.raises(InputError, match="NaN or infinite"):
+        predictor.judge_image(Image(array=np.full((1, 4, 4, 4), np.nan), affine=np.eye(4)))
+
+
 def test_what_is_given_is_not_changed(predictor: Predictor):
     (array,) = parts(1)
     before = array.copy()

@@ -9,12 +9,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_quality import calibration_of
 from small_model import TASKS, make_model, saved_model, shrink_presets
 
 from spadunet.errors import InputError, OutputError
 from spadunet.files import sha256_of_file
 from spadunet.inference.predict import build_network
-from spadunet.model import load_model, save_model
+from spadunet.model import (
+    MODEL_JSON,
+    QUALITY_FILE,
+    extra_file,
+    load_model,
+    read_model_record,
+    save_model,
+    set_calibration,
+    set_postprocessing,
+)
+from spadunet.postprocessing import Postprocessing
+from spadunet.record import write_record
 from spadunet.sharing import archive as archives
 from spadunet.sharing.exporting import export_model, read_shared, without_paths
 from spadunet.sharing.importing import import_model
@@ -49,6 +61,29 @@ def test_a_model_comes_back_and_gives_the_same_logits_to_the_bit(model: Path, sh
         assert first.tasks[name].plan == second.tasks[name].plan
         with torch.no_grad():
             assert torch.equal(*(build_network(it, name)(image, 2) for it in (first, second)))
+
+
+def test_what_was_learned_of_its_answers_goes_with_a_model(model: Path, tmp_path: Path):
+    set_calibration(model, TASKS[0], calibration_of("left|ear"))
+    set_postprocessing(model, TASKS[1], Postprocessing(rules=(), num_cases=5))
+    export_model(model, tmp_path / "model.zip", "# Card\n")
+    import_model(tmp_path / "model.zip", tmp_path / "imported")
+    first, second = load_model(tmp_path / "imported").tasks.values()
+    assert (first.calibration, first.postprocessing) == (calibration_of("left|ear"), None)
+    assert (second.calibration, second.postprocessing) == (None, Postprocessing(rules=(), num_cases=5))
+
+
+def test_a_damaged_document_is_refused_though_its_hashes_fit(model: Path, tmp_path: Path):
+    set_calibration(model, TASKS[0], calibration_of("left|ear"))
+    record = read_model_record(model)
+    path = model / extra_file(TASKS[0], QUALITY_FILE)
+    path.write_text(path.read_text().replace('"scores": [', '"scores": [9,'))
+    digests = {**record.sha256, extra_file(TASKS[0], QUALITY_FILE).as_posix(): sha256_of_file(path)}
+    write_record(model / MODEL_JSON, record.model_copy(update={"sha256": digests}))
+    with pytest.raises(
+        InputError, match=r"quality\.json: field 'classes\.left\|ear\.fit': 3 scores but 2 values of Dice"
+    ):
+        export_model(model, tmp_path / "model.zip", "# Card\n")
 
 
 def test_the_same_model_makes_the_same_file_after_the_way_too(model: Path, shared: Path, tmp_path: Path):

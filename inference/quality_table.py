@@ -1,0 +1,199 @@
+"""quality.csv: how far each answer can be trusted, and which label maps go to review/."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ..errors import InputError, OutputError
+from ..files import write_text
+from ..image import LabelMap
+from ..labels import LabelSet
+from ..quality import MEAN, Calibration, QualityRow, rows_of
+from ..record import first_problem
+from .judge import judge
+from .predict import Answer
+
+QUALITY_CSV = "quality.csv"
+UNFINISHED_CSV = "quality.unfinished.csv"
+"""Grows case by case while a run goes on."""
+REVIEW_FOLDER = "review"
+COLUMNS = {"class" if field == "name" else field: field for field in QualityRow.model_fields}
+"""Of the table, and the fields that they hold."""
+MAX_NAMED = 20
+"""Cases that a line of the log names."""
+
+Table = dict[str, list[QualityRow]]
+"""Rows by case, that of the whole case last."""
+
+
+class QualityTable:
+    """Rows of an output folder's cases as they come, so that an interrupted run keeps what it has.
+
+    Args:
+        calibration: None where the models have none.
+        reject_below: mean expected Dice below which a label map goes to review/; None for none.
+        keep: go on from the rows that are there.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        labels: LabelSet,
+        calibration: Calibration | None,
+        *,
+        reject_below: float | None = None,
+        keep: bool = False,
+    ) -> None:
+        self.folder, self.labels, self.calibration = folder, labels, calibration
+        self.reject_below = reject_below
+        self.table: Table = {}
+        for name in (QUALITY_CSV, UNFINISHED_CSV):
+            path = folder / name
+            if keep and path.is_file():
+                self.table |= read_table(path, is_unfinished=name == UNFINISHED_CSV)
+            elif not keep:
+                path.unlink(missing_ok=True)
+
+    def add(self, case: str, path: Path, label_map: LabelMap, answer: Answer) -> Path:
+        """Take an answer before its label map, which is cleaned, is written to `path`; where it goes instead."""
+        rows = rows_of(case, judge(answer, label_map, self.labels), self.calibration)
+        doubtful = self.is_doubtful(rows)
+        self.table[case] = [row.model_copy(update={"review": doubtful}) for row in rows]
+        path_of_rows = self.folder / UNFINISHED_CSV
+        try:
+            with path_of_rows.open("a", encoding="utf-8") as file:
+                is_new = not file.tell()
+                file.write(csv_text({case: self.table[case]}, with_head=is_new))
+        except OSError as error:
+            raise OutputError(f"{path_of_rows}: cannot be written: {error}") from error
+        return review_path(path) if doubtful else path
+
+    def is_doubtful(self, rows: list[QualityRow]) -> bool:
+        """A case's mean expected Dice is known and too low."""
+        expected = rows[-1].expected_dice
+        return self.reject_below is not None and expected is not None and expected < self.reject_below
+
+    def sort(self, paths: Mapping[str, Path]) -> None:
+        """Put kept label maps where the threshold has them, if there is one and their expected Dice is known."""
+        for case, path in paths.items():
+            rows = self.table.get(case, [])
+            if self.reject_below is None or not rows or rows[-1].expected_dice is None:
+                continue
+            doubtful = self.is_doubtful(rows)
+            here, there = (path, review_path(path)) if doubtful else (review_path(path), path)
+            if here.is_file():
+                there.parent.mkdir(exist_ok=True)
+                os.replace(here, there)
+            self.table[case] = [row.model_copy(update={"review": doubtful}) for row in rows]
+
+    def finish(self, failed: Collection[str]) -> list[str]:
+        """Write quality.csv, without cases that failed; lines for the log."""
+        table = {case: rows for case, rows in sorted(self.table.items()) if case not in failed}
+        write_text(self.folder / QUALITY_CSV, csv_text(table))
+        (self.folder / UNFINISHED_CSV).unlink(missing_ok=True)
+        return tell(table, self.calibration, self.reject_below)
+
+
+def tell(table: Table, calibration: Calibration | None, reject_below: float | None) -> list[str]:
+    """What the table says of cases that someone should look at."""
+    lines = []
+    known = calibration.classes if calibration else {}
+    missing = [
+        f"{case} ({row.name})"
+        for case, rows in table.items()
+        for row in rows[:-1]
+        if row.is_empty and row.name in known and known[row.name].volumes.is_expected
+    ]
+    if missing:
+        lines.append(f"not found, though nearly all training references have it: {shortened(missing)}")
+    doubtful = [f"{case} ({rows[-1].expected_dice:.2f})" for case, rows in table.items() if rows[-1].review]
+    if reject_below is not None:
+        lines.append(
+            f"{len(doubtful)} of {len(table)} label maps lie in {REVIEW_FOLDER}/: mean expected Dice below "
+            f"{reject_below:g}" + (f": {shortened(doubtful)}" if doubtful else "")
+        )
+    return lines
+
+
+def shortened(names: list[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more; see {QUALITY_CSV}" if more > 0 else "")
+
+
+def review_path(path: Path) -> Path:
+    """Where a label map lies that should be looked at."""
+    return path.parent / REVIEW_FOLDER / path.name
+
+
+def csv_text(table: Table, *, with_head: bool = True) -> str:
+    """One row a class and case; a cell is empty where a value is not known."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if with_head:
+        writer.writerow(COLUMNS)
+    for row in (row for rows in table.values() for row in rows):
+        writer.writerow([cell(getattr(row, field)) for field in COLUMNS.values()])
+    return text.getvalue()
+
+
+def cell(value: str | float | bool | None) -> str:
+    """A value as text."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else value if isinstance(value, str) else f"{value:.6g}"
+
+
+def read_table(path: Path, *, is_unfinished: bool = False) -> Table:
+    """Read quality.csv.
+
+    Args:
+        is_unfinished: leave out what was being written when a run was interrupted.
+
+    Raises:
+        InputError: if it cannot be read, or is no such table; names the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); predict again with spadunet_predict") from error
+    if is_unfinished:
+        text = text[: text.rfind("\n") + 1]
+    table: Table = {}
+    reader = csv.reader(io.StringIO(text))
+    if next(reader, []) != list(COLUMNS) and not (is_unfinished and not text):
+        raise InputError(f"{path}: is no quality.csv of this spadunet: its columns are others; predict again")
+    for cells in reader:
+        row = parse_row(cells, f"{path}: line {reader.line_num}")
+        table.setdefault(row.case, []).append(row)
+    incomplete = [case for case, rows in table.items() if rows[-1].name != MEAN]
+    if incomplete and not is_unfinished:
+        raise InputError(f"{path}: {incomplete[0]} has no row of its mean; predict again")
+    return {case: rows for case, rows in table.items() if case not in incomplete}
+
+
+def parse_row(cells: list[str], where: str) -> QualityRow:
+    """Of a line.
+
+    Raises:
+        InputError: if it is none; begins with `where`.
+    """
+    if len(cells) != len(COLUMNS):
+        raise InputError(f"{where}: has {len(cells)} cells, not {len(COLUMNS)}")
+    values: dict[str, object] = dict(zip(COLUMNS.values(), (it or None for it in cells), strict=True))
+    try:
+        return QualityRow.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{where}: {first_problem(error)}") from error
+
+
+def expected_means(table: Table, cases: Iterable[str]) -> dict[str, float]:
+    """Mean expected Dice by case, of those that have one."""
+    found = {case: table[case][-1].expected_dice for case in cases if case in table}
+    return {case: value for case, value in found.items() if value is not None}
