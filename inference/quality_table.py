@@ -6,6 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -21,7 +22,7 @@ from .predict import Answer
 
 QUALITY_CSV = "quality.csv"
 UNFINISHED_CSV = "quality.unfinished.csv"
-"""Grows case by case while a run goes on."""
+"""Grows case by case while a run goes on; of each further process of a run, one with its number."""
 REVIEW_FOLDER = "review"
 COLUMNS = {"class" if field == "name" else field: field for field in QualityRow.model_fields}
 """Of the table, and the fields that they hold."""
@@ -32,72 +33,89 @@ Table = dict[str, list[QualityRow]]
 """Rows by case, that of the whole case last."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """How answers are judged."""
+
+    labels: LabelSet
+    calibration: Calibration | None
+    """None where the models have none."""
+    reject_below: float | None = None
+    """Mean expected Dice below which a label map goes to review/; None for none."""
+
+    def rows(self, case: str, label_map: LabelMap, answer: Answer) -> list[QualityRow]:
+        """Of an answer and its label map, which is cleaned."""
+        return self.settled(rows_of(case, judge(answer, label_map, self.labels), self.calibration))
+
+    def settled(self, rows: list[QualityRow]) -> list[QualityRow]:
+        """The same rows, `review` by the mean expected Dice where that is known."""
+        expected = rows[-1].expected_dice
+        doubtful = self.reject_below is not None and expected is not None and expected < self.reject_below
+        return [row.model_copy(update={"review": doubtful}) for row in rows]
+
+
 class QualityTable:
     """Rows of an output folder's cases as they come, so that an interrupted run keeps what it has.
 
     Args:
-        calibration: None where the models have none.
-        reject_below: mean expected Dice below which a label map goes to review/; None for none.
         keep: go on from the rows that are there.
+        rank: of a process of several, each with its own file; the first looks after all.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        labels: LabelSet,
-        calibration: Calibration | None,
-        *,
-        reject_below: float | None = None,
-        keep: bool = False,
-    ) -> None:
-        self.folder, self.labels, self.calibration = folder, labels, calibration
-        self.reject_below = reject_below
+    def __init__(self, folder: Path, judgement: Judgement, *, keep: bool = False, rank: int = 0) -> None:
+        self.folder, self.judgement = folder, judgement
+        self.own_path = folder / UNFINISHED_CSV
         self.table: Table = {}
-        for name in (QUALITY_CSV, UNFINISHED_CSV):
-            path = folder / name
+        if rank:
+            self.own_path = self.own_path.with_suffix(f".{rank}.csv")
+            return
+        for path in (folder / QUALITY_CSV, *self.unfinished_paths()):
             if keep and path.is_file():
-                self.table |= read_table(path, is_unfinished=name == UNFINISHED_CSV)
+                self.table |= read_table(path, is_unfinished=path.name != QUALITY_CSV)
             elif not keep:
                 path.unlink(missing_ok=True)
 
+    def unfinished_paths(self) -> list[Path]:
+        """Files of all processes."""
+        return sorted(self.folder.glob(f"{Path(UNFINISHED_CSV).stem}*.csv"))
+
     def add(self, case: str, path: Path, label_map: LabelMap, answer: Answer) -> Path:
         """Take an answer before its label map, which is cleaned, is written to `path`; where it goes instead."""
-        rows = rows_of(case, judge(answer, label_map, self.labels), self.calibration)
-        doubtful = self.is_doubtful(rows)
-        self.table[case] = [row.model_copy(update={"review": doubtful}) for row in rows]
-        path_of_rows = self.folder / UNFINISHED_CSV
+        rows = self.judgement.rows(case, label_map, answer)
+        self.keep(case, rows)
+        return review_path(path) if rows[-1].review else path
+
+    def keep(self, case: str, rows: list[QualityRow]) -> None:
+        """Take rows of a case."""
+        self.table[case] = rows
+        path_of_rows = self.own_path
         try:
             with path_of_rows.open("a", encoding="utf-8") as file:
                 is_new = not file.tell()
                 file.write(csv_text({case: self.table[case]}, with_head=is_new))
         except OSError as error:
             raise OutputError(f"{path_of_rows}: cannot be written: {error}") from error
-        return review_path(path) if doubtful else path
-
-    def is_doubtful(self, rows: list[QualityRow]) -> bool:
-        """A case's mean expected Dice is known and too low."""
-        expected = rows[-1].expected_dice
-        return self.reject_below is not None and expected is not None and expected < self.reject_below
 
     def sort(self, paths: Mapping[str, Path]) -> None:
         """Put kept label maps where the threshold has them, if there is one and their expected Dice is known."""
         for case, path in paths.items():
             rows = self.table.get(case, [])
-            if self.reject_below is None or not rows or rows[-1].expected_dice is None:
+            if self.judgement.reject_below is None or not rows or rows[-1].expected_dice is None:
                 continue
-            doubtful = self.is_doubtful(rows)
+            self.table[case] = self.judgement.settled(rows)
+            doubtful = self.table[case][-1].review
             here, there = (path, review_path(path)) if doubtful else (review_path(path), path)
             if here.is_file():
                 there.parent.mkdir(exist_ok=True)
                 os.replace(here, there)
-            self.table[case] = [row.model_copy(update={"review": doubtful}) for row in rows]
 
     def finish(self, failed: Collection[str]) -> list[str]:
         """Write quality.csv, without cases that failed; lines for the log."""
         table = {case: rows for case, rows in sorted(self.table.items()) if case not in failed}
         write_text(self.folder / QUALITY_CSV, csv_text(table))
-        (self.folder / UNFINISHED_CSV).unlink(missing_ok=True)
-        return tell(table, self.calibration, self.reject_below)
+        for path in self.unfinished_paths():
+            path.unlink(missing_ok=True)
+        return tell(table, self.judgement.calibration, self.judgement.reject_below)
 
 
 def tell(table: Table, calibration: Calibration | None, reject_below: float | None) -> list[str]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..workers import Workers
 from .fine_tuning import settle_prediction
 from .options import find_device, find_mirror_axes
 from .predict_options import USUAL, add_options, find_models_asked
@@ -19,7 +23,11 @@ from .stages import GOES_ON
 
 if TYPE_CHECKING:
     from ..dataset import RawCase
+    from ..inference.job import Job
     from ..inference.predict import Engine
+    from ..inference.quality_table import QualityTable
+    from ..parallel import Outcome
+    from ..training.ranks import Ranks
 
 EXAMPLES = """\
   spadunet_predict -i imagesTs -o predictions -d Hippocampus
@@ -31,6 +39,8 @@ EXAMPLES = """\
   spadunet_predict -i imagesTs -o predictions --continue      go on after an interruption
   spadunet_predict -i imagesTs -o predictions --reject-below 0.7      doubtful label maps go to predictions/review
   spadunet_predict -i study -o segmentations --format dicom-seg
+  torchrun --standalone --nproc-per-node 4 $(which spadunet_predict) -i imagesTs -o predictions     on four GPUs
+  spadunet_predict -i /shared/imagesTs -o /shared/predictions --dask tcp://node7:8786
 """
 MANIFEST = "spadunet_predict.json"
 UNFINISHED_FILE = "spadunet_predict.unfinished"
@@ -51,15 +61,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Load the model, find the images, predict them one after the other."""
+    """Join the other processes, if torchrun started several, and predict."""
+    from ..training.ranks import open_ranks
+
+    if options.dask is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(f"--dask {options.dask}: does not go with torchrun; give one of them")
+    with open_ranks(find_device(options.device), is_training=False) as ranks:
+        return predict(options, ranks)
+
+
+def predict(options: argparse.Namespace, ranks: Ranks) -> int:
+    """Load the model, find the images, predict them one after the other; of several processes, each its share.
+
+    What is shared is written by the first process alone.
+    """
     from ..evaluation.label_names import LABELS_JSON
     from ..files import require_writable, sha256_of_file, write_text
     from ..formats import is_dicom
     from ..inference.cases import find_cases, tell_series
     from ..inference.channels import order_of
+    from ..inference.job import Job
     from ..inference.label_format import check_format, label_ending
     from ..inference.pipeline import predict_cases, prediction_path
-    from ..inference.quality_table import QUALITY_CSV, REVIEW_FOLDER, QualityTable, review_path
+    from ..inference.quality_table import QUALITY_CSV, REVIEW_FOLDER, Judgement, QualityTable, review_path
     from ..inference.sources import (
         build_engine,
         calibration_of,
@@ -89,7 +113,11 @@ def execute(options: argparse.Namespace) -> int:
         raise InputError(f"--reject-below {options.reject_below:g}: {told}")
     order = order_of(plan, options.input, options.channels)
     cases = find_cases(options.input, len(order.names), order.optional)
-    device = find_device(options.device)
+    device = ranks.device
+    workers = Workers(scheduler=options.dask)
+    if options.dask is not None:
+        with workers.open():  # or refuse
+            pass
     notes = [*tell_sources(sources, device), *settled, *tell_series(cases)]
     notes += check_format(cases, options.format, labels)
     notes += [plan.labels.tell_mirror(axis) for axis in mirror]
@@ -103,7 +131,7 @@ def execute(options: argparse.Namespace) -> int:
         )
     require_writable(options.output, dry_run=options.dry_run)
     precision = choose_precision(options.precision, device)
-    if not options.dry_run:
+    if not options.dry_run and ranks.is_first:
         log_to_file(options.output / "spadunet_predict.log")
     for note in notes:
         log.info(note)
@@ -118,6 +146,8 @@ def execute(options: argparse.Namespace) -> int:
     }
     require_own(options.output, paths)
     if options.dry_run:
+        if not ranks.is_first:
+            return 0
         from .dry_predict import show_prediction
 
         return show_prediction(
@@ -130,48 +160,78 @@ def execute(options: argparse.Namespace) -> int:
             keeps=options.keep or goes_on,
             order=order,
         )
-    if not (options.keep or goes_on):
+    ranks.wait()  # all have looked at what is there
+    keeps = options.keep or goes_on
+    if not keeps and ranks.is_first:
         for path in paths.values():  # those of an earlier run must not pass as this one's if it is interrupted
             path.unlink(missing_ok=True)
             review_path(path).unlink(missing_ok=True)
-    write_text(unfinished, request)
-    table = QualityTable(
-        options.output, labels, calibration, reject_below=options.reject_below, keep=options.keep or goes_on
-    )
-    if options.keep or goes_on:
+    if ranks.is_first:
+        write_text(unfinished, request)
+        write_record(options.output / LABELS_JSON, labels)
+    judgement = Judgement(labels=labels, calibration=calibration, reject_below=options.reject_below)
+    table = QualityTable(options.output, judgement, keep=keeps, rank=ranks.rank)
+    if keeps and ranks.is_first:
         there = {name for name, path in paths.items() if path.is_file() or review_path(path).is_file()}
         log.info("%d of %d label maps are there already and kept", len(there), len(cases))
         cases = [case for case in cases if case.name not in there]
         table.sort({name: paths[name] for name in there})
         if num_unknown := len(there - table.table.keys()):
             log.info("%d of these have no row in %s; predict them again for one", num_unknown, QUALITY_CSV)
-    engine = build_engine(
-        sources,
-        device=device,
-        precision=precision,
-        overlap=options.overlap,
-        spacing=options.spacing,
-        mirror=mirror,
-        chosen=chosen,
-        rules=rules,
-        memory_gb=options.memory_gb,
-        folder=options.output,
-        is_judged=True,
-    )
-    tell_memory(cases, engine)
+    cases = ranks.gather(cases)[0]
     times = StageTimes()
-    write_record(options.output / LABELS_JSON, labels)
-    outcomes = list(
-        predict_cases(
-            cases,
-            engine,
-            options.output,
+    if options.dask is not None:
+        job = Job(
+            models=tuple(folder.absolute() for folder in folders),
+            dataset=options.dataset and sources[0].task,
+            device=options.device,
+            precision=options.precision,
+            overlap=options.overlap,
+            spacing=options.spacing,
+            mirror=mirror,
+            chosen=chosen,
+            cleans=options.cleans,
+            memory_gb=options.memory_gb,
+            folder=options.output.absolute(),
             label_format=options.format,
             order=order,
-            times=times,
-            place=table.add,
+            reject_below=options.reject_below,
         )
-    )
+        cases = [absolute(case) for case in cases]
+        outcomes = predict_elsewhere(cases, job, workers, table)
+    else:
+        engine = build_engine(
+            sources,
+            device=device,
+            precision=precision,
+            overlap=options.overlap,
+            spacing=options.spacing,
+            mirror=mirror,
+            chosen=chosen,
+            rules=rules,
+            memory_gb=options.memory_gb,
+            folder=options.output,
+            is_judged=True,
+        )
+        tell_memory(cases, engine)
+        outcomes = list(
+            predict_cases(
+                cases[ranks.rank :: ranks.world_size],
+                engine,
+                options.output,
+                label_format=options.format,
+                order=order,
+                is_quiet=not ranks.is_first,
+                times=times,
+                place=table.add,
+            )
+        )
+    found = ranks.gather((outcomes, table.table))
+    outcomes = [outcome for each, _ in found for outcome in each]
+    for _, rows in found:
+        table.table |= rows
+    if not ranks.is_first:
+        return 1 if any(outcome.problem for outcome in outcomes) else 0
     written = [outcome.result for outcome in outcomes if outcome.result is not None]
     problems = [outcome.problem for outcome in outcomes if outcome.problem]
     for problem in problems:
@@ -193,6 +253,29 @@ def execute(options: argparse.Namespace) -> int:
     log.info("%s", times)
     log.info("%d label maps written, %d failed: %s", len(cases) - len(problems), len(problems), options.output)
     return 1 if problems else 0
+
+
+def predict_elsewhere(
+    cases: list[RawCase], job: Job, workers: Workers, table: QualityTable
+) -> list[Outcome[RawCase, Path]]:
+    """Let a cluster predict; rows of the table come back with the outcomes."""
+    from ..inference.job import predict_case
+    from ..parallel import Outcome, map_cases
+
+    outcomes: list[Outcome[RawCase, Path]] = []
+    for outcome in map_cases(partial(predict_case, job=job), cases, title="Predicting", workers=workers):
+        if outcome.result is None:
+            outcomes.append(outcome.failed())
+            continue
+        path, rows = outcome.result
+        table.keep(outcome.item.name, rows)
+        outcomes.append(Outcome(item=outcome.item, result=path, problem=None))
+    return outcomes
+
+
+def absolute(case: RawCase) -> RawCase:
+    """The same, wherever it is read from."""
+    return replace(case, image_paths=tuple(path and path.absolute() for path in case.image_paths))
 
 
 def tell_memory(cases: list[RawCase], engine: Engine) -> None:

@@ -73,6 +73,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_device_options(parser)
     parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="let a Dask cluster do it, e.g. tcp://node7:8786; its workers need the same paths (extra: cluster)",
+    )
+    parser.add_argument(
         "--continue",
         "--continue_prediction",
         dest="keep",

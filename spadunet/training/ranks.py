@@ -112,11 +112,14 @@ def find_ranks(device: torch.device) -> Ranks:
 
 
 @contextlib.contextmanager
-def open_ranks(device: torch.device) -> Iterator[Ranks]:
+def open_ranks(device: torch.device, *, is_training: bool = True) -> Iterator[Ranks]:
     """Join the other ranks, and part from them at the end.
 
     Where one rank ends early, all end: what every rank has to say is said by the first alone, and a rank that only
     lost the others says so, if it is the first.
+
+    Args:
+        is_training: trade digits of float32 on a GPU for speed.
 
     Raises:
         InputError: as `find_ranks`.
@@ -125,8 +128,9 @@ def open_ranks(device: torch.device) -> Iterator[Ranks]:
     ranks = find_ranks(device)
     if device.type == "cuda":
         torch.cuda.set_device(ranks.device)
-        torch.set_float32_matmul_precision("high")  # TF32
-        torch.backends.cudnn.benchmark = True  # few sizes of crops, met again and again
+        if is_training:
+            torch.set_float32_matmul_precision("high")  # TF32
+            torch.backends.cudnn.benchmark = True  # few sizes of crops, met again and again
     if ranks.world_size == 1:
         yield ranks
         return
@@ -153,8 +157,8 @@ def end_together(error: BaseException, ranks: Ranks, store: Store) -> BaseExcept
         store.set("end of the first", said)
         if is_lost_connection(error):
             return OutputError(
-                "another process of the run ended and says why, or was killed; the last checkpoint is kept: "
-                "the same command goes on from there"
+                "another process of the run ended and says why, or was killed; what is finished, as the last "
+                "checkpoint, is kept: the same command goes on from there"
             )
         return error
     if is_lost_connection(error):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from random_models import CLASSES, plan_of, write_model
 
 import spadunet
 from spadunet.preprocessing.store import open_case
@@ -178,6 +179,28 @@ def test_a_cluster_without_workers_is_told_before_any_work(tmp_path: Path, start
     assert command.returncode == 2
     assert f"--dask {address}: has no workers; start some with `dask worker {address}`" in text
     assert not (tmp_path / "preprocessed").exists()
+
+
+def test_cases_are_predicted_by_a_cluster_as_by_one_process(tmp_path: Path, start_cluster: StartCluster):
+    """A broken image stops no other, and is named."""
+    model = write_model(tmp_path / "model", 0, plan_of(CLASSES))
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in sorted((HIPPOCAMPUS / "imagesTs").iterdir())[:3]:
+        shutil.copy(path, images)
+    (images / "broken_0000.nii.gz").write_bytes(b"no image")
+    address, _ = start_cluster("--no-nanny")
+    for name, more in (("cluster", ("--dask", address)), ("alone", ())):
+        options = ("-i", images, "-o", tmp_path / name, "-m", model, "-device", "cpu", "--overlap", 0, *more)
+        command = start("predict", *options)
+        _, text = command.communicate()
+        assert command.returncode == 1, text
+        assert "failed: " in text and "broken_0000.nii.gz" in text and "3 label maps written, 1 failed" in text
+        assert (f"on the cluster {address}" in text) == (name == "cluster")
+    files = sorted(path.name for path in (tmp_path / "alone").glob("*.nii.gz"))
+    assert len(files) == 3
+    for file in (*files, "quality.csv"):
+        assert (tmp_path / "cluster" / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
 
 
 def test_cases_are_scored_by_a_cluster_as_by_one_process(tmp_path: Path, start_cluster: StartCluster):

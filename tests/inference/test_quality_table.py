@@ -15,6 +15,7 @@ from spadunet.inference.predict import Answer
 from spadunet.inference.quality_table import (
     QUALITY_CSV,
     UNFINISHED_CSV,
+    Judgement,
     QualityTable,
     csv_text,
     expected_means,
@@ -22,9 +23,14 @@ from spadunet.inference.quality_table import (
     review_path,
 )
 from spadunet.labels import LabelSet
+from spadunet.quality import Calibration
 
 LABELS = LabelSet(names=("background", "liver", "a, b"), ids=(0, 1, 2))
 CALIBRATION = calibration_of("liver", "a, b")
+
+
+def judged(calibration: Calibration | None, reject_below: float | None = None) -> Judgement:
+    return Judgement(labels=LABELS, calibration=calibration, reject_below=reject_below)
 
 
 def answer_of(soft_dice: float, *, is_empty: bool = False) -> Answer:
@@ -45,7 +51,7 @@ def add(table: QualityTable, case: str, soft_dice: float, **more) -> Path:
 
 
 def test_rows_come_back_and_doubtful_cases_go_to_review(tmp_path: Path):
-    table = QualityTable(tmp_path, LABELS, CALIBRATION, reject_below=0.5)
+    table = QualityTable(tmp_path, judged(CALIBRATION, 0.5))
     assert add(table, "good", 0.9) == tmp_path / "good.nii.gz"
     assert add(table, "bad", 0.6) == tmp_path / "review/bad.nii.gz"
     assert add(table, "empty", 0.9, is_empty=True) == tmp_path / "review/empty.nii.gz"
@@ -66,19 +72,19 @@ def test_rows_come_back_and_doubtful_cases_go_to_review(tmp_path: Path):
 
 
 def test_what_an_interrupted_run_had_is_kept_but_for_a_torn_line(tmp_path: Path):
-    table = QualityTable(tmp_path, LABELS, None)
+    table = QualityTable(tmp_path, judged(None))
     add(table, "a", 0.9)
     add(table, "b", 0.8)
     text = (tmp_path / UNFINISHED_CSV).read_text()
     (tmp_path / UNFINISHED_CSV).write_text(text[:-5])
-    table = QualityTable(tmp_path, LABELS, None, keep=True)
+    table = QualityTable(tmp_path, judged(None), keep=True)
     assert list(table.table) == ["a"]
-    assert QualityTable(tmp_path, LABELS, None).table == {}
+    assert QualityTable(tmp_path, judged(None)).table == {}
     assert not (tmp_path / UNFINISHED_CSV).exists()
 
 
 def test_a_case_that_failed_has_no_row(tmp_path: Path):
-    table = QualityTable(tmp_path, LABELS, None)
+    table = QualityTable(tmp_path, judged(None))
     add(table, "a", 0.9)
     add(table, "b", 0.8)
     assert table.finish({"b"}) == []
@@ -87,14 +93,14 @@ def test_a_case_that_failed_has_no_row(tmp_path: Path):
 
 def test_kept_label_maps_go_where_another_threshold_has_them(tmp_path: Path):
     paths = {case: tmp_path / f"{case}.nii.gz" for case in ("a", "b", "unknown")}
-    table = QualityTable(tmp_path, LABELS, CALIBRATION)
+    table = QualityTable(tmp_path, judged(CALIBRATION))
     add(table, "a", 0.9)
     add(table, "b", 0.6)
     table.finish(())
     for path in paths.values():
         path.write_bytes(b"x")
     for reject_below, rejected in ((0.5, {"b"}), (0.9, {"a", "b"}), (0.1, set())):
-        table = QualityTable(tmp_path, LABELS, CALIBRATION, reject_below=reject_below, keep=True)
+        table = QualityTable(tmp_path, judged(CALIBRATION, reject_below), keep=True)
         table.sort(paths)
         table.finish(())
         for case, path in paths.items():
@@ -114,10 +120,23 @@ def test_kept_label_maps_go_where_another_threshold_has_them(tmp_path: Path):
     ],
 )
 def test_a_table_that_is_none_is_told(tmp_path: Path, change, message: str):
-    table = QualityTable(tmp_path, LABELS, None)
+    table = QualityTable(tmp_path, judged(None))
     add(table, "a", 0.9)
     table.finish(())
     path = tmp_path / QUALITY_CSV
     path.write_text(change(path.read_text()))
     with pytest.raises(InputError, match=message):
         read_table(path)
+
+
+def test_each_process_of_a_run_has_its_own_file_and_the_first_gathers_all(tmp_path: Path):
+    first = QualityTable(tmp_path, judged(CALIBRATION))
+    second = QualityTable(tmp_path, judged(CALIBRATION), rank=1)
+    add(first, "a", 0.9)
+    add(second, "b", 0.9)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["quality.unfinished.1.csv", UNFINISHED_CSV]
+    going_on = QualityTable(tmp_path, judged(CALIBRATION), keep=True)
+    assert sorted(going_on.table) == ["a", "b"]
+    going_on.finish(())
+    assert [path.name for path in tmp_path.iterdir()] == [QUALITY_CSV]
+    assert sorted(read_table(tmp_path / QUALITY_CSV)) == ["a", "b"]

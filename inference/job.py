@@ -1,0 +1,91 @@
+"""Cases predicted by processes that have no model yet: the workers of a cluster."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..dataset import RawCase
+from ..image import LabelMap
+from ..network.device import choose_device, choose_precision
+from ..quality import QualityRow
+from ..sides import PatientAxis
+from .channels import ChannelOrder
+from .label_format import LabelFormat
+from .pipeline import load, write
+from .predict import Answer, Engine, SpacingChoice, segment
+from .quality_table import Judgement, review_path
+from .sources import build_engine, calibration_of, open_sources, rules_of
+from .stages import StageTimes
+from .subset import labels_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that decides how a folder is predicted, in values that can travel; paths are the same everywhere."""
+
+    models: tuple[Path, ...]
+    dataset: str | None
+    device: str
+    """As `choose_device` takes it, on the machine that does the work."""
+    precision: str
+    """As `choose_precision` takes it."""
+    overlap: float
+    spacing: SpacingChoice
+    mirror: tuple[PatientAxis, ...]
+    chosen: tuple[str, ...]
+    cleans: bool
+    """Apply the models' post-processing."""
+    memory_gb: float | None
+    folder: Path
+    """Where label maps go."""
+    label_format: LabelFormat
+    order: ChannelOrder
+    reject_below: float | None
+
+
+@functools.lru_cache(maxsize=1)
+def open_job(job: Job) -> tuple[Engine, Judgement]:
+    """The engine of a job, once a process; the models are read and checked there.
+
+    Raises:
+        InputError: if a model cannot be read, or the device is not there.
+    """
+    sources = open_sources(job.models, job.dataset, job.spacing)
+    device = choose_device(job.device)
+    engine = build_engine(
+        sources,
+        device=device,
+        precision=choose_precision(job.precision, device),
+        overlap=job.overlap,
+        spacing=job.spacing,
+        mirror=job.mirror,
+        chosen=job.chosen,
+        rules=rules_of(sources, job.chosen)[0] if job.cleans else (),
+        memory_gb=job.memory_gb,
+        folder=job.folder,
+        is_judged=True,
+    )
+    labels = labels_of(sources[0].plan.labels, job.chosen)
+    calibration = calibration_of(sources)[0]
+    return engine, Judgement(labels=labels, calibration=calibration, reject_below=job.reject_below)
+
+
+def predict_case(case: RawCase, job: Job) -> tuple[Path, list[QualityRow]]:
+    """Read, predict, write; the label map's path and the case's rows of quality.csv.
+
+    Raises:
+        InputError: if the image, or a model, cannot be used.
+        OutputError: if the label map cannot be written.
+    """
+    engine, judgement = open_job(job)
+    loaded = load(case, engine=engine, folder=job.folder, label_format=job.label_format, order=job.order)
+    answer = segment(loaded.views, engine, StageTimes())
+    found: list[QualityRow] = []
+
+    def place(name: str, path: Path, label_map: LabelMap, answer: Answer) -> Path:
+        found.extend(judgement.rows(name, label_map, answer))
+        return review_path(path) if found[-1].review else path
+
+    return write(loaded, answer, engine, place), found
