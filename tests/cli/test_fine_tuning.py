@@ -205,7 +205,7 @@ def test_a_model_is_predicted_by_its_recipe_unless_told_otherwise():
 @pytest.mark.parametrize(("name", "recipe"), [(BTCV, "paper-btcv"), (CHAOS, "paper-chaos")])
 def test_a_release_goes_all_the_way(workspace: Path, run, caplog, monkeypatch, tmp_path: Path, name: str, recipe: str):
     """As published but for size, steps and crops."""
-    import spadunet.training.train as module
+    import spadunet.training.validate as module
 
     engines = []
     monkeypatch.setattr(module, "Engine", lambda **given: engines.append(given) or Engine(**given))
