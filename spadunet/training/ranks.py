@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime
+import gc
 import logging
 import os
 import time
@@ -147,6 +149,8 @@ def open_ranks(device: torch.device, *, is_training: bool = True) -> Iterator[Ra
         raise end_together(error, ranks, store) from error
     ranks.wait()
     dist.destroy_process_group()
+    # The group lives on in cycles, and its threads may want the interpreter once more, which while it ends aborts them.
+    atexit.register(gc.collect)
 
 
 def end_together(error: BaseException, ranks: Ranks, store: Store) -> BaseException:
@@ -155,7 +159,7 @@ def end_together(error: BaseException, ranks: Ranks, store: Store) -> BaseExcept
     code = {InputError: 2, KeyboardInterrupt: 130}.get(type(error), 1)
     if ranks.is_first:
         store.set("end of the first", said)
-        if is_lost_connection(error):
+        if is_lost_connection(error) or store.check(["end of another"]):  # or torchrun's signal came first
             return OutputError(
                 "another process of the run ended and says why, or was killed; what is finished, as the last "
                 "checkpoint, is kept: the same command goes on from there"
@@ -167,6 +171,7 @@ def end_together(error: BaseException, ranks: Ranks, store: Store) -> BaseExcept
     try:
         while not store.check(["end of the first"]):
             if time.monotonic() > deadline:
+                store.set("end of another", said)
                 return error
             time.sleep(0.2)
         if store.get("end of the first").decode() != said:
