@@ -151,8 +151,8 @@ class WorkerProcess:
 
     pool: ProcessPoolExecutor
     process: BaseProcess
-    import_path: tuple[str, ...]
-    """`sys.path` when it was started."""
+    place: tuple[str, ...]
+    """As `place_here`, when it was started."""
 
     def cause_of_death(self) -> str:
         """How the process ended, in words."""
@@ -187,15 +187,20 @@ def start_early(workers: Workers, module: str) -> None:
 
 
 def resting_worker() -> WorkerProcess | None:
-    """A process without work, if there is one that imports from the same places as this one by now."""
+    """A process without work, if there is one that has the same places as this one by now."""
     while True:
         try:
             worker = RESTING.pop().result()
         except IndexError:
             return None
-        if worker.process.is_alive() and worker.import_path == tuple(sys.path):
+        if worker.process.is_alive() and worker.place == place_here():
             return worker
         worker.pool.shutdown(wait=False)
+
+
+def place_here() -> tuple[str, ...]:
+    """The working directory, which relative paths mean, and where modules are looked for."""
+    return os.getcwd(), *sys.path
 
 
 def threads_each(num_processes: int) -> int:
@@ -220,7 +225,7 @@ def start_worker(num_threads: int, module: str = __name__) -> WorkerProcess:
     Raises:
         OutputError: if it dies before the first.
     """
-    import_path = tuple(sys.path)
+    place = place_here()
     pool = ProcessPoolExecutor(
         1,
         mp_context=multiprocessing.get_context("spawn"),
@@ -238,7 +243,7 @@ def start_worker(num_threads: int, module: str = __name__) -> WorkerProcess:
         signal.pthread_sigmask(signal.SIG_SETMASK, kept)
     pool.submit(load, module)
     (process,) = [child for child in multiprocessing.active_children() if child.pid == number]
-    return WorkerProcess(pool=pool, process=process, import_path=import_path)
+    return WorkerProcess(pool=pool, process=process, place=place)
 
 
 def load(module: str) -> None:

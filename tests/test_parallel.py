@@ -222,6 +222,18 @@ def test_processes_that_import_from_elsewhere_are_not_used_again(monkeypatch: py
     assert sorted((outcome.result, outcome.problem) for outcome in outcomes) == [(2, None), (4, None), (6, None)]
 
 
+def test_processes_that_were_started_in_another_folder_are_not_used_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """They would take relative paths for others."""
+    workers = Workers(num_processes=2)
+    list(map_cases(number_of_process, range(4), workers=workers, title=""))
+    (tmp_path / "case").touch()
+    monkeypatch.chdir(tmp_path)
+    outcomes = list(map_cases(Path.exists, [Path("case"), Path("none")], workers=workers, title=""))
+    assert {str(outcome.item): outcome.result for outcome in outcomes} == {"case": True, "none": False}
+
+
 def test_processes_that_died_while_they_rested_are_not_used():
     workers = Workers(num_processes=2)
     list(map_cases(number_of_process, range(8), workers=workers, title=""))
