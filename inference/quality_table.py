@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -209,9 +209,3 @@ def parse_row(cells: list[str], where: str) -> QualityRow:
         return QualityRow.model_validate(values)
     except ValidationError as error:
         raise InputError(f"{where}: {first_problem(error)}") from error
-
-
-def expected_means(table: Table, cases: Iterable[str]) -> dict[str, float]:
-    """Mean expected Dice by case, of those that have one."""
-    found = {case: table[case][-1].expected_dice for case in cases if case in table}
-    return {case: value for case, value in found.items() if value is not None}

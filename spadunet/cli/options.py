@@ -63,6 +63,11 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         help="memory of this machine that all of them may take together; where cases are large, fewer are worked on "
         f"at once (default: {100 * RAM_SHARE:.0f} %% of what is free)",
     )
+    add_dask_option(parser)
+
+
+def add_dask_option(parser: argparse.ArgumentParser) -> None:
+    """`--dask`."""
     parser.add_argument(
         "--dask",
         metavar="ADDRESS",
@@ -85,9 +90,7 @@ def find_workers(options: argparse.Namespace) -> Workers:
                 raise InputError(
                     f"{flag} {value:g}: is for this machine only; a cluster's workers have their own limits"
                 )
-        workers = Workers(scheduler=options.dask)
-        with workers.open():
-            return workers
+        return find_cluster(options.dask)
     if options.ram_gb is not None:
         memory_bytes: int | None = round(options.ram_gb * 1e9)
     else:
@@ -95,6 +98,19 @@ def find_workers(options: argparse.Namespace) -> Workers:
         memory_bytes = None if free is None else round(free * RAM_SHARE)
     num_processes = options.num_processes or min(os.cpu_count() or 1, MAX_PROCESSES)
     return Workers(num_processes=num_processes, memory_bytes=memory_bytes)
+
+
+def find_cluster(address: str) -> Workers:
+    """A Dask cluster.
+
+    Raises:
+        InputError: if it cannot be used.
+    """
+    from ..workers import Workers
+
+    workers = Workers(scheduler=address)
+    with workers.open():
+        return workers
 
 
 def add_plan_options(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 from ..workers import Workers
 from .fine_tuning import settle_prediction
-from .options import find_device, find_mirror_axes
+from .options import find_cluster, find_device, find_mirror_axes
 from .predict_options import USUAL, add_options, find_models_asked
 from .run import log_to_file, make_parser, run_command, write_manifest
 from .stages import GOES_ON
@@ -114,10 +114,7 @@ def predict(options: argparse.Namespace, ranks: Ranks) -> int:
     order = order_of(plan, options.input, options.channels)
     cases = find_cases(options.input, len(order.names), order.optional)
     device = ranks.device
-    workers = Workers(scheduler=options.dask)
-    if options.dask is not None:
-        with workers.open():  # or refuse
-            pass
+    workers = None if options.dask is None else find_cluster(options.dask)
     notes = [*tell_sources(sources, device), *settled, *tell_series(cases)]
     notes += check_format(cases, options.format, labels)
     notes += [plan.labels.tell_mirror(axis) for axis in mirror]
@@ -180,7 +177,7 @@ def predict(options: argparse.Namespace, ranks: Ranks) -> int:
             log.info("%d of these have no row in %s; predict them again for one", num_unknown, QUALITY_CSV)
     cases = ranks.gather(cases)[0]
     times = StageTimes()
-    if options.dask is not None:
+    if workers is not None:
         job = Job(
             models=tuple(folder.absolute() for folder in folders),
             dataset=options.dataset and sources[0].task,

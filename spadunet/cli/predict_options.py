@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .fine_tuning import USUAL_OVERLAP, add_recipe_option
-from .options import add_device_options, add_mirror_option, positive_float, probability
+from .options import add_dask_option, add_device_options, add_mirror_option, positive_float, probability
 from .recipes import Recipe, default_text
 from .run import add_data_option, add_dry_run_option
 
@@ -72,11 +72,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "dataset.json in or beside the folder, else the model's order)",
     )
     add_device_options(parser)
-    parser.add_argument(
-        "--dask",
-        metavar="ADDRESS",
-        help="let a Dask cluster do it, e.g. tcp://node7:8786; its workers need the same paths (extra: cluster)",
-    )
+    add_dask_option(parser)
     parser.add_argument(
         "--continue",
         "--continue_prediction",

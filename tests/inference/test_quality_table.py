@@ -18,7 +18,6 @@ from spadunet.inference.quality_table import (
     Judgement,
     QualityTable,
     csv_text,
-    expected_means,
     read_table,
     review_path,
 )
@@ -63,7 +62,9 @@ def test_rows_come_back_and_doubtful_cases_go_to_review(tmp_path: Path):
     assert not (tmp_path / UNFINISHED_CSV).exists()
     rows = {case: rows[-1] for case, rows in found.items()}
     assert {case: row.review for case, row in rows.items()} == {"bad": True, "empty": True, "good": False}
-    assert expected_means(found, found) == pytest.approx({"bad": 0.2, "empty": 0, "good": 0.8})
+    assert {case: row.expected_dice for case, row in rows.items()} == pytest.approx(
+        {"bad": 0.2, "empty": 0, "good": 0.8}
+    )
     liver, other, _ = found["good"]
     assert (liver.volume_ml, other.name, liver.entropy_around) == (6, "a, b", None)
     assert csv_text(found) == (tmp_path / QUALITY_CSV).read_text()
