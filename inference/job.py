@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from ..dataset import RawCase
 from ..image import LabelMap
@@ -16,7 +19,7 @@ from .label_format import LabelFormat
 from .pipeline import load, write
 from .predict import Answer, Engine, SpacingChoice, segment
 from .quality_table import Judgement, review_path
-from .sources import build_engine, calibration_of, open_sources, rules_of
+from .sources import Source, build_engine, calibration_of, open_sources, rules_of
 from .stages import StageTimes
 from .subset import labels_of
 
@@ -53,8 +56,15 @@ def open_job(job: Job) -> tuple[Engine, Judgement]:
         InputError: if a model cannot be read, or the device is not there.
     """
     sources = open_sources(job.models, job.dataset, job.spacing)
-    device = choose_device(job.device)
-    engine = build_engine(
+    engine = engine_of(job, sources, choose_device(job.device))
+    labels = labels_of(sources[0].plan.labels, job.chosen)
+    calibration = calibration_of(sources)[0]
+    return engine, Judgement(labels=labels, calibration=calibration, reject_below=job.reject_below)
+
+
+def engine_of(job: Job, sources: Sequence[Source], device: torch.device) -> Engine:
+    """The engine of a job whose models are read already."""
+    return build_engine(
         sources,
         device=device,
         precision=choose_precision(job.precision, device),
@@ -67,9 +77,6 @@ def open_job(job: Job) -> tuple[Engine, Judgement]:
         folder=job.folder,
         is_judged=True,
     )
-    labels = labels_of(sources[0].plan.labels, job.chosen)
-    calibration = calibration_of(sources)[0]
-    return engine, Judgement(labels=labels, calibration=calibration, reject_below=job.reject_below)
 
 
 def predict_case(case: RawCase, job: Job) -> tuple[Path, list[QualityRow]]:

@@ -80,12 +80,11 @@ def predict(options: argparse.Namespace, ranks: Ranks) -> int:
     from ..formats import is_dicom
     from ..inference.cases import find_cases, tell_series
     from ..inference.channels import order_of
-    from ..inference.job import Job
+    from ..inference.job import Job, engine_of
     from ..inference.label_format import check_format, label_ending
     from ..inference.pipeline import predict_cases, prediction_path
     from ..inference.quality_table import QUALITY_CSV, REVIEW_FOLDER, Judgement, QualityTable, review_path
     from ..inference.sources import (
-        build_engine,
         calibration_of,
         choose_structures,
         open_sources,
@@ -107,7 +106,7 @@ def predict(options: argparse.Namespace, ranks: Ranks) -> int:
     mirror = find_mirror_axes(options.mirror)
     chosen = choose_structures(plan.labels, options.roi_subset or ())
     labels = labels_of(plan.labels, chosen)
-    rules, rule_notes = rules_of(sources, chosen) if options.cleans else ((), ["post-processing: left out as asked"])
+    rule_notes = rules_of(sources, chosen)[1] if options.cleans else ["post-processing: left out as asked"]
     calibration, told = calibration_of(sources)
     if options.reject_below is not None and calibration is None:
         raise InputError(f"--reject-below {options.reject_below:g}: {told}")
@@ -177,39 +176,27 @@ def predict(options: argparse.Namespace, ranks: Ranks) -> int:
             log.info("%d of these have no row in %s; predict them again for one", num_unknown, QUALITY_CSV)
     cases = ranks.gather(cases)[0]
     times = StageTimes()
+    job = Job(
+        models=tuple(folder.absolute() for folder in folders),
+        dataset=options.dataset and sources[0].task,
+        device=options.device,
+        precision=options.precision,
+        overlap=options.overlap,
+        spacing=options.spacing,
+        mirror=mirror,
+        chosen=chosen,
+        cleans=options.cleans,
+        memory_gb=options.memory_gb,
+        folder=options.output.absolute(),
+        label_format=options.format,
+        order=order,
+        reject_below=options.reject_below,
+    )
     if workers is not None:
-        job = Job(
-            models=tuple(folder.absolute() for folder in folders),
-            dataset=options.dataset and sources[0].task,
-            device=options.device,
-            precision=options.precision,
-            overlap=options.overlap,
-            spacing=options.spacing,
-            mirror=mirror,
-            chosen=chosen,
-            cleans=options.cleans,
-            memory_gb=options.memory_gb,
-            folder=options.output.absolute(),
-            label_format=options.format,
-            order=order,
-            reject_below=options.reject_below,
-        )
         cases = [absolute(case) for case in cases]
         outcomes = predict_elsewhere(cases, job, workers, table)
     else:
-        engine = build_engine(
-            sources,
-            device=device,
-            precision=precision,
-            overlap=options.overlap,
-            spacing=options.spacing,
-            mirror=mirror,
-            chosen=chosen,
-            rules=rules,
-            memory_gb=options.memory_gb,
-            folder=options.output,
-            is_judged=True,
-        )
+        engine = engine_of(job, sources, device)
         tell_memory(cases, engine)
         outcomes = list(
             predict_cases(
