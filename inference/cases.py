@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..dataset import RawCase, find_images, image_endings
+from ..dataset import RawCase, find_files, image_endings, in_order
 from ..dicom import find_series, holds_slices, opened, unused_name
 from ..errors import InputError
 from ..formats import DICOM_ENDING, NIFTI_ENDINGS, ending_of, is_dicom
@@ -19,11 +19,13 @@ def find_cases(folder: Path, num_channels: int, optional: Collection[int] = ()) 
     A folder or zip file of several DICOM series is a case a series, if a case has one channel: with more, nothing
     says which series is which.
 
+    A case without one of its channels is there all the same, and says so when its turn comes.
+
     Args:
         optional: numbers of channels that a case may lack.
 
     Raises:
-        InputError: if there are no images, of several formats, or with channels missing.
+        InputError: if there are no images, or of several formats, or channels are missing of all.
     """
     if not folder.is_dir():
         raise InputError(f"-i {folder}: folder not found; give the folder that holds the images")
@@ -31,11 +33,26 @@ def find_cases(folder: Path, num_channels: int, optional: Collection[int] = ()) 
     if len(endings) > 1:
         raise InputError(f"-i {folder}: holds both {' and '.join(endings)} files; put them into one folder each")
     if endings in ([], [DICOM_ENDING]) and holds_slices(folder):
-        images: dict[str, tuple[Path | None, ...]] = {folder.resolve().name: (folder,)}
+        cases = [RawCase(name=folder.resolve().name, image_paths=(folder,), label_path=None)]
     else:
-        images = find_images(folder, endings[0] if endings else NIFTI_ENDINGS[0], num_channels, optional)
-    cases = [RawCase(name=name, image_paths=paths, label_path=None) for name, paths in images.items()]
+        ending = endings[0] if endings else NIFTI_ENDINGS[0]
+        files = find_files(folder, ending, num_channels)
+        cases = [case_of(folder / name, found, ending, num_channels, optional) for name, found in files.items()]
+        if all(case.problem for case in cases):
+            raise InputError(cases[0].problem)
     return split_series(cases) if num_channels == 1 else cases
+
+
+def case_of(
+    path: Path, channels: dict[int, Path], ending: str, num_channels: int, optional: Collection[int]
+) -> RawCase:
+    """A case of these files; as `in_order`, but what is wrong with it is part of it."""
+    try:
+        return RawCase(
+            name=path.name, image_paths=in_order(path, channels, ending, num_channels, optional), label_path=None
+        )
+    except InputError as error:
+        return RawCase(name=path.name, image_paths=tuple(channels.values()), label_path=None, problem=str(error))
 
 
 def split_series(cases: Sequence[RawCase]) -> list[RawCase]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -46,10 +46,11 @@ class Loaded:
 
 
 def predict_cases(
-    cases: list[RawCase],
+    cases: Sequence[RawCase],
     engine: Engine,
     folder: Path,
     *,
+    take: Callable[[Sequence[RawCase]], Iterator[RawCase]] | None = None,
     label_format: LabelFormat = "nifti",
     order: ChannelOrder | None = None,
     is_quiet: bool = False,
@@ -61,18 +62,20 @@ def predict_cases(
     While the network works on a case, the next one is read and preprocessed and the last one written.
 
     Args:
+        take: gives those of the cases that fall to this process, each when its turn comes; None for all.
         order: of the image's channels; None for that of the plan.
         is_quiet: without a bar, as beside another process that has one.
         times: gets the seconds of each stage.
         place: asked for each label map before it is written, in one thread at a time.
     """
     read = partial(load, engine=engine, folder=folder, label_format=label_format, order=order)
-    outcomes = flow(cases, read, engine, times or StageTimes(), place)
-    return outcomes if is_quiet else with_progress(outcomes, len(cases), title="Predicting")
+    outcomes = flow(take(cases) if take else cases, read, engine, times or StageTimes(), place)
+    title = "Predicting, this process's part" if take else "Predicting"
+    return outcomes if is_quiet else with_progress(outcomes, len(cases), title=title)
 
 
 def flow(
-    cases: list[RawCase],
+    cases: Iterable[RawCase],
     read: Callable[[RawCase], Loaded],
     engine: Engine,
     times: StageTimes,
@@ -98,13 +101,19 @@ def flow(
         return attempt(lambda case: (loaded, segment(loaded.views, engine, times)), outcome.item)
 
     again: list[RawCase] = []
+    waiting = iter(cases)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        coming = reader.submit(load_one, cases[0]) if cases else None
+
+        def load_next() -> Future[Outcome[RawCase, Loaded]] | None:
+            case = next(waiting, None)
+            return None if case is None else reader.submit(load_one, case)
+
+        coming, is_alone = load_next(), True
         writing: Future[Outcome[RawCase, Path]] | None = None
-        for number, case in enumerate(cases):
-            assert coming is not None
+        while coming is not None:
             loaded = coming.result()
-            coming = reader.submit(load_one, cases[number + 1]) if number + 1 < len(cases) else None
+            coming = load_next()
+            is_alone = is_alone and coming is None
             predicted = predict_one(loaded)
             del loaded
             if writing is not None:
@@ -112,9 +121,9 @@ def flow(
                 writing = None
             if predicted.result is not None:
                 writing = writer.submit(write_one, *predicted.result)
-            elif predicted.may_pass_alone and len(cases) > 1:
+            elif predicted.may_pass_alone and not is_alone:
                 log.warning("%s; tried again alone at the end", predicted.problem)
-                again.append(case)
+                again.append(predicted.item)
             else:
                 yield predicted.failed()
         if writing is not None:
@@ -127,7 +136,13 @@ def flow(
 def load(
     case: RawCase, *, engine: Engine, folder: Path, label_format: LabelFormat, order: ChannelOrder | None
 ) -> Loaded:
-    """Read and preprocess a case."""
+    """Read and preprocess a case.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    if case.problem is not None:
+        raise InputError(case.problem)
     path = prediction_path(folder, case.name, label_ending(case, label_format))
     headers = read_headers(case) if is_dicom(path) else []  # what is wrong with them is told before the work
     image = read_ordered(case, engine.plan, order)

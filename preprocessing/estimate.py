@@ -87,6 +87,8 @@ def read_case_headers(case: RawCase, num_channels: int | None = None) -> HeaderC
     Raises:
         InputError: if a file cannot be read, grids differ or channels are missing; all of it, a line each.
     """
+    if case.problem is not None:
+        raise InputError(case.problem)
     problems, headers, is_packed = [], {}, False
     for path in case.paths:
         try:

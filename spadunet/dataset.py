@@ -12,7 +12,16 @@ from pydantic import ValidationError
 from .description import DATASET_JSON, DatasetDescription, describe, read_description
 from .errors import InputError
 from .files import sha256_of_file
-from .formats import DICOM_ENDING, IMAGE_ENDINGS, LABEL_ENDINGS, ending_of, files_of, is_packed, may_be_colour
+from .formats import (
+    DICOM_ENDING,
+    IMAGE_ENDINGS,
+    LABEL_ENDINGS,
+    ending_of,
+    files_of,
+    holds_dicom,
+    is_packed,
+    may_be_colour,
+)
 from .labels import LabelSet
 from .patients import patients_of
 from .record import first_problem
@@ -32,6 +41,8 @@ class RawCase:
     """Which one, where the path holds several DICOM series: its file stem."""
     annotated: tuple[str, ...] = ()
     """Names of the classes or regions that its label map tells of, where not of all."""
+    problem: str | None = None
+    """Why it cannot be read, where that is known before."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -235,6 +246,18 @@ def find_images(
     Raises:
         InputError: if the folder is missing or empty, or a case has too few or too many channels.
     """
+    return {
+        name: in_order(folder / name, channels, ending, num_channels, optional)
+        for name, channels in find_files(folder, ending, num_channels).items()
+    }
+
+
+def find_files(folder: Path, ending: str, num_channels: int) -> dict[str, dict[int, Path]]:
+    """As `find_images`: by case name, the files by the number of their channel; 0 where a name has none.
+
+    Raises:
+        InputError: if the folder is missing or empty, or a channel has two files.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: folder not found; it must hold the images")
     stems = {path: stem for path in sorted(folder.iterdir()) if (stem := stem_of(path, ending)) is not None}
@@ -250,25 +273,43 @@ def find_images(
         if channel in found.setdefault(name, {}):
             raise InputError(f"{path}: a second file for channel {channel} of case {name}; keep one of them")
         found[name][channel] = path
-    images: dict[str, tuple[Path | None, ...]] = {}
-    for name, channels in found.items():
-        if list(channels) == [0] and (stems[channels[0]] == name or (may_be_colour(channels[0]) and not optional)):
-            images[name] = (channels[0],)  # it holds all channels
-            continue
-        if set(channels) | set(optional) != set(range(num_channels)):
-            may_miss = f" ({', '.join(map(str, optional))} may be missing)" if optional else ""
-            raise InputError(
-                f"{folder / name}: wrong channel count: files for channels {sorted(channels)}, "
-                f"expected {num_channels}, numbered from _0000{may_miss}; add the missing or remove the extra files"
-            )
-        images[name] = tuple(channels.get(number) for number in range(num_channels))
-    return images
+    return found
+
+
+def in_order(
+    case: Path, channels: dict[int, Path], ending: str, num_channels: int, optional: Collection[int]
+) -> tuple[Path | None, ...]:
+    """The files of a case, one a channel, or the one that holds all; as `find_images`.
+
+    Args:
+        case: its folder and name.
+
+    Raises:
+        InputError: if there are too few or too many.
+    """
+    if list(channels) == [0]:
+        path = channels[0]
+        if stem_of(path, ending) == case.name or (may_be_colour(path) and not optional):
+            return (path,)  # it holds all channels
+    if set(channels) | set(optional) != set(range(num_channels)):
+        may_miss = f" ({', '.join(map(str, optional))} may be missing)" if optional else ""
+        raise InputError(
+            f"{case}: wrong channel count: files for channels {sorted(channels)}, "
+            f"expected {num_channels}, numbered from _0000{may_miss}; add the missing or remove the extra files"
+        )
+    return tuple(channels.get(number) for number in range(num_channels))
 
 
 def image_endings(folder: Path) -> list[str]:
-    """The endings of the images in a folder, as `find_images` takes them."""
-    found = {ending_of(path, (*IMAGE_ENDINGS, ".zip")) for path in folder.iterdir() if not path.name.startswith(".")}
-    if ".zip" in found or any(path.is_dir() for path in folder.iterdir()):
+    """The endings of the images in a folder, as `find_images` takes them.
+
+    A folder in it counts as one of DICOM slices if there are no images of another kind, or if such slices are in it:
+    beside images may lie their label maps.
+    """
+    shown = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    found = {ending_of(path, (*IMAGE_ENDINGS, ".zip")) for path in shown if not path.is_dir()}
+    inner = [path for path in shown if path.is_dir()]
+    if ".zip" in found or (inner and found.isdisjoint(IMAGE_ENDINGS)) or any(map(holds_dicom, inner)):
         found.add(DICOM_ENDING)
     return [ending for ending in IMAGE_ENDINGS if ending in found]
 

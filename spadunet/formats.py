@@ -68,6 +68,19 @@ def is_dicom(path: Path) -> bool:
     return is_packed(path) or ending_of(path, (DICOM_ENDING,)) is not None
 
 
+def holds_dicom(folder: Path) -> bool:
+    """True if a DICOM slice, whole or damaged, lies in a folder or below it; files of other formats are none."""
+    for path in sorted(folder.rglob("*")):
+        if path.name.startswith(".") or ending_of(path) not in (None, DICOM_ENDING) or not path.is_file():
+            continue
+        try:
+            if read_slice(path) is not None:
+                return True
+        except InputError:
+            return True
+    return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Header:
     """What a file says of its voxels before they are read."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +45,7 @@ def show_prediction(
     device: torch.device,
     precision: torch.dtype,
     label_maps: dict[str, Path],
-    keeps: bool,
+    kept: Collection[str],
     order: ChannelOrder,
 ) -> int:
     """Print which images would be predicted, by which model, and what that needs.
@@ -53,7 +53,7 @@ def show_prediction(
     Args:
         sources: the models.
         label_maps: where that of each case goes.
-        keeps: those that are there are kept.
+        kept: cases whose label maps stay.
         order: of the images' channels.
 
     Raises:
@@ -75,13 +75,15 @@ def show_prediction(
     there = {name for name, path in label_maps.items() if path.exists() or review_path(path).exists()}
     num_new = len(cases) - len(there)
     kind = {"nifti": "NIfTI", "input": "in the images' format", "dicom-seg": "DICOM SEG"}[options.format]
-    written = [f"label maps, {kind}: {num_new} new, {len(there)} {'kept' if keeps else 'replaced'}"]
+    num_replaced = len(there) - len(kept)
+    state = [f"{num_new} new", *([f"{num_replaced} replaced"] if num_replaced or not kept else [])]
+    written = [f"label maps, {kind}: {', '.join([*state, *([f'{len(kept)} kept'] if kept else [])])}"]
     written += [state_of(options.output / name) for name in (LABELS_JSON, QUALITY_CSV, "spadunet_predict.json")]
     if options.reject_below is not None:
         written.append(f"{REVIEW_FOLDER}/: of these, label maps with mean expected Dice below {options.reject_below:g}")
     show(f"writes into {options.output}", [*written, state_of(options.output / "spadunet_predict.log", "added to")])
     show("pairs", pairing_table(cases, headers, order.names, options.input, label=None))
-    todo = [header for name, header in headers.items() if not (keeps and name in there)]
+    todo = [header for name, header in headers.items() if name not in kept]
     try:
         needs = estimate(todo, sources, options, order, device, precision)
     except (InputError, OutputError) as error:

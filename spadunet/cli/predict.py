@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..workers import Workers
-from .fine_tuning import settle_prediction
-from .options import find_cluster, find_device, find_mirror_axes
-from .predict_options import USUAL, add_options, find_models_asked
+from .asked_prediction import Asked, find_prediction
+from .options import find_device
+from .predict_options import add_options
 from .run import log_to_file, make_parser, run_command, write_manifest
 from .stages import GOES_ON
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ..inference.job import Job
     from ..inference.predict import Engine
     from ..inference.quality_table import QualityTable
+    from ..inference.resume import Start
+    from ..inference.stages import StageTimes
     from ..parallel import Outcome
     from ..training.ranks import Ranks
 
@@ -42,8 +44,6 @@ EXAMPLES = """\
   torchrun --standalone --nproc-per-node 4 $(which spadunet_predict) -i imagesTs -o predictions     on four GPUs
   spadunet_predict -i /shared/imagesTs -o /shared/predictions --dask tcp://node7:8786
 """
-MANIFEST = "spadunet_predict.json"
-UNFINISHED_FILE = "spadunet_predict.unfinished"
 
 log = logging.getLogger("spadunet")
 
@@ -71,172 +71,141 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def predict(options: argparse.Namespace, ranks: Ranks) -> int:
-    """Load the model, find the images, predict them one after the other; of several processes, each its share.
+    """Predict what was asked for, but what is there already; of several processes, each takes case by case.
 
     What is shared is written by the first process alone.
     """
-    from ..evaluation.label_names import LABELS_JSON
-    from ..files import require_writable, sha256_of_file, write_text
-    from ..formats import is_dicom
-    from ..inference.cases import find_cases, tell_series
-    from ..inference.channels import order_of
-    from ..inference.job import Job, engine_of
-    from ..inference.label_format import check_format, label_ending
-    from ..inference.pipeline import predict_cases, prediction_path
-    from ..inference.quality_table import QUALITY_CSV, REVIEW_FOLDER, Judgement, QualityTable, review_path
-    from ..inference.sources import (
-        calibration_of,
-        choose_structures,
-        open_sources,
-        rules_of,
-        tell_sources,
-    )
+    from ..files import require_writable
+    from ..inference.resume import find_start
     from ..inference.stages import StageTimes
-    from ..inference.subset import labels_of
-    from ..model import MODEL_JSON
-    from ..network.device import choose_precision
-    from ..record import write_record
-    from ..workspace import find_workspace
 
     started = time.time()
-    folders = find_models_asked(options, find_workspace(options.data))
-    sources = open_sources(folders, options.dataset, options.spacing)
-    plan = sources[0].plan
-    settled = settle_prediction(options, USUAL, sources[0].provenance)
-    mirror = find_mirror_axes(options.mirror)
-    chosen = choose_structures(plan.labels, options.roi_subset or ())
-    labels = labels_of(plan.labels, chosen)
-    rule_notes = rules_of(sources, chosen)[1] if options.cleans else ["post-processing: left out as asked"]
-    calibration, told = calibration_of(sources)
-    if options.reject_below is not None and calibration is None:
-        raise InputError(f"--reject-below {options.reject_below:g}: {told}")
-    order = order_of(plan, options.input, options.channels)
-    cases = find_cases(options.input, len(order.names), order.optional)
-    device = ranks.device
-    workers = None if options.dask is None else find_cluster(options.dask)
-    notes = [*tell_sources(sources, device), *settled, *tell_series(cases)]
-    notes += check_format(cases, options.format, labels)
-    notes += [plan.labels.tell_mirror(axis) for axis in mirror]
-    notes += [f"only {', '.join(chosen)} is predicted"] if chosen else []
-    notes += [*rule_notes, told]
-    if options.output.resolve() == options.input.resolve():
-        raise InputError(f"-o {options.output}: is the input folder; its images would be overwritten: give another")
-    if is_dicom(cases[0].paths[0]) and options.input.resolve() in options.output.resolve().parents:
-        raise InputError(
-            f"-o {options.output}: lies among the DICOM files of -i, whose folders are cases: give another"
-        )
+    asked = find_prediction(options, ranks.device)
+    start = find_start(options.output, asked.request, asked.paths, must_keep=options.keep)
     require_writable(options.output, dry_run=options.dry_run)
-    precision = choose_precision(options.precision, device)
     if not options.dry_run and ranks.is_first:
         log_to_file(options.output / "spadunet_predict.log")
-    for note in notes:
+    for note in asked.notes:
         log.info(note)
-
-    unfinished = options.output / UNFINISHED_FILE
-    what = (options.input.resolve(), options.overlap, precision, options.format, options.spacing, mirror, order)
-    models = (f"{it.task} {sha256_of_file(it.folder / MODEL_JSON)}" for it in sources)
-    request = "\n".join((*map(str, (*what, chosen, options.cleans)), *models))
-    goes_on = unfinished.is_file() and unfinished.read_text(encoding="utf-8") == request
-    paths = {
-        case.name: prediction_path(options.output, case.name, label_ending(case, options.format)) for case in cases
-    }
-    require_own(options.output, paths)
+    if start.left:
+        log.warning(start.tell_left())
     if options.dry_run:
-        if not ranks.is_first:
-            return 0
-        from .dry_predict import show_prediction
-
-        return show_prediction(
-            cases,
-            sources,
-            options,
-            device=device,
-            precision=precision,
-            label_maps=paths,
-            keeps=options.keep or goes_on,
-            order=order,
-        )
+        return show(options, asked, start, ranks)
     ranks.wait()  # all have looked at what is there
-    keeps = options.keep or goes_on
-    if not keeps and ranks.is_first:
-        for path in paths.values():  # those of an earlier run must not pass as this one's if it is interrupted
-            path.unlink(missing_ok=True)
-            review_path(path).unlink(missing_ok=True)
-    if ranks.is_first:
-        write_text(unfinished, request)
-        write_record(options.output / LABELS_JSON, labels)
-    judgement = Judgement(labels=labels, calibration=calibration, reject_below=options.reject_below)
-    table = QualityTable(options.output, judgement, keep=keeps, rank=ranks.rank)
-    if keeps and ranks.is_first:
-        there = {name for name, path in paths.items() if path.is_file() or review_path(path).is_file()}
-        log.info("%d of %d label maps are there already and kept", len(there), len(cases))
-        cases = [case for case in cases if case.name not in there]
-        table.sort({name: paths[name] for name in there})
-        if num_unknown := len(there - table.table.keys()):
-            log.info("%d of these have no row in %s; predict them again for one", num_unknown, QUALITY_CSV)
-    cases = ranks.gather(cases)[0]
+    table = open_table(asked, start, ranks)
+    ranks.wait()  # what is not kept is gone
     times = StageTimes()
-    job = Job(
-        models=tuple(folder.absolute() for folder in folders),
-        dataset=options.dataset and sources[0].task,
-        device=options.device,
-        precision=options.precision,
-        overlap=options.overlap,
-        spacing=options.spacing,
-        mirror=mirror,
-        chosen=chosen,
-        cleans=options.cleans,
-        memory_gb=options.memory_gb,
-        folder=options.output.absolute(),
-        label_format=options.format,
-        order=order,
-        reject_below=options.reject_below,
-    )
-    if workers is not None:
-        cases = [absolute(case) for case in cases]
-        outcomes = predict_elsewhere(cases, job, workers, table)
+    cases = [case for case in asked.cases if case.name not in start.kept]
+    if asked.workers is not None:
+        outcomes = predict_elsewhere([absolute(case) for case in cases], asked.job, asked.workers, table)
     else:
-        engine = engine_of(job, sources, device)
-        tell_memory(cases, engine)
-        outcomes = list(
-            predict_cases(
-                cases[ranks.rank :: ranks.world_size],
-                engine,
-                options.output,
-                label_format=options.format,
-                order=order,
-                is_quiet=not ranks.is_first,
-                times=times,
-                place=table.add,
-            )
-        )
+        outcomes = predict_here(cases, asked, options.output, ranks, table, times)
     found = ranks.gather((outcomes, table.table))
     outcomes = [outcome for each, _ in found for outcome in each]
-    for _, rows in found:
-        table.table |= rows
+    if ranks.is_first:
+        for _, rows in found:
+            table.table |= rows
+        finish(options, asked, start, outcomes, table, started=started)
+        log.info("%s", times)
+    return 1 if any(outcome.problem for outcome in outcomes) else 0
+
+
+def show(options: argparse.Namespace, asked: Asked, start: Start, ranks: Ranks) -> int:
+    """The dry run, of the first process alone."""
     if not ranks.is_first:
-        return 1 if any(outcome.problem for outcome in outcomes) else 0
-    written = [outcome.result for outcome in outcomes if outcome.result is not None]
-    problems = [outcome.problem for outcome in outcomes if outcome.problem]
-    for problem in problems:
+        return 0
+    from .dry_predict import show_prediction
+
+    return show_prediction(
+        asked.cases,
+        asked.sources,
+        options,
+        device=ranks.device,
+        precision=asked.precision,
+        label_maps=asked.paths,
+        kept=start.kept,
+        order=asked.job.order,
+    )
+
+
+def open_table(asked: Asked, start: Start, ranks: Ranks) -> QualityTable:
+    """Clear the output folder of what is not kept; its table of quality, with the rows of what is."""
+    from ..evaluation.label_names import LABELS_JSON
+    from ..inference.quality_table import QUALITY_CSV, QualityTable
+    from ..record import write_record
+
+    if ranks.is_first:  # in this order: whatever lies there when the run is stopped must pass for nothing else
+        start.clear()
+    table = QualityTable(start.folder, asked.judgement, keep=start.keeps, rank=ranks.rank)
+    if not ranks.is_first:
+        return table
+    start.begin()
+    write_record(start.folder / LABELS_JSON, asked.judgement.labels)
+    if start.keeps:
+        log.info("%d of %d label maps are there already and kept", len(start.kept), len(asked.cases))
+        table.sort({name: asked.paths[name] for name in start.kept})
+        if num_unknown := len(start.kept - table.table.keys()):
+            log.info("%d of these have no row in %s; predict them again for one", num_unknown, QUALITY_CSV)
+    return table
+
+
+def predict_here(
+    cases: list[RawCase], asked: Asked, folder: Path, ranks: Ranks, table: QualityTable, times: StageTimes
+) -> list[Outcome[RawCase, Path]]:
+    """Predict in this process, or in this one of several."""
+    from ..inference.job import engine_of
+    from ..inference.pipeline import predict_cases
+
+    engine = engine_of(asked.job, asked.sources, ranks.device)
+    tell_memory(cases, engine)
+    outcomes = predict_cases(
+        cases,
+        engine,
+        folder,
+        take=ranks.take_turns if ranks.world_size > 1 else None,
+        label_format=asked.job.label_format,
+        order=asked.job.order,
+        is_quiet=not ranks.is_first,
+        times=times,
+        place=table.add,
+    )
+    return list(outcomes)
+
+
+def finish(
+    options: argparse.Namespace,
+    asked: Asked,
+    start: Start,
+    outcomes: list[Outcome[RawCase, Path]],
+    table: QualityTable,
+    *,
+    started: float,
+) -> None:
+    """Write table and manifest, and say what became of all cases."""
+    from ..evaluation.label_names import LABELS_JSON
+    from ..inference.quality_table import QUALITY_CSV, REVIEW_FOLDER, review_path
+    from ..inference.resume import MANIFEST
+    from ..record import write_record
+
+    problems = {outcome.item.name: outcome.problem for outcome in outcomes if outcome.problem}
+    for problem in problems.values():
         log.error("failed: %s", problem)
-    for line in table.finish({outcome.item.name for outcome in outcomes if outcome.problem}):
+    for line in table.finish(problems.keys()):
         log.info(line)
     if (options.output / REVIEW_FOLDER).is_dir():
-        write_record(review_path(options.output / LABELS_JSON), labels)
-    written.append(options.output / QUALITY_CSV)
+        write_record(review_path(options.output / LABELS_JSON), asked.judgement.labels)
+    written = [outcome.result for outcome in outcomes if outcome.result is not None]
     write_manifest(
         options.output / MANIFEST,
         "spadunet_predict",
         options,
         started=started,
-        device=str(device),
-        files=written,
+        device=str(asked.device),
+        files=[*written, options.output / QUALITY_CSV],
+        more={"made": start.made.model_dump(mode="json")},
     )
-    unfinished.unlink(missing_ok=True)
-    log.info("%s", times)
-    log.info("%d label maps written, %d failed: %s", len(cases) - len(problems), len(problems), options.output)
-    return 1 if problems else 0
+    start.end()
+    log.info("%d label maps written, %d failed: %s", len(written), len(problems), options.output)
 
 
 def predict_elsewhere(
@@ -275,33 +244,3 @@ def tell_memory(cases: list[RawCase], engine: Engine) -> None:
         name = max(grids, key=lambda name: math.prod(grids[name][0]))
         shape, da = grids[name]
         log.info(tell_choice(name, engine.demand(shape, da), engine.budget, engine.device))
-
-
-def require_own(folder: Path, predictions: dict[str, Path]) -> None:
-    """Refuse to write over label maps that are no predictions: a slip of `-o` must not cost hand-drawn references.
-
-    Nor beside one of the same case in another format: it would pass as this run's.
-
-    Args:
-        predictions: by case name.
-
-    Raises:
-        InputError: if such files lie in the folder, and nothing tells that `spadunet_predict` wrote them, or if a
-            prediction of another format does.
-    """
-    from ..inference.label_format import written_before
-    from ..inference.quality_table import REVIEW_FOLDER
-
-    is_own = any((folder / name).is_file() for name in (UNFINISHED_FILE, MANIFEST))
-    there = [
-        (path, prediction)
-        for case, prediction in predictions.items()
-        for place in (folder, folder / REVIEW_FOLDER)
-        for path in written_before(place, case)
-    ]
-    for path, prediction in there:
-        shown = path.relative_to(folder)
-        if not is_own:
-            raise InputError(f"-o {folder}: holds {shown}, which spadunet_predict did not write; give another folder")
-        if path.name != prediction.name:
-            raise InputError(f"-o {folder}: holds {shown}, the same case in another format; give another folder")

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
@@ -149,13 +149,21 @@ def close_log_files() -> None:
 
 
 def write_manifest(
-    path: Path, command: str, options: argparse.Namespace, *, started: float, device: str, files: Sequence[Path]
+    path: Path,
+    command: str,
+    options: argparse.Namespace,
+    *,
+    started: float,
+    device: str,
+    files: Sequence[Path],
+    more: Mapping[str, object] | None = None,
 ) -> None:
     """Write what a machine needs to know of a run: versions, options, device, time, files.
 
     Args:
         started: `time.time()` at the start of the run.
         files: what the run wrote.
+        more: further keys, of values that JSON can hold.
     """
     import json
 
@@ -171,6 +179,7 @@ def write_manifest(
         "started": datetime.datetime.fromtimestamp(started, datetime.timezone.utc).isoformat(timespec="seconds"),
         "seconds": round(time.time() - started, 1),
         "files": [str(file) for file in files],
+        **(more or {}),
     }
     write_text(path, json.dumps(manifest, indent=1) + "\n")
 

@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -23,10 +23,14 @@ from ..errors import InputError, OutputError
 
 TIMEOUT = datetime.timedelta(minutes=30)
 """The longest that ranks wait for one: pictures and a probe are made by the first alone, and some validate longer."""
+PREDICTION_TIMEOUT = datetime.timedelta(days=30)
+"""Where each rank works alone, as in prediction: the last case of one may take hours more than those of the others. A
+rank that dies is noticed all the same."""
 GRACE_SECONDS = 20.0
 """For the first rank to say why it ends, which may draw a picture before; torchrun kills after 30."""
 
 Found = TypeVar("Found")
+Item = TypeVar("Item")
 
 log = logging.getLogger("spadunet")
 
@@ -38,6 +42,8 @@ class Ranks:
     rank: int = 0
     world_size: int = 1
     device: torch.device = torch.device("cpu")
+    store: Store | None = field(default=None, compare=False)
+    """What all ranks can read and write; None without others."""
 
     @property
     def is_first(self) -> bool:
@@ -67,6 +73,20 @@ class Ranks:
         everybody: list[Any] = [None] * self.world_size
         dist.all_gather_object(everybody, found)
         return everybody
+
+    def take_turns(self, items: Sequence[Item]) -> Iterator[Item]:
+        """Those of the items that fall to this rank: whichever is next whenever a rank asks for one.
+
+        Each goes to one rank, and the one that is done sooner gets more of them. Once a run.
+
+        Args:
+            items: the same on every rank.
+        """
+        if self.store is None:
+            yield from items
+            return
+        while (number := self.store.add("turns taken", 1)) <= len(items):
+            yield items[number - 1]
 
     def wait(self) -> None:
         """Go on when all ranks have come here."""
@@ -121,7 +141,7 @@ def open_ranks(device: torch.device, *, is_training: bool = True) -> Iterator[Ra
     lost the others says so, if it is the first.
 
     Args:
-        is_training: trade digits of float32 on a GPU for speed.
+        is_training: trade digits of float32 on a GPU for speed, and wait for no rank longer than TIMEOUT.
 
     Raises:
         InputError: as `find_ranks`.
@@ -142,9 +162,10 @@ def open_ranks(device: torch.device, *, is_training: bool = True) -> Iterator[Ra
     # Control words go by gloo also where gradients go by nccl: they then wait for no GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
-    dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world_size, timeout=TIMEOUT)
+    longest = TIMEOUT if is_training else PREDICTION_TIMEOUT
+    dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world_size, timeout=longest)
     try:
-        yield ranks
+        yield replace(ranks, store=store)
     except (Exception, KeyboardInterrupt) as error:
         raise end_together(error, ranks, store) from error
     ranks.wait()

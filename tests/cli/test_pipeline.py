@@ -19,6 +19,7 @@ from spadunet.dataset import load_dataset
 from spadunet.files import sha256_of_file
 from spadunet.formats import read_channels
 from spadunet.image import geometry_difference, read_image, read_label_map
+from spadunet.inference.resume import UNFINISHED_FILE
 from spadunet.model import load_model
 from spadunet.plan import Plan
 from spadunet.preprocessing.store import open_case
@@ -138,7 +139,7 @@ def test_from_raw_to_scores(planned: Path, tmp_path: Path, run, quick, capsys: p
     output = tmp_path / "predictions"
     assert run(predict.main, "-i", images, "-o", output, "-d", 4, "-f", 0, "-device", "cpu", "--data", planned) == 0
     assert_label_maps_fit(images, output, 6)
-    assert not (output / predict.UNFINISHED_FILE).exists()
+    assert not (output / UNFINISHED_FILE).exists()
     capsys.readouterr()
     assert run(evaluate.main, "-p", output, "-r", labels, "-np", 1) == 0
     assert "Anterior" in capsys.readouterr().out

@@ -146,6 +146,73 @@ def test_an_interrupted_run_goes_on_only_where_the_same_was_asked_for(
     assert 2 in label_maps(tmp_path)
 
 
+def test_no_run_goes_on_with_label_maps_of_another_model(
+    workspace: Path, images: Path, tmp_path: Path, run, caplog, capsys, monkeypatch
+):
+    import spadunet.inference.pipeline as pipeline
+
+    def command(fold: int):
+        return "-i", images, "-o", tmp_path / "out", "-m", fold_of(workspace, fold), *QUICK
+
+    assert run(predict.main, *command(0)) == 0
+    before = label_maps(tmp_path / "out")
+    capsys.readouterr()
+    assert run(predict.main, *command(1), "--roi-subset", "Posterior", "--continue") == 2
+    error = capsys.readouterr().err.strip()
+    assert error.count("\n") == 0
+    assert f"{fold_of(workspace, 0)} (task {HIPPOCAMPUS}" in error
+    assert f"→ {fold_of(workspace, 1)} (task" in error
+    assert "; --roi-subset all → Posterior; give the same options" in error
+    assert np.array_equal(label_maps(tmp_path / "out"), before)
+    assert len(LabelSet.from_json((tmp_path / "out/labels.json").read_text()).names) == 3
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "segment", stop)
+        assert run(predict.main, *command(1)) == 130
+    caplog.clear()
+    assert run(predict.main, *command(1)) == 0
+    assert "0 of 2 label maps are there already and kept" in caplog.text
+    assert run(predict.main, "-i", images, "-o", tmp_path / "whole", *command(1)[4:]) == 0
+    assert np.array_equal(label_maps(tmp_path / "out"), label_maps(tmp_path / "whole"))
+
+
+def test_label_maps_whose_images_are_gone_are_told(workspace: Path, images: Path, tmp_path: Path, run, caplog):
+    shutil.copytree(images, tmp_path / "in")
+    command = ("-i", tmp_path / "in", "-o", tmp_path / "out", *QUICK)
+    assert run(predict.main, *command, "-m", fold_of(workspace, 0)) == 0
+    assert "without an image" not in caplog.text
+    gone = sorted((tmp_path / "in").iterdir())[0]
+    gone.unlink()
+    label_map = tmp_path / "out" / gone.name.replace("_0000", "")
+    before = label_map.read_bytes()
+    assert run(predict.main, *command, "-m", fold_of(workspace, 1)) == 0
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert f"1 label map of earlier runs, without an image in -i, beside the new ones: {label_map.name}" in (
+        warning.getMessage()
+    )
+    assert label_map.read_bytes() == before
+
+
+def test_label_maps_may_lie_below_the_images(workspace: Path, images: Path, tmp_path: Path, run, caplog):
+    shutil.copytree(images, tmp_path / "in")
+    command = ("-i", tmp_path / "in", "-o", tmp_path / "in/predictions", "-m", fold_of(workspace, 0), *QUICK)
+    assert run(predict.main, *command) == 0
+    assert run(predict.main, *command, "--continue") == 0
+    assert "2 of 2 label maps are there already and kept" in caplog.text
+
+
+def test_a_surplus_channel_fails_its_own_case_alone(workspace: Path, images: Path, tmp_path: Path, run, caplog):
+    shutil.copytree(images, tmp_path / "in")
+    good, bad = sorted((tmp_path / "in").iterdir())
+    shutil.copy(bad, bad.with_name(bad.name.replace("_0000", "_0001")))
+    assert run(predict.main, "-i", tmp_path / "in", "-o", tmp_path, "-m", fold_of(workspace, 0), *QUICK) == 1
+    assert f"failed: {tmp_path / 'in' / bad.name.removesuffix('_0000.nii.gz')}: wrong channel count" in caplog.text
+    assert [path.name for path in tmp_path.glob("*.nii.gz")] == [good.name.replace("_0000", "")]
+
+
 @pytest.mark.slow
 def test_the_dry_run_of_an_ensemble_names_all_models(
     workspace: Path, images: Path, tmp_path: Path, run, capsys, monkeypatch

@@ -113,3 +113,42 @@ def test_a_series_whose_slices_lie_in_one_place_hinders_no_other(tmp_path: Path)
     assert first_values([first]) == {"a_3_T1": 0}
     with pytest.raises(InputError, match="another slice of its series lies in the same place"):
         read_image(second.image_paths, num_channels=1, series=second.series)
+
+
+def touch(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+def test_folders_beside_images_are_none_but_of_dicom_slices(tmp_path: Path):
+    images = touch(tmp_path, "a.nii.gz", "b.nii.gz")
+    touch(images / "predictions", "a.nii.gz", "quality.csv", ".hidden")
+    touch(images / "predictions/review")
+    (images / "old").mkdir()
+    assert [case.name for case in find_cases(images, 1)] == ["a", "b"]
+    write(images / "study", "1.2.3", "3", "T1")
+    with pytest.raises(InputError, match=r"holds both \.nii\.gz and \.dcm files"):
+        find_cases(images, 1)
+
+
+def test_a_folder_alone_is_a_case_whatever_it_holds(tmp_path: Path):
+    """So that a study whose files are all broken is named."""
+    touch(tmp_path / "in/broken", "1")
+    assert [case.name for case in find_cases(tmp_path / "in", 1)] == ["broken"]
+
+
+def test_a_case_without_a_channel_says_so_in_its_turn(tmp_path: Path):
+    images = touch(tmp_path, "a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "c_0001.nii.gz")
+    a, b, c = find_cases(images, 2)
+    assert (a.name, a.problem) == ("a", None)
+    assert a.image_paths == (images / "a_0000.nii.gz", images / "a_0001.nii.gz")
+    assert b.problem == (
+        f"{images / 'b'}: wrong channel count: files for channels [0], expected 2, numbered from _0000; "
+        "add the missing or remove the extra files"
+    )
+    assert c.paths == (images / "c_0001.nii.gz",)
+    (images / "a_0001.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"a: wrong channel count: files for channels \[0\], expected 2"):
+        find_cases(images, 2)  # of none are they complete: it is the wrong model

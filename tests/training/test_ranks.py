@@ -16,6 +16,7 @@ import torch
 from spadunet.errors import InputError
 from spadunet.model import read_tensors
 from spadunet.preprocessing.store import classes_path, write_array
+from spadunet.training import ranks
 from spadunet.training.loop import JointNetwork
 from spadunet.training.patches import BatchStream
 from spadunet.training.ranks import Ranks
@@ -152,3 +153,36 @@ def test_batches_that_only_slices_merged_in_training_give_are_shared_too(make_ta
         InputError, match="batches of 2 or 4 patches, which 4 processes .*; go on with 1 or 2 processes"
     ):
         check_shares([replace(task, variety=Variety(slice_merging=0.5))], Ranks(world_size=4))
+
+
+def test_whoever_is_free_takes_the_next_item():
+    store = torch.distributed.HashStore()
+    slow, fast = (Ranks(rank=rank, world_size=2, store=store) for rank in (0, 1))
+    items = list("abcdefg")
+    turns = slow.take_turns(items)
+    assert next(turns) == "a"  # and is busy with it, while the other does all else
+    assert list(fast.take_turns(items)) == list("bcdefg")
+    assert list(turns) == []
+    assert list(Ranks().take_turns(items)) == items
+
+
+@pytest.mark.parametrize(("is_training", "days"), [(True, 0), (False, 30)])
+def test_ranks_that_work_apart_wait_for_each_other_longer(is_training: bool, days: int, monkeypatch):
+    found = {}
+
+    def init(_, **options: object):
+        found.update(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(ranks, "share_cores", lambda: None)
+    monkeypatch.setattr(ranks, "rendezvous", lambda *_, **__: iter([(torch.distributed.HashStore(), 0, 2)]))
+    monkeypatch.setattr(torch.distributed, "init_process_group", init)
+    level = ranks.log.level
+    try:
+        with pytest.raises(KeyboardInterrupt), ranks.open_ranks(torch.device("cpu"), is_training=is_training):
+            pass
+    finally:
+        ranks.log.setLevel(level)
+    assert found["timeout"].days == days
