@@ -6,6 +6,7 @@ Letters: K outputs; D, H, W depth, height, width.
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,13 @@ from .storage import Storage
 HOST_SHARE, DEVICE_SHARE = 0.8, 0.5
 """Of the free memory, unless the user says: the rest is for the network, and for what others do."""
 VOXELS_AT_ONCE, MAX_WINDOWS = 1 << 21, 8
-BYTES_PER_VOXEL = 8
-"""Of the image's grid: the image in float32 once read, and its label map."""
+IMAGE_BYTES = 8
+"""Of a channel's voxel on the image's own grid, while the next case is read: as the file has it, and in float32."""
+LABEL_BYTES = 8
+"""Of a voxel of the image's own grid: class numbers and label map of a case, and the same of the last one that is being
+cleaned and written. With one channel and no read-ahead 11 bytes were measured, image included."""
+CASE_BYTES = 8
+"""Of a channel's voxel on the network's grid: float32 of the case that is predicted, and of the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +42,9 @@ class Budget:
 
 
 def find_budget(memory_gb: float | None, device: torch.device, folder: Path | None) -> Budget:
-    """What the user allows, or a share of what is free."""
-    free = available_bytes()
-    host_bytes = None if free is None else round(free * HOST_SHARE)
+    """What the user allows each process, or this one's part of a share of what is free on its machine."""
+    free, num_processes = available_bytes(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's
+    host_bytes = None if free is None else round(free * HOST_SHARE / num_processes)
     if memory_gb is not None:
         host_bytes = round(memory_gb * 1e9)
     device_bytes = round(torch.cuda.mem_get_info(device)[0] * DEVICE_SHARE) if device.type == "cuda" else 0
@@ -60,6 +66,9 @@ class Demand:
     num_models: int = 1
     num_channels: int = 1
     """Of all images together, where models scale intensities differently."""
+    stored_shape: Shape | None = None
+    """Of the image itself; None for `shape`."""
+    num_stored_channels: int = 1
 
     @property
     def axis(self) -> int:
@@ -71,6 +80,15 @@ class Demand:
         held = sum(held_voxels(self.shape, patch, self.axis) for patch in self.patches)
         return self.num_outputs * held * dtype.itemsize
 
+    def image_bytes(self) -> int:
+        """Of all but logits: this case, the next one that is read and the last one that is written."""
+        stored = math.prod(self.stored_shape or self.shape) * (IMAGE_BYTES * self.num_stored_channels + LABEL_BYTES)
+        return stored + math.prod(self.shape) * CASE_BYTES * self.num_channels
+
+    def least_bytes(self) -> int:
+        """In the host's memory, however little is held there."""
+        return self.image_bytes() + self.window_bytes()
+
     def window_bytes(self) -> int:
         """Of a window's logits; beside those of the models before, where there are several."""
         num_held = 1 if self.num_models == 1 else 3
@@ -80,8 +98,7 @@ class Demand:
 def choose_storages(demand: Demand, budget: Budget) -> tuple[Storage, ...]:
     """What fits, the fastest first, then what takes less, to fall back on; the last one always is disk."""
     windows = demand.window_bytes()
-    rest = math.prod(demand.shape) * (BYTES_PER_VOXEL + 4 * (demand.num_channels - 1))
-    host_bytes = math.inf if budget.host_bytes is None else budget.host_bytes - rest
+    host_bytes = math.inf if budget.host_bytes is None else budget.host_bytes - demand.image_bytes()
     found = []
     if demand.held_bytes(torch.float32) + windows <= budget.device_bytes:
         found.append(Storage(place="device"))
@@ -109,4 +126,15 @@ def tell_choice(name: str, demand: Demand, budget: Budget, device: torch.device)
         f"memory that may be taken: {limit}; {name}, the largest, becomes {'×'.join(map(str, shape))} voxels; logits "
         f"of {demand.num_outputs} outputs{of_models} are added up as {storage}, {count} {along} at a time "
         f"({demand.held_bytes(storage.dtype) / 1e9:.2g} GB); windows at once: {windows_at_once(patch, device)}"
+    )
+
+
+def tell_shortage(name: str, demand: Demand, budget: Budget) -> str:
+    """For the log, where a case takes more than may be taken, whatever is chosen for it; else empty."""
+    least = demand.least_bytes()
+    if budget.host_bytes is None or least <= budget.host_bytes:
+        return ""
+    return (
+        f"{name} takes at least {least / 1e9:.3g} GB of memory beside the networks, with all logits on disk: more than the "
+        f"{budget.host_bytes / 1e9:.3g} GB that may be taken (--memory-gb, or 80 % of what is free); it is tried all the same"
     )

@@ -84,8 +84,8 @@ class Engine:
             found.setdefault((member.plan.patch_sizes_voxels[da], member.plan.intensity), []).append(member)
         return found
 
-    def demand(self, shape: Shape, da: int) -> Demand:
-        """What a case of a shape (D, H, W) and a degree of anisotropy takes."""
+    def demand(self, shape: Shape, da: int, stored_shape: Shape | None = None) -> Demand:
+        """What a case of a shape (D, H, W) and a degree of anisotropy takes, whose image has another where given."""
         sweeps = self.sweeps(da)
         num_images = len({intensity for _, intensity in sweeps})
         return Demand(
@@ -95,6 +95,8 @@ class Engine:
             num_logits=self.plan.labels.num_outputs,
             num_models=len(self.members),
             num_channels=num_images * len(self.plan.channel_names),
+            stored_shape=stored_shape,
+            num_stored_channels=len(self.plan.channel_names),
         )
 
 
@@ -165,7 +167,7 @@ def segment(views: Views, engine: Engine, times: StageTimes) -> Answer:
     unoriented = tell_unoriented([geometry], engine.plan.labels) if engine.mirror else ""
     if unoriented:
         log.info(unoriented)
-    demand = engine.demand(geometry.shape, geometry.da)
+    demand = engine.demand(geometry.shape, geometry.da, geometry.stored_shape)
     storages = choose_storages(demand, engine.budget)
     at_once = min(windows_at_once(patch, engine.device) for patch in demand.patches)
     ways = [(storages[0], at_once)] if at_once > 1 else []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -233,14 +232,16 @@ def absolute(case: RawCase) -> RawCase:
 
 def tell_memory(cases: list[RawCase], engine: Engine) -> None:
     """Say how the logits of the largest image will fit into memory, as far as headers tell; bad ones are told later."""
-    from ..inference.budget import tell_choice
+    from ..inference.budget import tell_choice, tell_shortage
     from ..inference.predict import plan_at
     from .dry_run import read_headers
 
     headers, _ = read_headers(cases, None)
     plan = plan_at(engine.plan, engine.spacing)
-    grids = {name: header.target_grid(plan) for name, header in headers.items()}
-    if grids:
-        name = max(grids, key=lambda name: math.prod(grids[name][0]))
-        shape, da = grids[name]
-        log.info(tell_choice(name, engine.demand(shape, da), engine.budget, engine.device))
+    demands = {name: engine.demand(*header.target_grid(plan), header.facts.shape) for name, header in headers.items()}
+    if not demands:
+        return
+    name = max(demands, key=lambda name: demands[name].least_bytes())
+    log.info(tell_choice(name, demands[name], engine.budget, engine.device))
+    if shortage := tell_shortage(name, demands[name], engine.budget):
+        log.warning(shortage)

@@ -204,6 +204,14 @@ def test_label_maps_may_lie_below_the_images(workspace: Path, images: Path, tmp_
     assert "2 of 2 label maps are there already and kept" in caplog.text
 
 
+def test_a_budget_that_cannot_be_kept_is_told(workspace: Path, images: Path, tmp_path: Path, run, caplog):
+    command = ("-i", images, "-o", tmp_path, "-m", fold_of(workspace, 0), *QUICK)
+    assert run(predict.main, *command, "--memory-gb", 1e-6) == 0
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "takes at least 0.000" in warning
+    assert "more than the 1e-06 GB that may be taken" in warning
+
+
 def test_a_surplus_channel_fails_its_own_case_alone(workspace: Path, images: Path, tmp_path: Path, run, caplog):
     shutil.copytree(images, tmp_path / "in")
     good, bad = sorted((tmp_path / "in").iterdir())

@@ -9,7 +9,15 @@ import pytest
 import torch
 from bright_network import Threshold, engine_of, image_with_box, plan_of
 
-from spadunet.inference.budget import Budget, Demand, choose_storages, find_budget, tell_choice, windows_at_once
+from spadunet.inference.budget import (
+    Budget,
+    Demand,
+    choose_storages,
+    find_budget,
+    tell_choice,
+    tell_shortage,
+    windows_at_once,
+)
 from spadunet.inference.predict import Engine, predict_image
 from spadunet.inference.storage import Sums
 
@@ -34,7 +42,7 @@ def test_only_one_windows_depth_is_held():
 
 
 def test_the_fastest_place_that_fits_comes_first_and_smaller_ones_follow():
-    rest = 300 * 200 * 200 * 8 + 10 * 100**3 * 4
+    rest = 300 * 200 * 200 * 24 + 10 * 100**3 * 4
     host32, host16, disk = "float32 in the host's memory", "float16 in the host's memory", "float16 on disk"
     assert places(Budget(host_bytes=None)) == [host32, host16, disk]
     assert places(Budget(host_bytes=rest + 2 * HELD)) == [host32, host16, disk]
@@ -53,7 +61,7 @@ def test_the_budget_knows_the_models_of_an_ensemble_and_the_outputs_asked_for():
     assert (demand().window_bytes(), demand(num_models=2).window_bytes()) == (windows, 3 * windows)
     few = demand(num_outputs=2)
     assert (few.held_bytes(torch.float32), few.window_bytes()) == (HELD // 5, windows)
-    rest = 300 * 200 * 200 * 8 + windows
+    rest = 300 * 200 * 200 * 24 + windows
     assert choose_storages(demand(), Budget(host_bytes=rest + 2 * HELD))[0].dtype == torch.float32
     for more in ({"num_models": 2}, {"num_channels": 2}):
         assert choose_storages(demand(**more), Budget(host_bytes=rest + 2 * HELD))[0].dtype == torch.float16
@@ -64,10 +72,40 @@ def test_the_budget_knows_the_models_of_an_ensemble_and_the_outputs_asked_for():
 
 def test_the_user_or_what_is_free_sets_the_budget(monkeypatch: pytest.MonkeyPatch):
     assert find_budget(2.5, CPU, None) == Budget(host_bytes=2_500_000_000)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     monkeypatch.setattr("spadunet.inference.budget.available_bytes", lambda: 1000)
     assert find_budget(None, CPU, None).host_bytes == 800
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # processes on this machine
+    assert find_budget(None, CPU, None).host_bytes == 200
+    assert find_budget(2.5, CPU, None).host_bytes == 2_500_000_000
     monkeypatch.setattr("spadunet.inference.budget.available_bytes", lambda: None)
     assert find_budget(None, CPU, None).host_bytes is None
+
+
+def test_the_images_own_grid_counts_beside_the_networks():
+    """Each image three times as fine as the network's grid along each axis: this, the next and the last one."""
+    fine, voxels = (900, 600, 600), 300 * 200 * 200
+    assert demand().image_bytes() == voxels * (8 + 8 + 8)
+    assert demand(stored_shape=fine).image_bytes() == voxels * (27 * (8 + 8) + 8)
+    assert demand(stored_shape=fine, num_stored_channels=2, num_channels=2).image_bytes() == voxels * (27 * 24 + 16)
+    budget = Budget(host_bytes=2 * HELD + 10 * 100**3 * 4 + voxels * 24)
+    assert choose_storages(demand(), budget)[0].place == "host"
+    assert choose_storages(demand(stored_shape=fine), budget)[0].place == "disk"
+
+
+def test_an_engine_knows_the_images_own_grid(engine: Engine):
+    asked = engine.demand((10, 10, 10), 0, (40, 40, 40))
+    assert (asked.stored_shape, asked.num_stored_channels) == ((40, 40, 40), len(engine.plan.channel_names))
+
+
+def test_what_cannot_fit_is_told():
+    least = 300 * 200 * 200 * 24 + 10 * 100**3 * 4
+    assert demand().least_bytes() == least
+    for enough in (None, least):
+        assert tell_shortage("liver_3", demand(), Budget(host_bytes=enough)) == ""
+    text = tell_shortage("liver_3", demand(), Budget(host_bytes=1000))
+    assert text.startswith("liver_3 takes at least 0.328 GB of memory beside the networks")
+    assert "more than the 1e-06 GB that may be taken" in text
 
 
 def test_the_choice_is_told():
