@@ -135,6 +135,7 @@ def tell_shortage(name: str, demand: Demand, budget: Budget) -> str:
     if budget.host_bytes is None or least <= budget.host_bytes:
         return ""
     return (
-        f"{name} takes at least {least / 1e9:.3g} GB of memory beside the networks, with all logits on disk: more than the "
-        f"{budget.host_bytes / 1e9:.3g} GB that may be taken (--memory-gb, or 80 % of what is free); it is tried all the same"
+        f"{name} takes at least {least / 1e9:.3g} GB of memory beside the networks, with all logits on disk: more than "
+        f"the {budget.host_bytes / 1e9:.3g} GB that may be taken (--memory-gb, or 80 % of what is free); it is tried "
+        "all the same"
     )

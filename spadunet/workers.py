@@ -291,9 +291,12 @@ def connect(address: str) -> Iterator[Executor]:
     """
     try:
         from distributed import Client
+        from distributed.comm import get_address_host_port
     except ImportError as error:
         raise InputError(f"--dask {address}: Dask is not installed; pip install 'spadunet[cluster]'") from error
     try:
+        if not address.startswith("inproc://"):  # of this very process
+            get_address_host_port(address)  # Dask never closes a client of a wrong address, and complains at the end
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(

@@ -46,10 +46,14 @@ def test_a_scheduler_that_does_not_answer_is_one_line(raw: Path, run, capsys, mo
     assert not (raw / "scores").exists()
 
 
-def test_an_address_that_is_none_is_one_line(raw: Path, run, capsys):
-    pytest.importorskip("distributed")
-    assert run(check.main, "-d", 4, "--dask", "node7", "--data", raw) == 2
-    assert "error: --dask node7: no scheduler answers there" in capsys.readouterr().err
+@pytest.mark.parametrize("address", ["node7", "0", "tcp://node7", "phone://node7:8786"])
+def test_an_address_that_is_none_is_one_line(address: str, raw: Path, run, capsys, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    made = []
+    monkeypatch.setattr(distributed.Client, "__init__", lambda *_, **__: made.append(address))
+    assert run(check.main, "-d", 4, "--dask", address, "--data", raw) == 2
+    assert f"error: --dask {address}: no scheduler answers there" in capsys.readouterr().err
+    assert not made  # it would never be closed, and complain at the end of the process
 
 
 def test_a_case_larger_than_the_memory_that_was_set_runs_and_is_told(raw: Path, run, capsys, caplog):
