@@ -78,7 +78,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--continue_prediction",
         dest="keep",
         action="store_true",
-        help="keep label maps that are there (an interrupted run of the same model goes on without being told)",
+        help="keep label maps that are there, of the same models, images and options (an interrupted run of these goes "
+        "on without being told)",
     )
     parser.add_argument(
         "--reject-below",

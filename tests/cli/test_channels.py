@@ -58,7 +58,7 @@ def make_channels(copy_demo, tmp_path: Path) -> Callable[..., Path]:
     ids=["colour slices", "two contrasts"],
 )
 def test_images_of_several_channels_go_from_raw_to_scores(
-    make_channels, tmp_path: Path, run, quick, capsys: pytest.CaptureFixture[str], source, channel_names, cut, da
+    make_channels, tmp_path: Path, run, quick, caplog: pytest.LogCaptureFixture, source, channel_names, cut, da
 ):
     raw = make_channels(source, channel_names, **cut)
     data = ("--data", tmp_path)
@@ -104,14 +104,13 @@ def test_images_of_several_channels_go_from_raw_to_scores(
     assert list(scores.summary()) == [structure.name for structure in plan.labels.structures]
 
     shutil.move(raw / "imagesTr" / f"{names[0]}_0001.nii.gz", tmp_path)
-    capsys.readouterr()
     assert run(predict.main, *command) == 1
-    assert f"{names[0]}: wrong channel count" in capsys.readouterr().err
+    assert f"{names[0]}: wrong channel count" in caplog.text
 
 
 @pytest.mark.slow
 def test_cases_that_lack_optional_channels_go_from_raw_to_scores(
-    make_channels, tmp_path: Path, run, quick, capsys: pytest.CaptureFixture[str]
+    make_channels, tmp_path: Path, run, quick, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ):
     names = ("plain", "inverted", "scaled")
     raw = make_channels("Dataset004_Hippocampus", names, size=(20, 24, 16))
@@ -155,9 +154,8 @@ def test_cases_that_lack_optional_channels_go_from_raw_to_scores(
     assert [case.case for case in scores.cases] == sorted(missing)
 
     shutil.move(raw / "imagesTr" / f"{min(missing)}_0001.nii.gz", tmp_path)  # not optional
-    capsys.readouterr()
     assert run(predict.main, *command) == 1
-    assert f"{min(missing)}: wrong channel count: files for channels [0, 2]" in capsys.readouterr().err
+    assert f"{min(missing)}: wrong channel count: files for channels [0, 2]" in caplog.text
     for path in (raw / "imagesTr").glob("*_0000.nii.gz"):
         path.unlink()
     assert run(plan_and_preprocess.main, "-d", 300, "-np", 1, *data) == 2
