@@ -104,8 +104,8 @@ def predict(options: argparse.Namespace, ranks: Ranks) -> int:
     if ranks.is_first:
         for _, rows in found:
             table.table |= rows
-        finish(options, asked, start, outcomes, table, started=started)
         log.info("%s", times)
+        finish(options, asked, start, outcomes, table, started=started)
     return 1 if any(outcome.problem for outcome in outcomes) else 0
 
 
