@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..case import Case
-from ..errors import InputError
+from ..errors import InputError, OutputError
 from ..image import Image, LabelMap
 from ..labels import LabelSet
 from ..model import Model
@@ -159,6 +159,9 @@ def segment(views: Views, engine: Engine, times: StageTimes) -> Answer:
     """The answer to a preprocessed case.
 
     Where memory does not suffice for its logits, they are held in the next place that takes less, and the log says so.
+
+    Raises:
+        OutputError: if the last of these, the disk, is full; names the case.
     """
     case = next(iter(views.values()))
     geometry = case.geometry
@@ -173,6 +176,8 @@ def segment(views: Views, engine: Engine, times: StageTimes) -> Answer:
     for number, (storage, batch_size) in enumerate(ways):
         try:
             return segment_by(storage, batch_size, views, engine, times, demand.axis)
+        except OutputError as error:
+            raise OutputError(f"{case.name}: {error}") from error
         except (MemoryError, RuntimeError) as error:
             if number + 1 == len(ways) or not is_out_of_memory(error):
                 raise
