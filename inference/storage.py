@@ -41,6 +41,8 @@ class Storage:
 
 HOST = Storage(place="host")
 ZEROS = bytes(1 << 20)
+MAX_MAPPED_BYTES = 1 << 24
+"""Of a file on disk that are given away at once, and so in memory, unless one plane takes more."""
 
 
 class Sums:
@@ -70,7 +72,7 @@ class Sums:
         """
         for own, output in zip(self.logits[(slice(None), *place)], window, strict=True):
             own.add_((output.float() * weights).to(own.device))
-        self.release()
+            self.release()
 
     def means(self, place: Sequence[slice], total: Tensor) -> Tensor:
         """Divide a part by its total weights (d, h, w), in place; a view of the part."""
@@ -78,14 +80,21 @@ class Sums:
         total = total.to(part.device)
         for output in part:
             output.div_(total)
-        self.release()
+            self.release()
         return part
+
+    def planes_at_once(self, axis: int) -> int:
+        """How many planes of an axis (0 to 2) may be given away together."""
+        if self.mapped is None:
+            return self.logits.shape[1 + axis]
+        plane_bytes = self.logits.nbytes // self.logits.shape[1 + axis]
+        return max(MAX_MAPPED_BYTES // plane_bytes, 1)
 
     def move_up(self, axis: int, count: int) -> None:
         """Drop the first planes of an axis (0 to 2): the others come to their place, zeros behind them."""
         for own in self.logits:
             move_up(own, axis, count)
-        self.release()
+            self.release()
 
     def release(self) -> None:
         """Let go of the memory that shows the file's content; the content stays."""

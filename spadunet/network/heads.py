@@ -50,8 +50,17 @@ class SegmentationNetwork(nn.Module):
 
     def forward(self, x: Tensor, da: int) -> Tensor:
         """(B, C, D, H, W) in [-1, 1] to logits (B, K, D, H, W)."""
-        features = self.backbone(self.task.enter(x), da)
-        return self.task.heads[0](features[0])
+        return self.head(self.features(x, da))
+
+    def features(self, x: Tensor, da: int) -> Tensor:
+        """(B, C, D, H, W) to the finest decoded map, of which `head` makes the logits."""
+        return self.backbone(self.task.enter(x), da)[0]
+
+    @property
+    def head(self) -> PointwiseConv:
+        """Of the finest level, linear in each voxel."""
+        head: PointwiseConv = self.task.heads[0]
+        return head
 
     def deep_logits(self, x: Tensor, da: int) -> list[Tensor]:
         """Logits of the supervised levels, finest first: (B, K, D_n, H_n, W_n)."""
