@@ -173,7 +173,8 @@ def segment(views: Views, engine: Engine, times: StageTimes) -> Answer:
     Where memory does not suffice for its logits, they are held in the next place that takes less, and the log says so.
 
     Raises:
-        OutputError: if the last of these, the disk, is full; names the case.
+        InputError: if a logit is NaN or infinite; names the case.
+        OutputError: if the last of these places, the disk, is full; names the case.
     """
     case = next(iter(views.values()))
     geometry = case.geometry
@@ -188,8 +189,8 @@ def segment(views: Views, engine: Engine, times: StageTimes) -> Answer:
     for number, (storage, batch_size) in enumerate(ways):
         try:
             return segment_by(storage, batch_size, views, engine, times, demand.axis)
-        except OutputError as error:
-            raise OutputError(f"{case.name}: {error}") from error
+        except (InputError, OutputError) as error:
+            raise type(error)(f"{case.name}: {error}") from error
         except (MemoryError, RuntimeError) as error:
             if number + 1 == len(ways) or not is_out_of_memory(error):
                 raise
@@ -221,10 +222,10 @@ def segment_by(storage: Storage, batch_size: int, views: Views, engine: Engine, 
 
     def restore(slab: Tensor, *, is_judged: bool) -> None:
         for logits in [slab] if head is None else logits_in_parts(slab, head, axis):
-            if not is_judged:
-                judge(logits)
             with times.time("export"):
                 restorer.add(logits.cpu().numpy())
+            if not is_judged:
+                judge(logits)
 
     with ThreadPoolExecutor(1) as thread:
         running: Future[None] | None = None
