@@ -65,6 +65,21 @@ def test_label_map_and_confidence_are_those_of_added_up_logits(
         assert confidence.soft_dice == pytest.approx(other.confidences[name].soft_dice, abs=1e-4)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("device_bytes", [0, 1 << 30], ids=["in the host's memory", "in the device's"])
+def test_features_on_a_gpu_give_the_same(device_bytes: int):
+    engine = engine_of(is_judged=True)
+    expected, answer = answer_image(part_of_brain(), engine)
+    gpu = torch.device("cuda")
+    budget = Budget(host_bytes=None, device_bytes=device_bytes)
+    found, other = answer_image(
+        part_of_brain(), replace(engine, network=engine.network.to(gpu), device=gpu, budget=budget)
+    )
+    assert (found.array == expected.array).mean() > 0.99  # TF32 in the convolutions
+    for name, confidence in answer.confidences.items():
+        assert confidence.soft_dice == pytest.approx(other.confidences[name].soft_dice, abs=0.05)
+
+
 def test_features_on_disk_give_the_same(tmp_path: Path):
     engine = engine_of()
     expected = predict_image(part_of_brain(), engine).array
