@@ -22,8 +22,9 @@ MAX_PART_BYTES = 1 << 24
 
 def with_features(network: nn.Module) -> SegmentationNetwork | None:
     """The network itself, if its features have fewer channels than its outputs are."""
-    is_wide = isinstance(network, SegmentationNetwork) and network.head.in_channels < network.head.out_channels
-    return network if is_wide else None
+    if isinstance(network, SegmentationNetwork) and network.head.in_channels < network.head.out_channels:
+        return network
+    return None
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ Letters as in `spad_conv`; K outputs, classes or regions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -59,8 +60,7 @@ class SegmentationNetwork(nn.Module):
     @property
     def head(self) -> PointwiseConv:
         """Of the finest level, linear in each voxel."""
-        head: PointwiseConv = self.task.heads[0]
-        return head
+        return cast("PointwiseConv", self.task.heads[0])
 
     def deep_logits(self, x: Tensor, da: int) -> list[Tensor]:
         """Logits of the supervised levels, finest first: (B, K, D_n, H_n, W_n)."""
