@@ -60,10 +60,12 @@ class Demand:
     patches: tuple[Shape, ...]
     """Of the sweeps that go on at once: one, unless models of an ensemble have windows of other sizes."""
     num_outputs: int
-    """That are added up."""
+    """That are added up: of a network with more outputs than features, these."""
     num_logits: int
     """That a network gives: more than that where only some outputs are asked for."""
     num_models: int = 1
+    adds_features: bool = False
+    """Instead of logits."""
     num_channels: int = 1
     """Of all images together, where models scale intensities differently."""
     stored_shape: Shape | None = None
@@ -122,9 +124,10 @@ def tell_choice(name: str, demand: Demand, budget: Budget, device: torch.device)
     along, count = ("slices", "rows", "columns")[axis], min(max(it[axis] for it in demand.patches), shape[axis])
     limit = "unknown" if budget.host_bytes is None else f"{budget.host_bytes / 1e9:.3g} GB"
     of_models = "" if demand.num_models == 1 else f", the mean of {demand.num_models} models,"
+    summed = "features of {} channels" if demand.adds_features else "logits of {} outputs"
     return (
-        f"memory that may be taken: {limit}; {name}, the largest, becomes {'×'.join(map(str, shape))} voxels; logits "
-        f"of {demand.num_outputs} outputs{of_models} are added up as {storage}, {count} {along} at a time "
+        f"memory that may be taken: {limit}; {name}, the largest, becomes {'×'.join(map(str, shape))} voxels; "
+        f"{summed.format(demand.num_outputs)}{of_models} are added up as {storage}, {count} {along} at a time "
         f"({demand.held_bytes(storage.dtype) / 1e9:.2g} GB); windows at once: {windows_at_once(patch, device)}"
     )
 

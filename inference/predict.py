@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..case import Case
-from ..errors import InputError
+from ..errors import InputError, OutputError
 from ..image import Image, LabelMap
 from ..labels import LabelSet
 from ..model import Model
@@ -29,6 +29,7 @@ from ..spacing import Shape
 from .budget import Budget, Demand, choose_storages, windows_at_once
 from .confidence import Agreement, Confidence, ConfidenceSums
 from .ensemble import Member, as_one, in_step
+from .linear_head import logits_in_parts, with_features
 from .mirroring import with_mirroring
 from .postprocess import clean
 from .sliding import Slab, sweep_logits
@@ -77,6 +78,14 @@ class Engine:
         """Of what is predicted."""
         return labels_of(self.plan.labels, self.chosen)
 
+    @property
+    def by_features(self) -> SegmentationNetwork | None:
+        """The network, where its features are added up and not its logits; None where they are more, or not enough.
+
+        Of several models or mirror images, and of some classes, the mean is not linear in one network's features.
+        """
+        return None if self.others or self.mirror or self.chosen else with_features(self.network)
+
     def sweeps(self, da: int) -> dict[tuple[Shape, tuple[IntensityRule, ...]], list[Member]]:
         """Models by what they see at once: those with windows of one size in one image share a sweep."""
         found: dict[tuple[Shape, tuple[IntensityRule, ...]], list[Member]] = {}
@@ -88,11 +97,14 @@ class Engine:
         """What a case of a shape (D, H, W) and a degree of anisotropy takes, whose image has another where given."""
         sweeps = self.sweeps(da)
         num_images = len({intensity for _, intensity in sweeps})
+        by_features = self.by_features
+        num_features = by_features.head.in_channels if by_features else None
         return Demand(
             shape=shape,
             patches=tuple(patch for patch, _ in sweeps),
-            num_outputs=self.labels.num_outputs,
-            num_logits=self.plan.labels.num_outputs,
+            num_outputs=num_features or self.labels.num_outputs,
+            num_logits=num_features or self.plan.labels.num_outputs,
+            adds_features=by_features is not None,
             num_models=len(self.members),
             num_channels=num_images * len(self.plan.channel_names),
             stored_shape=stored_shape,
@@ -161,6 +173,10 @@ def segment(views: Views, engine: Engine, times: StageTimes) -> Answer:
     """The answer to a preprocessed case.
 
     Where memory does not suffice for its logits, they are held in the next place that takes less, and the log says so.
+
+    Raises:
+        InputError: if a logit is NaN or infinite; names the case.
+        OutputError: if the last of these places, the disk, is full; names the case.
     """
     case = next(iter(views.values()))
     geometry = case.geometry
@@ -175,6 +191,8 @@ def segment(views: Views, engine: Engine, times: StageTimes) -> Answer:
     for number, (storage, batch_size) in enumerate(ways):
         try:
             return segment_by(storage, batch_size, views, engine, times, demand.axis)
+        except (InputError, OutputError) as error:
+            raise type(error)(f"{case.name}: {error}") from error
         except (MemoryError, RuntimeError) as error:
             if number + 1 == len(ways) or not is_out_of_memory(error):
                 raise
@@ -202,24 +220,30 @@ def segment_by(storage: Storage, batch_size: int, views: Views, engine: Engine, 
             with times.time("confidence"):
                 sums.add(logits)
 
-    def restore(logits: Tensor, *, is_judged: bool) -> None:
-        if not is_judged:
-            judge(logits)
-        with times.time("export"):
-            restorer.add(logits.numpy())
+    head = engine.by_features.head if engine.by_features else None
+
+    def restore(slab: Tensor, *, is_judged: bool) -> None:
+        for logits in [slab] if head is None else logits_in_parts(slab, head, axis):
+            with times.time("export"):
+                restorer.add(logits.cpu().numpy())
+            if not is_judged:
+                judge(logits)
 
     with ThreadPoolExecutor(1) as thread:
         running: Future[None] | None = None
         for slab in sweep_models(storage, batch_size, views, engine, times, axis, agreement):
             if running is not None:
                 running.result()
-            is_judged = slab.logits.device.type == "cuda"  # where it takes no time
+            is_judged = head is None and slab.logits.device.type == "cuda"  # where it takes no time
             if is_judged:
                 judge(slab.logits)
             if storage.place == "disk":  # a copy would be in memory
                 restore(slab.logits, is_judged=is_judged)
             else:
-                running = thread.submit(restore, slab.logits.to("cpu", copy=True), is_judged=is_judged)
+                where = "cpu" if head is None else slab.logits.device
+                is_last = slab.planes.stop == restorer.geometry.shape[axis]  # nothing more is added to its memory
+                copy = slab.logits.to(where, copy=not is_last)
+                running = thread.submit(restore, copy, is_judged=is_judged)
         if running is not None:
             running.result()
     with times.time("export"):
@@ -242,7 +266,7 @@ def sweep_models(
     axis: int,
     agreement: Agreement | None = None,
 ) -> Iterator[Slab]:
-    """The mean logits of all models, plane by plane along an axis.
+    """The mean logits of all models, or features of one of many classes, plane by plane along an axis.
 
     Args:
         agreement: gets how far models say the same, or the mirror images of a single one.
@@ -256,6 +280,8 @@ def sweep_models(
     for (patch, rules), members in engine.sweeps(geometry.da).items():
         networks = [with_mirroring(member.network, mirrored, of_views) for member in members]
         network = as_one(networks, has_regions=bool(labels.regions), agreement=of_models)
+        if engine.by_features:
+            network = engine.by_features.features
         stream = sweep_logits(
             only_outputs(network, labels, engine.chosen),
             images[rules],

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from ..errors import InputError
-from ..image import Image, LabelMap, read_image
+from ..image import Image, LabelMap, bad_values, read_image
 from ..labels import LabelSet
 from ..network.device import choose_device, choose_precision
 from ..quality import QualityRow, rows_of
-from ..sides import PatientAxis
+from ..sides import PATIENT_AXES, PatientAxis
 from .judge import judge
 from .predict import SpacingChoice, answer_image, predict_image
 from .sources import build_engine, calibration_of, choose_structures, open_sources, rules_of
 
 AnyPath = str | Path
+PRECISIONS = ("auto", "bf16", "float32")
 SLICE_MM = 1.0
 """Thickness of an image of two axes, as files of such have it."""
 
@@ -38,14 +40,14 @@ class Predictor:
         precision: auto, bf16 or float32.
         overlap: of windows, 0 to below 1.
         spacing: "native" predicts each image at its own spacing, whatever the plan says.
-        mirror: axes of the patient whose mirror images are predicted too ("left-right", …).
-        roi_subset: names of classes or regions to predict; none for all.
+        mirror: axes of the patient whose mirror images are predicted too ("left-right", …), or one of them.
+        roi_subset: names of classes or regions to predict, or one name; none for all.
         postprocessing: apply what was chosen for the model.
         memory_gb: that image and logits may take; what does not fit goes to disk. None for 80 % of what is free.
 
     Raises:
-        InputError: if a model is missing or damaged, models do not fit together, or a name is not known.
-        ValueError: if the device is not there, or the overlap is no share.
+        InputError: if a model is missing or damaged, models do not fit together, or an option is none of its choices.
+        ValueError: if the device is not there.
     """
 
     def __init__(
@@ -57,24 +59,32 @@ class Predictor:
         precision: str = "auto",
         overlap: float = 0.5,
         spacing: SpacingChoice = "plan",
-        mirror: Sequence[PatientAxis] = (),
-        roi_subset: Sequence[str] = (),
+        mirror: PatientAxis | Sequence[PatientAxis] = (),
+        roi_subset: str | Sequence[str] = (),
         postprocessing: bool = True,
         memory_gb: float | None = None,
     ) -> None:
         if not 0 <= overlap < 1:
-            raise ValueError(f"overlap {overlap} is not a share from 0 to below 1")
+            raise InputError(f"overlap {overlap} is not a share from 0 to below 1")
+        if memory_gb is not None and not 0 < memory_gb < np.inf:
+            raise InputError(f"memory_gb {memory_gb} is not a number above 0; None is 80 % of what is free")
+        axes = names_of(mirror)
+        require_choices("spacing", (spacing,), get_args(SpacingChoice))
+        require_choices("precision", (precision,), PRECISIONS)
+        require_choices("mirror", axes, PATIENT_AXES)
         where = choose_device(device)
         folders = [Path(model)] if isinstance(model, str | Path) else [Path(folder) for folder in model]
         sources = open_sources(folders, task, spacing)
-        chosen = choose_structures(sources[0].plan.labels, roi_subset)
+        labels, wanted = sources[0].plan.labels, names_of(roi_subset)
+        require_choices("roi_subset", wanted, [structure.name for structure in labels.structures])
+        chosen = choose_structures(labels, wanted)
         self._engine = build_engine(
             sources,
             device=where,
             precision=choose_precision(precision, where),
             overlap=overlap,
             spacing=spacing,
-            mirror=tuple(mirror),
+            mirror=tuple(axis for axis in PATIENT_AXES if axis in axes),
             chosen=chosen,
             rules=rules_of(sources, chosen)[0] if postprocessing else (),
             memory_gb=memory_gb,
@@ -169,7 +179,23 @@ class Predictor:
             raise InputError(
                 f"the image has {len(array)} channels, the model {num_channels}: {', '.join(self.channel_names)}"
             )
-        if array.dtype.kind not in "buif":
-            raise InputError(f"the image holds {array.dtype}; expected real numbers")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InputError("the image holds NaN or infinite values; replace them by a number, e.g. the minimum")
+        if array.dtype.kind not in "uif":
+            raise InputError(f"the image holds {array.dtype}; expected real numbers, integer or floating point")
+        if problem := bad_values(array):
+            raise InputError(f"the image {problem}")
+
+
+def names_of(words: str | Sequence[str]) -> tuple[str, ...]:
+    """Names, of one or several."""
+    return (words,) if isinstance(words, str) else tuple(words)
+
+
+def require_choices(option: str, values: Sequence[str], choices: Sequence[str]) -> None:
+    """Refuse a value that is none of an option's choices.
+
+    Raises:
+        InputError: names it, and the choices.
+    """
+    for value in values:
+        if value not in choices:
+            raise InputError(f"{option} {value!r}: is none of {', '.join(choices)}")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ..errors import InputError, OutputError
-from ..files import write_text
+from ..errors import InputError
+from ..files import cannot_be_written, write_text
 from ..image import LabelMap
 from ..labels import LabelSet
 from ..quality import MEAN, Calibration, QualityRow, rows_of
@@ -71,7 +71,11 @@ class QualityTable:
             return
         for path in (folder / QUALITY_CSV, *self.unfinished_paths()):
             if keep and path.is_file():
-                self.table |= read_table(path, is_unfinished=path.name != QUALITY_CSV)
+                is_unfinished = path.name != QUALITY_CSV
+                found = read_table(path, is_unfinished=is_unfinished)
+                self.table |= found
+                if is_unfinished:  # without a torn line, and without other lines of its case: it comes anew
+                    write_text(path, csv_text(found))
             elif not keep:
                 path.unlink(missing_ok=True)
 
@@ -94,7 +98,7 @@ class QualityTable:
                 is_new = not file.tell()
                 file.write(csv_text({case: self.table[case]}, with_head=is_new))
         except OSError as error:
-            raise OutputError(f"{path_of_rows}: cannot be written: {error}") from error
+            raise cannot_be_written(path_of_rows, error) from error
 
     def sort(self, paths: Mapping[str, Path]) -> None:
         """Put kept label maps where the threshold has them, if there is one and their expected Dice is known."""

@@ -123,7 +123,12 @@ def sweep_logits(
         place[axis] = slice(first - start, last - start)
         with times.time("blending"):
             logits = sums.means(place, total[tuple(place)])
-        yield Slab(planes=slice(first - before[axis], last - before[axis]), logits=logits)
+        begin = first - before[axis]
+        for part in logits.split(sums.planes_at_once(axis), 1 + axis):
+            end = begin + part.shape[1 + axis]
+            yield Slab(planes=slice(begin, end), logits=part)
+            sums.release()
+            begin = end
         if not is_last:
             with times.time("blending"):
                 sums.move_up(axis, num_done)

@@ -55,7 +55,15 @@ class Winners:
         self.num_planes = self.num_rows = 0
 
     def add(self, logits: np.ndarray) -> None:
-        """Take the next planes, (K, d, H, W), and fill what can be filled by now."""
+        """Take the next planes, (K, d, H, W), and fill what can be filled by now.
+
+        Raises:
+            InputError: if a logit is NaN or infinite: a comparison would take it for any class, or for none.
+        """
+        if not np.isfinite((logits.min(), logits.max())).all():
+            raise InputError(
+                "the network gave values that are no finite numbers; give --precision float32, or another model"
+            )
         begin = self.num_planes - self.kept.shape[1]
         self.num_planes += logits.shape[1]
         ready = int(np.searchsorted(self.last_plane, self.num_planes))
@@ -110,8 +118,6 @@ def fill_largest(
         result: (slices, H', W').
     """
     lowest, highest = bounds_of(logits, in_plane, np.minimum), bounds_of(logits, in_plane, np.maximum)
-    if np.isnan(lowest).any():
-        raise InputError("the network gave values that are no numbers; give --precision float32, or another model")
     rounding = ROUNDING * max(float(-lowest.min()), float(highest.max()))
     may_win = highest >= lowest.max(axis=0) - rounding  # (K, blocks along height, along width)
     for row, high in enumerate(in_plane[0]):

@@ -172,7 +172,7 @@ def read_image(paths: Sequence[Path | None], *, num_channels: int | None = None,
         series: the file stem of the one to read, of a folder or zip file with several DICOM series.
 
     Raises:
-        InputError: if a file is missing, damaged, not a 2D or 3D image, holds NaN or infinite values, if the
+        InputError: if a file is missing, damaged, not a 2D or 3D image, holds values that `bad_values` tells, if the
             channels' grids differ, or if there are too few or too many.
     """
     present = [path for path in paths if path is not None]
@@ -182,11 +182,8 @@ def read_image(paths: Sequence[Path | None], *, num_channels: int | None = None,
     affines: list[np.ndarray] = []
     for path in present:
         array, affine = read_channels(path) if series is None else read_dicom(path, series)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            number = int((~np.isfinite(array)).sum())
-            raise InputError(
-                f"{path}: holds {number} NaN or infinite values; replace them by a number, e.g. the minimum"
-            )
+        if problem := bad_values(array):
+            raise InputError(f"{path}: {problem}")
         arrays.append(array.astype(np.float32) if array.dtype.itemsize > MAX_VOXEL_BYTES else array)
         affines.append(affine)
         difference = grid_difference(arrays[0].shape[1:], affines[0], array.shape[1:], affine)
@@ -203,6 +200,19 @@ def read_image(paths: Sequence[Path | None], *, num_channels: int | None = None,
     if missing:
         array = np.insert(array, [number - before for before, number in enumerate(missing)], 0, axis=0)
     return Image(array=array, affine=affines[0], missing_channels=missing)
+
+
+def bad_values(array: np.ndarray) -> str | None:
+    """What is wrong with an image's numbers, and the remedy; None where float32 holds them all."""
+    if array.dtype.kind != "f":
+        return None
+    low, high = array.min(initial=0), array.max(initial=0)
+    if not np.isfinite((low, high)).all():
+        number = int((~np.isfinite(array)).sum())
+        return f"holds {number} NaN or infinite values; replace them by a number, e.g. the minimum"
+    if max(-low, high) > np.finfo(np.float32).max:
+        return f"holds values from {low:.3g} to {high:.3g}, more than float32 holds; were they meant? Replace them"
+    return None
 
 
 def as_channels(array: np.ndarray, num_channels: int | None) -> np.ndarray:

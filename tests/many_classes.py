@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import numpy as np
@@ -14,28 +15,41 @@ from spadunet.image import Image
 from spadunet.inference.budget import Budget
 from spadunet.inference.predict import Engine, predict_image
 from spadunet.labels import LabelSet
+from spadunet.network.heads import SegmentationNetwork, SegmentationTask
 
-SIDE, PATCH = 160, (32, 64, 64)
+SIDE, PATCH, WIDTH = 160, (32, 64, 64), 16
+M_MMAP_THRESHOLD = -3
+"""Of malloc.h."""
 
 
-class Levels(nn.Module):
-    """As many classes as wanted, each the brightest at its own brightness."""
+class Powers(nn.Module):
+    """A backbone as wide as the smallest preset's: brightness, its square, and nothing else."""
 
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.levels = torch.linspace(-1, 1, num_classes)[:, None, None, None]
+    def forward(self, x: Tensor, da: int) -> list[Tensor]:
+        features = x.new_zeros(len(x), WIDTH, *x.shape[2:])
+        features[:, 0], features[:, 1] = x[:, 0], x[:, 0] ** 2
+        return [features]
 
-    def forward(self, x: Tensor, da: int) -> Tensor:
-        return -((x - self.levels) ** 2)
+
+def levels_of(num_classes: int) -> SegmentationNetwork:
+    """As many classes as wanted, each the largest at its own brightness x, by -(x - level)²."""
+    levels = torch.linspace(-1, 1, num_classes)
+    task = SegmentationTask(1, num_classes, (WIDTH,))
+    with torch.no_grad():
+        task.heads[0].weight.zero_()
+        task.heads[0].weight[:, 0], task.heads[0].weight[:, 1] = 2 * levels, -1
+        task.heads[0].bias.copy_(-(levels**2))
+    return SegmentationNetwork(Powers(), task).eval()
 
 
 def predict_waves(num_classes: int, host_bytes: int | None, folder: Path) -> int:
     """Peak of predicting an image in which every class is to be found."""
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)  # small arrays too leave memory at once, as large ones do
     names = ("background", *(f"organ {number}" for number in range(1, num_classes)))
     labels = LabelSet(names=names, ids=tuple(range(num_classes)))
     plan = plan_of("native").model_copy(update={"labels": labels, "patch_sizes_voxels": dict.fromkeys(range(7), PATCH)})
     engine = Engine(
-        network=Levels(num_classes),
+        network=levels_of(num_classes),
         plan=plan,
         device=torch.device("cpu"),
         precision=torch.float32,

@@ -275,7 +275,9 @@ UNSAFE_LOADS = {
     *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "pandas.read_pickle", "shelve.open"),
 }
 """What may run code that a file holds."""
-SIGNS = re.compile(r"\w*load\b|loads|Unpickler|pickle|shelve|PackageImporter")
+TORCHSCRIPT = "torch.jit."
+"""Deprecated, and no file of a model needs it: ONNX comes from `torch.export`."""
+SIGNS = re.compile(r"\w*load\b|loads|Unpickler|pickle|shelve|PackageImporter|\bjit\b|\bonnx\b")
 """A file without any of these words has none of them: it need not be parsed."""
 
 
@@ -310,18 +312,35 @@ def word_of(call: ast.Call | None, word: str) -> str | None:
     return given.get(word)
 
 
-def unsafe_loads(tree: ast.Module) -> list[int]:
-    """Lines that load what may run code: `torch.load` without `weights_only=True`, pickles, `allow_pickle=True`."""
-    names, lines = full_names(tree), []
-    calls = {node.func: node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+def used_names(tree: ast.Module) -> Iterator[tuple[ast.Attribute | ast.Name, str]]:
+    """Every name that is used, in full."""
+    names = full_names(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute | ast.Name):
             first, dot, rest = dotted(node).partition(".")
-            name = names.get(first, first) + dot + rest
-            if name in UNSAFE_LOADS or (name == "torch.load" and word_of(calls.get(node), "weights_only") != "True"):
-                lines.append(node.lineno)
-        if isinstance(node, ast.Call) and word_of(node, "allow_pickle") not in (None, "False"):
-            lines.append(node.lineno)
+            yield node, names.get(first, first) + dot + rest
+
+
+def torchscript(tree: ast.Module) -> list[int]:
+    """Lines that use TorchScript, `torch.onnx.export` by way of it included."""
+    calls = {node.func: node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    return sorted(
+        node.lineno
+        for node, name in used_names(tree)
+        if name.startswith(TORCHSCRIPT)
+        or (name == "torch.onnx.export" and word_of(calls.get(node), "dynamo") != "True")
+    )
+
+
+def unsafe_loads(tree: ast.Module) -> list[int]:
+    """Lines that load what may run code: `torch.load` without `weights_only=True`, pickles, `allow_pickle=True`."""
+    calls = {node.func: node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    lines = [
+        node.lineno
+        for node, name in used_names(tree)
+        if name in UNSAFE_LOADS or (name == "torch.load" and word_of(calls.get(node), "weights_only") != "True")
+    ]
+    lines += [it.lineno for it in calls.values() if word_of(it, "allow_pickle") not in (None, "False")]
     return sorted(lines)
 
 
@@ -351,14 +370,34 @@ json.load(p)
     assert unsafe_loads(ast.parse(source)) == [6, 8, 9, 10, 11, 12, 14, 15, 16, 18]
 
 
+def test_torchscript_is_seen():
+    source = """
+import torch
+from torch import jit
+from torch.jit import script as compiled
+torch.jit.trace(network, x)
+@torch.jit.script
+def double(x): return 2 * x
+jit.save(network, p)
+compiled(network)
+torch.onnx.export(network, x, p)
+torch.onnx.export(network, x, p, dynamo=False)
+torch.onnx.export(network, x, p, dynamo=True)
+torch.export.export(network, x)
+numba.jit(double)
+"""
+    assert all(SIGNS.search(name) for name in (TORCHSCRIPT, "torch.onnx.export"))
+    assert torchscript(ast.parse(source)) == [5, 6, 8, 9, 10, 11]
+
+
 @pytest.mark.parametrize("folder", ["spadunet", "inference", "plans", "tests", "benchmarks"])
 def test_all_source_is_looked_at(folder: str):
     assert any(path.is_relative_to(ROOT / folder) for path in source_files())
 
 
-def test_nothing_in_the_repository_is_loaded_that_can_run_code():
+@pytest.mark.parametrize("find", [unsafe_loads, torchscript])
+def test_nothing_in_the_repository_is_loaded_that_can_run_code_or_made_by_torchscript(find):
     texts = {path: path.read_text(encoding="utf-8") for path in source_files()}
     trees = {path: ast.parse(text) for path, text in texts.items() if SIGNS.search(text)}
-    assert ROOT / "spadunet/weights.py" in trees
-    found = [f"{path.relative_to(ROOT)}:{line}" for path, tree in trees.items() for line in unsafe_loads(tree)]
-    assert found == []
+    assert {ROOT / "spadunet/weights.py", ROOT / "spadunet/sharing/onnx_network.py"} <= trees.keys()
+    assert [f"{path.relative_to(ROOT)}:{line}" for path, tree in trees.items() for line in find(tree)] == []

@@ -332,6 +332,17 @@ def test_a_label_beyond_all_whole_numbers_is_told(tmp_path: Path):
         read_label_map(path)
 
 
+@pytest.mark.parametrize("value", [1e300, -1e39])
+def test_values_that_float32_does_not_hold_are_told(tmp_path: Path, value: float):
+    array = np.zeros((2, 2, 2))
+    array[0, 0, 1] = value
+    path = write(tmp_path / "a.nii", array)
+    with pytest.raises(InputError, match=f"^{path}: holds values from .* more than float32 holds"):
+        read_image([path])
+    array[0, 0, 1] = np.sign(value) * 1e38
+    assert read_image([write(path, array)]).array.dtype == np.float32
+
+
 def test_labels_that_are_no_whole_numbers_are_told(tmp_path: Path):
     path = write(tmp_path / "a.nii", np.full((2, 2, 2), 0.25, np.float32))
     message = f"^{path}: holds the label value 0.25, not a whole number; was it interpolated[?]$"

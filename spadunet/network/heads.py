@@ -6,6 +6,7 @@ Letters as in `spad_conv`; K outputs, classes or regions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -50,8 +51,16 @@ class SegmentationNetwork(nn.Module):
 
     def forward(self, x: Tensor, da: int) -> Tensor:
         """(B, C, D, H, W) in [-1, 1] to logits (B, K, D, H, W)."""
-        features = self.backbone(self.task.enter(x), da)
-        return self.task.heads[0](features[0])
+        return self.head(self.features(x, da))
+
+    def features(self, x: Tensor, da: int) -> Tensor:
+        """(B, C, D, H, W) to the finest decoded map, of which `head` makes the logits."""
+        return self.backbone(self.task.enter(x), da)[0]
+
+    @property
+    def head(self) -> PointwiseConv:
+        """Of the finest level, linear in each voxel."""
+        return cast("PointwiseConv", self.task.heads[0])
 
     def deep_logits(self, x: Tensor, da: int) -> list[Tensor]:
         """Logits of the supervised levels, finest first: (B, K, D_n, H_n, W_n)."""

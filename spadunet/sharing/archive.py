@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import struct
 import unicodedata
@@ -36,6 +37,8 @@ FIRST_DATE = (1980, 1, 1, 0, 0, 0)
 CHUNK_BYTES = 1 << 20
 FORBIDDEN = set('\\:*?"<>|')
 """In names: what leads elsewhere on some system."""
+DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL)
+"""What Windows takes for a device, whatever follows a dot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +61,11 @@ class Archive:
         """Raise InputError."""
         refuse(self.path, why)
 
-    def chunks(self, name: str) -> Iterator[bytes]:
-        """The content of a file, piece by piece."""
+    def chunks(self, name: str, first: int = 0, size: int | None = None) -> Iterator[bytes]:
+        """The content of a file from some byte on, piece by piece; all pieces but the last have `CHUNK_BYTES`."""
         entry = self.entries[name]
-        self.file.seek(entry.start)
-        left = entry.size
+        self.file.seek(entry.start + first)
+        left = entry.size - first if size is None else size
         while left:
             chunk = self.file.read(min(CHUNK_BYTES, left))
             if not chunk:
@@ -182,7 +185,9 @@ def check_names(path: Path, names: list[str]) -> None:
 
 
 def is_plain(part: str) -> bool:
-    """True for the name of a file or folder that means the same everywhere: no `..`, drive, hidden or odd character."""
+    """True for the name of a file or folder that means the same everywhere: no `..`, drive, device or odd character."""
+    if DEVICE.fullmatch(part):
+        return False
     return part.isprintable() and not FORBIDDEN & set(part) and part == part.strip(" .") != ""
 
 

@@ -91,6 +91,8 @@ def check_package(archive: Archive) -> Package:
     )
     if problem or any(task.name != name for name, task in tasks.items()):
         archive.refuse(problem or "its tasks have other names than their folders")
+    for name, tensors in headers.items():
+        check_numbers(archive, name, tensors)
     return Package(manifest=manifest, model=model, tasks=tasks)
 
 
@@ -199,3 +201,17 @@ def tensors_of(archive: Archive, name: str) -> dict[str, TensorRecord]:
         return read_header(start, archive.entries[name].size)
     except ValueError as error:
         archive.refuse(f"{name}: {error}")
+
+
+def check_numbers(archive: Archive, name: str, tensors: Mapping[str, TensorRecord]) -> None:
+    """Refuse weights that are NaN or infinite: such a model finds nothing, or anything.
+
+    Raises:
+        InputError: names the tensor.
+    """
+    num_bytes = sum(tensor.num_bytes for tensor in tensors.values())
+    start = archive.entries[name].size - num_bytes
+    for tensor_name, tensor in tensors.items():
+        first, last = tensor.data_offsets
+        if not all(map(tensor.are_finite, archive.chunks(name, start + first, last - first))):
+            archive.refuse(f"{name}: tensor {tensor_name[:100]!a} holds NaN or infinite values")

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ..record import Record, first_problem
@@ -18,6 +19,8 @@ MAX_HEADER_BYTES = 1 << 20
 """The largest preset's 561 tensors take 73 kB."""
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Types that weights may have."""
+BF16_EXPONENT = 0x7F80
+"""Its bits; all set in NaN and infinite numbers."""
 
 Count = Annotated[int, Field(ge=0, le=2**40)]
 
@@ -34,6 +37,13 @@ class TensorRecord(Record):
     def num_bytes(self) -> int:
         """That such a tensor takes."""
         return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+    def are_finite(self, values: bytes) -> bool:
+        """True if none of some of its values is NaN or infinite."""
+        if self.dtype == "BF16":  # the upper half of a float32
+            exponents = np.frombuffer(values, "<u2") & BF16_EXPONENT
+            return not bool((exponents == BF16_EXPONENT).any())
+        return bool(np.isfinite(np.frombuffer(values, f"<f{ITEM_BYTES[self.dtype]}")).all())
 
 
 HEADER = TypeAdapter(dict[str, TensorRecord | dict[str, str]])

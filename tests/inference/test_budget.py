@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from bright_network import Threshold, engine_of, image_with_box, plan_of
 
+from spadunet.errors import OutputError
 from spadunet.inference.budget import (
     Budget,
     Demand,
@@ -141,6 +144,14 @@ def test_where_memory_runs_out_the_next_place_is_taken_and_told(
     assert tried == ["float32 in the host's memory", "float16 in the host's memory", "float16 on disk"]
     assert caplog.text.count("out of memory with logits as") == 2
     assert "tried again as float16 on disk" in caplog.text
+
+
+def test_a_disk_too_small_for_the_logits_fails_that_case_by_name(engine: Engine, tmp_path: Path, limited_files):
+    image, _ = image_with_box((20, 14, 12), np.eye(4))
+    on_disk = replace(engine, budget=Budget(host_bytes=0, folder=tmp_path))
+    predict_image(image, on_disk)
+    with limited_files(1000), pytest.raises(OutputError, match=f"^image: {tmp_path}: cannot hold the logits"):
+        predict_image(image, on_disk)
 
 
 def test_what_fails_for_another_reason_is_not_tried_again(engine: Engine, monkeypatch: pytest.MonkeyPatch):

@@ -10,13 +10,16 @@ import pytest
 import SimpleITK as sitk
 import torch
 from bright_network import BRIGHT, ORGAN_ID, engine_of, image_with_box, plan_of
+from random_models import CLASSES, REGIONS
 from torch import Tensor, nn
 
 from spadunet.dataset import RawCase
 from spadunet.errors import InputError
 from spadunet.image import Image, geometry_difference, read_image, read_label_map
 from spadunet.inference.pipeline import predict_cases, prediction_path
-from spadunet.inference.predict import build_network, predict_image
+from spadunet.inference.predict import build_network, predict_image, segment, views_of
+from spadunet.inference.stages import StageTimes
+from spadunet.labels import LabelSet
 from spadunet.model import Model, Task
 from spadunet.network.build import build_backbone, build_task
 
@@ -201,3 +204,24 @@ def test_a_models_network_has_its_weights_and_is_in_evaluation_mode():
 def test_weights_that_do_not_fit_their_preset_are_an_error(preset, stated):
     with pytest.raises(InputError, match=rf"model spad_unet {stated}, task A: weights do not fit"):
         build_network(model_of(preset, stated=stated), "A")
+
+
+class Same(nn.Module):
+    """One value everywhere, of every output."""
+
+    def __init__(self, value: float, num_outputs: int) -> None:
+        super().__init__()
+        self.value, self.num_outputs = value, num_outputs
+
+    def forward(self, x: Tensor, da: int) -> Tensor:
+        return x.new_full((len(x), self.num_outputs, *x.shape[2:]), self.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("labels", [CLASSES, REGIONS], ids=["classes", "regions"])
+def test_logits_that_are_no_finite_numbers_fail_the_case_by_name(labels: LabelSet, value: float):
+    plan = plan_of("native").model_copy(update={"labels": labels})
+    engine = replace(engine_of(plan), network=Same(value, labels.num_outputs), is_judged=True)
+    image, _ = image_with_box((10, 14, 12), np.eye(4))
+    with pytest.raises(InputError, match="^liver_3: the network gave values that are no finite numbers; give"):
+        segment(views_of("liver_3", image, engine), engine, StageTimes())

@@ -184,6 +184,12 @@ def test_values_that_are_no_numbers_are_told(predictor: Predictor):
         predictor.predict(array, SPACING)
     with pytest.raises(InputError, match="expected real numbers"):
         predictor.predict(np.full((1, 4, 4, 4), "a"), SPACING)
+    with pytest.raises(InputError, match="holds bool; expected real numbers"):
+        predictor.predict(array > 0, SPACING)
+    array = array.astype(np.float64)
+    array[0, 0, 0, 0] = -1e300
+    with pytest.raises(InputError, match=r"the image holds values from -1e\+300 to .*more than float32 holds"):
+        predictor.predict(array, SPACING)
     with pytest.raises(InputError, match="no path"):
         predictor.predict_file([])
 
@@ -193,12 +199,35 @@ def test_wrong_models_and_options_are_told(models: list[Path], tmp_path: Path):
         Predictor(tmp_path)
     with pytest.raises(InputError, match="serves Dataset001_A"):
         Predictor(models[0], "Liver")
-    with pytest.raises(InputError, match="lung is not among the labels"):
-        Predictor(models[0], roi_subset=["lung"])
-    with pytest.raises(ValueError, match="overlap 1.5"):
-        Predictor(models[0], overlap=1.5)
     with pytest.raises(ValueError, match="device"):
         Predictor(models[0], device="tpu9")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("roi_subset", ["a", "lung"], "roi_subset 'lung': is none of a, b, c, d"),
+        ("roi_subset", "ab", "roi_subset 'ab': is none of a, b, c, d"),
+        ("spacing", "foo", "spacing 'foo': is none of plan, native"),
+        ("precision", "fp16", "precision 'fp16': is none of auto, bf16, float32"),
+        ("mirror", ["left-right", "foo"], "mirror 'foo': is none of left-right, anterior-posterior, superior-inferior"),
+        ("mirror", "leftright", "mirror 'leftright': is none of"),
+        ("overlap", 1.5, "overlap 1.5 is not a share"),
+        ("memory_gb", 0, "memory_gb 0 is not a number above 0"),
+        ("memory_gb", -1, "memory_gb -1 is not"),
+        ("memory_gb", float("nan"), "memory_gb nan is not"),
+        ("memory_gb", float("inf"), "memory_gb inf is not"),
+    ],
+)
+def test_a_value_that_an_option_does_not_have_is_told(models: list[Path], option: str, value: object, message: str):
+    with pytest.raises(InputError, match=f"^{re.escape(message)}"):
+        Predictor(models[0], device="cpu", **{option: value})
+
+
+def test_one_name_stands_for_itself(models: list[Path]):
+    one = Predictor(models[0], device="cpu", mirror="superior-inferior", roi_subset="c")
+    assert one._engine.mirror == ("superior-inferior",)
+    assert one.labels.names == ("background", "c")
 
 
 def test_the_guides_example_runs_as_it_stands(

@@ -84,6 +84,27 @@ def test_what_an_interrupted_run_had_is_kept_but_for_a_torn_line(tmp_path: Path)
     assert not (tmp_path / UNFINISHED_CSV).exists()
 
 
+@pytest.mark.parametrize("num_lost", range(1, 100, 9))
+def test_a_run_that_is_interrupted_twice_goes_on(tmp_path: Path, num_lost: int):
+    add(QualityTable(tmp_path, judged(None)), "a", 0.9)
+    for _ in range(2):
+        table = QualityTable(tmp_path, judged(None), keep=True)
+        assert list(table.table) == ["a"]
+        add(table, "b", 0.8)
+        path = tmp_path / UNFINISHED_CSV
+        path.write_bytes(path.read_bytes()[:-num_lost])
+    table = QualityTable(tmp_path, judged(None), keep=True)
+    assert list(table.table) == ["a"]
+    add(table, "b", 0.7)
+    again = QualityTable(tmp_path, judged(None), keep=True)
+    again.finish(())
+    found = read_table(tmp_path / QUALITY_CSV)
+    assert {case: [row.name for row in rows] for case, rows in found.items()} == dict.fromkeys(
+        "ab", ["liver", "a, b", "mean"]
+    )
+    assert found["b"][0].confidence == pytest.approx(0.7)
+
+
 def test_a_case_that_failed_has_no_row(tmp_path: Path):
     table = QualityTable(tmp_path, judged(None))
     add(table, "a", 0.9)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +14,9 @@ from monai.inferers.utils import sliding_window_inference
 from torch import Tensor
 from whole_logits import predict_logits
 
+from spadunet.errors import OutputError
 from spadunet.inference.sliding import sweep_axis, sweep_logits
-from spadunet.inference.storage import Storage
+from spadunet.inference.storage import Storage, Sums
 
 
 class Pointwise:
@@ -191,3 +194,30 @@ def test_windows_of_another_single_value_are_not_taken_for_dark_ones():
     logits = predict_logits(network, image, 0, (8, 8, 8), overlap=0)
     assert network.num_windows == 3
     torch.testing.assert_close(logits[..., 16:], Neighbours()(image[None, ..., 16:], 0)[0])
+
+
+@pytest.mark.parametrize("has_fallocate", [True, False])
+def test_a_full_disk_is_told_before_logits_are_added_up(
+    has_fallocate: bool, tmp_path: Path, limited_files, monkeypatch: pytest.MonkeyPatch
+):
+    if not has_fallocate:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    on_disk = Storage(place="disk", folder=tmp_path)
+    expected = rf"{tmp_path}: cannot hold the logits of a volume, 1.049 MB: .*larger.*or give a larger --memory-gb"
+    with limited_files(1 << 19), pytest.raises(OutputError, match=expected):
+        Sums((4, 64, 64, 16), on_disk, torch.device("cpu"))
+    assert not list(tmp_path.iterdir())
+    sums = Sums((4, 64, 64, 20), on_disk, torch.device("cpu"))
+    assert not sums.logits.any()
+
+
+def test_a_file_system_that_reserves_nothing_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def unknown(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", unknown, raising=False)
+    written = []
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: written.append(write(file, data)) or written[-1])
+    assert not Sums((3, 64, 64, 64), Storage(place="disk", folder=tmp_path), torch.device("cpu")).logits.any()
+    assert sum(written) == 3 * 64**3 * 4

@@ -126,11 +126,15 @@ def test_more_than_256_classes_have_their_numbers():
     assert found.dtype == np.uint16 and (found == 299).all()
 
 
-def test_values_that_are_no_numbers_are_told():
-    logits = logits_of("organs", 3, (4, 5, 6))
-    logits[1, 2, 3, 4] = np.nan
-    with pytest.raises(InputError, match="no numbers"):
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_values_that_are_no_finite_numbers_are_told(value: float, dtype):
+    logits = logits_of("organs", 3, (4, 5, 6)).astype(dtype)
+    logits[1, 2, 3, 4] = value
+    with pytest.raises(InputError, match="no finite numbers"):
         largest_of_logits(logits, (8, 10, 12), ALL_LINEAR)
+    with pytest.raises(InputError, match="no finite numbers"):
+        paint_positive(logits, (1, 2, 3), (8, 10, 12), ALL_LINEAR)
 
 
 def test_where_all_are_equal_the_first_wins():

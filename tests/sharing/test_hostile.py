@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from small_model import TASKS, saved_model, shrink_presets
 
@@ -258,6 +259,11 @@ def test_files_in_it_that_are_no_plain_stored_files(kind: str, good: bytes, refu
         "tasks/\x1b[2Jevil.json",
         "tasks/\u202enosj.live",
         "e" * 300,
+        "CON",
+        "tasks/nul/task.json",
+        "aux.json",
+        "Com1.tar.json",
+        "lpt² .json",
     ],
 )
 def test_a_name_that_is_not_plain(name: str, good: bytes, refused):
@@ -343,6 +349,16 @@ def test_weights_that_are_none_though_all_hashes_fit(kind: str, good: bytes, ref
     make, message = BAD_WEIGHTS[kind]
     contents = unpack(good)
     refused(pack(agreed(contents | {WEIGHTS: make(contents)})), message)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_weights_that_are_no_finite_numbers(dtype: torch.dtype, value: float, good: bytes, refused):
+    contents = unpack(good)
+    state = {name: tensor.to(dtype) for name, tensor in safetensors.torch.load(contents[TASK_WEIGHTS]).items()}
+    state["heads.0.weight"].view(-1)[-1] = value
+    evil = contents | {TASK_WEIGHTS: safetensors.torch.save(state)}
+    refused(pack(agreed(evil)), "task.safetensors: tensor 'heads.0.weight' holds NaN or infinite values")
 
 
 def deep(num_levels: int) -> bytes:
