@@ -13,7 +13,16 @@ import pytest
 from btcv_release import write_btcv
 from chaos_release import write_release
 
-from spadunet.cli import convert_btcv, convert_chaos, evaluate, plan, plan_and_preprocess, predict, train
+from spadunet.cli import (
+    convert_btcv,
+    convert_chaos,
+    evaluate,
+    plan,
+    plan_and_preprocess,
+    predict,
+    predict_options,
+    train,
+)
 from spadunet.cli.fine_tuning import FINE_TUNING, settle_prediction
 from spadunet.formats import read_channels
 from spadunet.inference.predict import Engine
@@ -188,7 +197,7 @@ def test_training_takes_every_number_and_tells_what_differs(workspace: Path, run
 
 
 def test_a_model_is_predicted_by_its_recipe_unless_told_otherwise():
-    usual = predict.USUAL
+    usual = predict_options.USUAL
     by_model = argparse.Namespace(recipe=None, overlap=None, mirror=None)
     settle_prediction(by_model, usual, {"recipe": "paper-chaos"})
     assert (by_model.overlap, by_model.mirror) == (0.75, ["all"])
