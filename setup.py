@@ -88,6 +88,7 @@ setup(
         "scipy>=1.12",
         "numpy>=1.24",
         "tqdm>=4.64",
+        "psutil>=5.9",
         "safetensors>=0.4",
         "blosc2>=2.5",
         "pydantic>=2.12",
@@ -116,7 +117,6 @@ setup(
             "onnxruntime>=1.20",
             "onnxscript>=0.5",
             "pre-commit>=3.5",
-            "psutil>=5.9",  # benchmarks
             "pydicom>=3.0.1",
             "pytest>=8",
             "pytest-timeout>=2.3",

@@ -180,7 +180,7 @@ def export(data: Path, options: argparse.Namespace) -> None:
 
 def limited() -> list[object]:
     """Words before a command that may then take what is free and no more: it fails, and nothing else is pushed out."""
-    return ["sh", "-c", f'ulimit -v {(available_bytes() or 1 << 34) // 1024} && exec "$@"', "sh"]
+    return ["sh", "-c", f'ulimit -v {available_bytes() // 1024} && exec "$@"', "sh"]
 
 
 def write_plans(data: Path, num_classes: int) -> tuple[Path, Path]:

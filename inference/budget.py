@@ -44,9 +44,7 @@ class Budget:
 def find_budget(memory_gb: float | None, device: torch.device, folder: Path | None) -> Budget:
     """What the user allows each process, or this one's part of a share of what is free on its machine."""
     free, num_processes = available_bytes(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's
-    host_bytes = None if free is None else round(free * HOST_SHARE / num_processes)
-    if memory_gb is not None:
-        host_bytes = round(memory_gb * 1e9)
+    host_bytes = round(free * HOST_SHARE / num_processes) if memory_gb is None else round(memory_gb * 1e9)
     device_bytes = round(torch.cuda.mem_get_info(device)[0] * DEVICE_SHARE) if device.type == "cuda" else 0
     return Budget(host_bytes=host_bytes, device_bytes=device_bytes, folder=folder)
 

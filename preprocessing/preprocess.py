@@ -107,7 +107,7 @@ def require_memory(shape: Shape, oriented: OrientedImage, spacing_mm: Spacing, n
     """
     needed, free = math.prod(shape) * len(oriented.array) * num_bytes, available_bytes()
     resampled = [max(sizes) for sizes in zip(oriented.shape, shape, strict=True) if len(set(sizes)) > 1]
-    if max(resampled, default=0) > MAX_SIZE or (free is not None and needed > free):
+    if max(resampled, default=0) > MAX_SIZE or needed > free:
         raise InputError(
             f"an image of {format_spacing(oriented.spacing_mm)} mm becomes {'×'.join(map(str, shape))} voxels of "
             f"{format_spacing(spacing_mm)} mm ({needed / 1e9:.3g} GB); correct its spacing or the plan's"

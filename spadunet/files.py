@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from .errors import InputError, OutputError
 
 PARTIAL_PREFIX = ".partial-"
@@ -91,14 +93,13 @@ def delete_orphans(path: Path) -> None:
 
 
 def is_running(process: int) -> bool:
-    """True if a process of that number runs on this machine."""
+    """True if a process of that number runs on this machine; one that has ended but is still listed does not."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
-    except OSError:
+    except psutil.AccessDenied:
         return True
-    return True
 
 
 def disk_error_reason(error: BaseException) -> str | None:

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
-MEMINFO = Path("/proc/meminfo")
+import psutil
+
 OWN_GROUPS = Path("/proc/self/cgroup")
 GROUP_ROOT = Path("/sys/fs/cgroup")
 
 
-def available_bytes() -> int | None:
-    """Memory that new work may take without pushing anything out; None where the system does not say.
+def available_bytes() -> int:
+    """Memory that new work may take without pushing anything out.
 
-    Linux: what the kernel calls available, or less where a control group (a container's or batch job's limit, cgroups 1
-    and 2) leaves less; files that it holds in its cache count as free. Elsewhere: all memory of the machine.
+    What the system calls available, or less where a control group of Linux (a container's or batch job's limit,
+    cgroups 1 and 2) leaves less; files that it holds in its cache count as free.
     """
-    left = limits_of_groups()
-    with contextlib.suppress(OSError, KeyError, ValueError):
-        left.append(numbers_in(MEMINFO)["MemAvailable:"] * 1024)
-        return max(min(left), 0)
-    with contextlib.suppress(ValueError, OSError, AttributeError):
-        left.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return max(min(left), 0) if left else None
+    return max(min([psutil.virtual_memory().available, *limits_of_groups()]), 0)
 
 
 def limits_of_groups() -> list[int]:

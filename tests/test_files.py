@@ -5,8 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from spadunet.errors import InputError, OutputError
@@ -79,6 +83,17 @@ def test_what_a_killed_run_left_is_deleted_and_what_a_running_one_writes_is_not(
     write_text(tmp_path / "c.txt", "new")
     assert names(tmp_path) == sorted([alive.name, other.name, elsewhere.name, "c.txt"])
     assert (tmp_path / "c.txt").read_text() == "new"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="without processes that have ended but are still listed")
+def test_a_process_that_has_ended_is_gone_though_nobody_has_asked_for_its_exit_code(tmp_path: Path):
+    """As in containers, where nobody asks after a killed worker's."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        while psutil.Process(ended.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        partial_path(tmp_path / "c.txt", ended.pid).write_text("half")
+        write_text(tmp_path / "c.txt", "new")
+        assert names(tmp_path) == ["c.txt"]
 
 
 def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path):

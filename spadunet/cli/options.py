@@ -91,11 +91,7 @@ def find_workers(options: argparse.Namespace) -> Workers:
                     f"{flag} {value:g}: is for this machine only; a cluster's workers have their own limits"
                 )
         return find_cluster(options.dask)
-    if options.ram_gb is not None:
-        memory_bytes: int | None = round(options.ram_gb * 1e9)
-    else:
-        free = available_bytes()
-        memory_bytes = None if free is None else round(free * RAM_SHARE)
+    memory_bytes = round(available_bytes() * RAM_SHARE if options.ram_gb is None else options.ram_gb * 1e9)
     num_processes = options.num_processes or min(os.cpu_count() or 1, MAX_PROCESSES)
     return Workers(num_processes=num_processes, memory_bytes=memory_bytes)
 

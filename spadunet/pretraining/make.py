@@ -203,7 +203,7 @@ def require_memory(source: Source) -> None:
         InputError: if there is less memory.
     """
     values, free = num_values(source), available_bytes()
-    if free is not None and bytes_to_standardise(values) > free:
+    if bytes_to_standardise(values) > free:
         raise InputError(
             f"{source.name}: {values:,} voxels take about {bytes_to_standardise(values) / 1e9:.3g} GB of memory, and "
             f"{free / 1e9:.3g} GB are free; cut or shrink it, or use a larger machine"

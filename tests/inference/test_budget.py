@@ -81,8 +81,6 @@ def test_the_user_or_what_is_free_sets_the_budget(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # processes on this machine
     assert find_budget(None, CPU, None).host_bytes == 200
     assert find_budget(2.5, CPU, None).host_bytes == 2_500_000_000
-    monkeypatch.setattr("spadunet.inference.budget.available_bytes", lambda: None)
-    assert find_budget(None, CPU, None).host_bytes is None
 
 
 def test_the_images_own_grid_counts_beside_the_networks():
