@@ -11,10 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ..errors import InputError
 from ..files import sha256_of_file
 from ..model import MODEL_JSON
 from ..record import FormatVersion, Record, write_record
+from .job import Job
 from .label_format import written_before
 from .quality_table import MAX_NAMED, REVIEW_FOLDER, review_path
 from .sources import Source
@@ -128,17 +131,24 @@ class Start:
         (self.folder / UNFINISHED_FILE).unlink(missing_ok=True)
 
 
-def request_of(images: Path, sources: Sequence[Source], **options: object) -> Request:
-    """The request that options make, with the models as they are on disk.
-
-    Args:
-        options: the other fields.
-    """
+def request_of(images: Path, sources: Sequence[Source], job: Job, precision: torch.dtype) -> Request:
+    """The request that a job on a folder of images makes, with the models as they are on disk."""
     models = tuple(
         ModelAsked(folder=str(it.folder.resolve()), task=it.task, sha256=sha256_of_file(it.folder / MODEL_JSON))
         for it in sources
     )
-    return Request.model_validate({"images": str(images.resolve()), "models": models, **options})
+    return Request(
+        images=str(images.resolve()),
+        models=models,
+        overlap=job.overlap,
+        precision=str(precision).removeprefix("torch."),
+        label_format=job.label_format,
+        spacing=job.spacing,
+        mirror=job.mirror,
+        channels=tuple("-" if number is None else f"_{number:04}" for number in job.order.numbers),
+        chosen=job.chosen,
+        cleans=job.cleans,
+    )
 
 
 def read_made(folder: Path) -> Made | None:

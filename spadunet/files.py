@@ -147,7 +147,7 @@ def require_writable(folder: Path, *, dry_run: bool = False) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = disk_error_reason(error) or error.strerror
+        reason = disk_error_reason(error) or f"{error.strerror}; choose another folder"
         raise InputError(f"{folder}: cannot be written: {reason}") from error
 
 

@@ -141,9 +141,16 @@ def test_a_folder_that_cannot_be_written_is_told_before_any_work(tmp_path: Path,
         require_writable(tmp_path / "a")
 
     def refuse(**_: object) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        raise OSError(errno.ENXIO, "No such device")
 
     monkeypatch.setattr("spadunet.files.tempfile.TemporaryFile", refuse)
+    with pytest.raises(InputError, match="cannot be written: No such device; choose another folder$"):
+        require_writable(tmp_path)
+
+    def forbid(**_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("spadunet.files.tempfile.TemporaryFile", forbid)
     message = f"^{tmp_path}: cannot be written: permission denied; choose a folder that you may write to$"
     with pytest.raises(InputError, match=message):
         require_writable(tmp_path)

@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Load the model, write the network, say what it is."""
     from ..errors import InputError
+    from ..files import require_writable
     from ..model import load_model
     from ..models import choose_task
     from ..sharing.onnx_network import export_onnx, require_onnx
@@ -49,6 +50,7 @@ def execute(options: argparse.Namespace) -> int:
         raise InputError(f"-o {options.output}: an ONNX file ends with .onnx; name it {options.output.stem}.onnx")
     if options.output.exists():
         raise InputError(f"-o {options.output}: is there already; remove it or give another name")
+    require_writable(options.output.parent)
     require_onnx()
     task = choose_task(options.model, options.dataset)
     model = load_model(options.model)
