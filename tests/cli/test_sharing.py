@@ -170,7 +170,7 @@ def test_a_trained_network_as_onnx_gives_its_logits_of_a_real_image(
         (("-o", "a.zip", "-d", 4), "-o a.zip: an ONNX file ends with .onnx; name it a.onnx"),
         (("-o", "a.onnx"), "the model serves several datasets"),
         (("-o", "a.onnx", "-d", "Liver"), "-d Liver: the model"),
-        (("-o", Path(__file__) / "a.onnx", "-d", 4), "test_sharing.py: cannot be written: a file of that name is in the"),
+        (("-o", Path(__file__) / "a.onnx", "-d", 4), "cannot be written: a file of that name is in the way"),
         (("-o", "a.onnx", "-d", 4, "--da", 7), "argument --da: invalid choice: 7"),
     ],
 )
