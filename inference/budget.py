@@ -23,8 +23,8 @@ VOXELS_AT_ONCE, MAX_WINDOWS = 1 << 21, 8
 IMAGE_BYTES = 8
 """Of a channel's voxel on the image's own grid, while the next case is read: as the file has it, and in float32."""
 LABEL_BYTES = 8
-"""Of a voxel of the image's own grid: class numbers and label map of a case, twice while it is cleaned and
-written. With one channel and no read-ahead 11 bytes were measured, image included."""
+"""Of a voxel of the image's own grid: class numbers and label map of a case, and the same of the last one that is being
+cleaned and written. With one channel and no read-ahead 11 bytes were measured, image included."""
 CASE_BYTES = 8
 """Of a channel's voxel on the network's grid: float32 of the case that is predicted, and of the next."""
 
@@ -81,7 +81,7 @@ class Demand:
         return self.num_outputs * held * dtype.itemsize
 
     def image_bytes(self) -> int:
-        """Of all but logits: this case, which is written too, and the next one that is read."""
+        """Of all but logits: this case, the next one that is read and the last one that is written."""
         stored = math.prod(self.stored_shape or self.shape) * (IMAGE_BYTES * self.num_stored_channels + LABEL_BYTES)
         return stored + math.prod(self.shape) * CASE_BYTES * self.num_channels
 

@@ -59,14 +59,14 @@ def predict_cases(
 ) -> Iterator[Outcome[RawCase, Path]]:
     """Predict one case after the other; a broken one never stops the others.
 
-    While the network works on a case, and while that is written, the next one is read and preprocessed.
+    While the network works on a case, the next one is read and preprocessed and the last one written.
 
     Args:
         take: gives those of the cases that fall to this process, each when its turn comes; None for all.
         order: of the image's channels; None for that of the plan.
         is_quiet: without a bar, as beside another process that has one.
         times: gets the seconds of each stage.
-        place: asked for each label map before it is written, in this thread.
+        place: asked for each label map before it is written, in one thread at a time.
     """
     read = partial(load, engine=engine, folder=folder, label_format=label_format, order=order)
     outcomes = flow(take(cases) if take else cases, read, engine, times or StageTimes(), place)
@@ -81,11 +81,7 @@ def flow(
     times: StageTimes,
     place: Place | None = None,
 ) -> Generator[Outcome[RawCase, Path]]:
-    """Outcomes of all cases: a thread reads, this one predicts and writes.
-
-    Writing has no thread of its own, where it would cost no time: with SimpleITK 2.5.7 writing in a thread that comes
-    and goes with each run while this one works, the heap was damaged in a third of processes with 25 runs (glibc's
-    "double free or corruption", or a crash later); in none where this thread writes.
+    """Outcomes of all cases, each of which goes through three hands: one reads, this thread predicts, one writes.
 
     A case that ran out of memory beside others is tried again at the end, alone.
     """
@@ -106,26 +102,32 @@ def flow(
 
     again: list[RawCase] = []
     waiting = iter(cases)
-    with ThreadPoolExecutor(1) as reader:
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
 
         def load_next() -> Future[Outcome[RawCase, Loaded]] | None:
             case = next(waiting, None)
             return None if case is None else reader.submit(load_one, case)
 
         coming, is_alone = load_next(), True
+        writing: Future[Outcome[RawCase, Path]] | None = None
         while coming is not None:
             loaded = coming.result()
             coming = load_next()
             is_alone = is_alone and coming is None
             predicted = predict_one(loaded)
             del loaded
+            if writing is not None:
+                yield writing.result()
+                writing = None
             if predicted.result is not None:
-                yield write_one(*predicted.result)
+                writing = writer.submit(write_one, *predicted.result)
             elif predicted.may_pass_alone and not is_alone:
                 log.warning("%s; tried again alone at the end", predicted.problem)
                 again.append(predicted.item)
             else:
                 yield predicted.failed()
+        if writing is not None:
+            yield writing.result()
     for case in again:
         predicted = predict_one(load_one(case))
         yield predicted.failed() if predicted.result is None else write_one(*predicted.result)

@@ -21,6 +21,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
+from .itk import ITK_LOCK
 from .record import shortened
 
 SERIES_UID, SERIES_NUMBER, SERIES_DESCRIPTION = "0020|000e", "0020|0011", "0008|103e"
@@ -178,7 +179,8 @@ def read_slice(path: Path) -> Slice | None:
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        with ITK_LOCK:
+            reader.ReadImageInformation()
     except RuntimeError as error:
         try:
             content = path.read_bytes()
@@ -335,7 +337,8 @@ def read_series(series: Series) -> tuple[np.ndarray, np.ndarray]:
     planes = []
     for member in series.slices:
         try:
-            image = sitk.ReadImage(str(member.path), imageIO="GDCMImageIO")
+            with ITK_LOCK:
+                image = sitk.ReadImage(str(member.path), imageIO="GDCMImageIO")
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1].split("ERROR: ")[-1]
             raise InputError(f"{member.path}: cannot be read as a DICOM slice: {reason}") from error

@@ -15,6 +15,7 @@ from pydantic import ConfigDict
 from .dicom import MAX_PLACE_MM, affine_of_series, read_dicom, read_slice, the_one_series
 from .errors import InputError, OutputError
 from .files import atomic_path, write_text
+from .itk import ITK_LOCK
 from .nifti import check_nifti_header, read_voxels
 from .record import PositiveSpacing, Record, read_record
 from .text_header import check_text_header, voxel_files
@@ -141,7 +142,8 @@ def read_middle(path: Path, num_slices: int) -> tuple[np.ndarray, np.ndarray]:
     reader.SetExtractIndex([0, 0, first, *[0] * (len(size) - 3)])
     reader.SetExtractSize([*size[:2], num_slices, *size[3:]])
     try:
-        image = reader.Execute()
+        with ITK_LOCK:
+            image = reader.Execute()
     except RuntimeError as error:
         raise InputError(f"{path}: cannot be read as an image: {reason_of(error)}") from error
     array = sitk.GetArrayFromImage(image)
@@ -169,14 +171,14 @@ def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
     elif ending_of(path, LOSSY_ENDINGS):
         check_jpeg(path)
     reader = open_reader(path)
-    try:
-        image = reader.Execute() if voxels is None else None
-    except RuntimeError as error:
-        raise InputError(f"{path}: cannot be read as an image: {reason_of(error)}") from error
-    if image is None:
-        assert voxels is not None
+    if voxels is not None:
         array = voxels.reshape(reader.GetSize()[::-1])
     else:
+        try:
+            with ITK_LOCK:
+                image = reader.Execute()
+        except RuntimeError as error:
+            raise InputError(f"{path}: cannot be read as an image: {reason_of(error)}") from error
         array = sitk.GetArrayFromImage(image)  # ([[C,] A0,] A1, A2), or with C last
     if reader.GetNumberOfComponents() > 1:
         array = np.moveaxis(array, -1, 0)[:MAX_COLOURS]
@@ -214,7 +216,8 @@ def open_reader(path: Path) -> sitk.ImageFileReader:
     if ending_of(path, NIFTI_ENDINGS):  # else every format is asked whether the file is its own
         reader.SetImageIO("NiftiImageIO")
     try:
-        reader.ReadImageInformation()
+        with ITK_LOCK:
+            reader.ReadImageInformation()
         check_header(path, reader)
     except RuntimeError as error:
         raise InputError(f"{path}: cannot be read as an image: {reason_of(error)}") from error
@@ -398,8 +401,9 @@ def write_array(path: Path, array: np.ndarray, affine: np.ndarray, *, num_axes: 
         write_text(sidecars_of(path)[0], json.dumps({"spacing": spacing_mm.tolist()}) + "\n")
     with atomic_path(path) as partial:
         try:
-            sitk.WriteImage(image, str(partial), useCompression=True)
-            written = sitk.GetArrayFromImage(sitk.ReadImage(str(partial)))
+            with ITK_LOCK:
+                sitk.WriteImage(image, str(partial), useCompression=True)
+                written = sitk.GetArrayFromImage(sitk.ReadImage(str(partial)))
         except RuntimeError as error:
             raise OutputError(f"{path}: cannot be written; is the disk full or the folder read-only?") from error
         num_values = max(written.size // array.size, 1)  # three of a BMP: grey comes back as equal colours

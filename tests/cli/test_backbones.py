@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,13 +28,25 @@ from spadunet.training.patches import BatchStream
 
 HIPPOCAMPUS = "Dataset004_Hippocampus"
 QUICK = ("-f", "all", "--batch-size", 1, "--num-workers", 0, "-device", "cpu", "--precision", "float32")
+SMALL_VIT = {"width": 24, "depth": 4, "num_heads": 2, "hidden_width": 32}
+PREDICT_OFTEN = f"""
+import sys
+from spadunet.cli.predict import main
+from spadunet.network import build
+build.VIT_PRESETS["tiny"] = build.ViTSize(**{SMALL_VIT})
+output, *words = sys.argv[1:]
+for number in range(40):
+    try:
+        main([*words, "-o", f"{{output}}/{{number}}"])
+    except SystemExit as end:
+        assert not end.code
+"""
 
 
 @pytest.fixture(autouse=True)
 def quick_vit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A transformer made for tests in the place of `tiny`."""
-    size = build.ViTSize(width=24, depth=4, num_heads=2, hidden_width=32)
-    monkeypatch.setitem(build.VIT_PRESETS, "tiny", size)
+    monkeypatch.setitem(build.VIT_PRESETS, "tiny", build.ViTSize(**SMALL_VIT))
 
 
 @pytest.fixture
@@ -87,11 +101,7 @@ def test_one_checkpoint_of_one_spacing_predicts_at_every_degree_of_anisotropy(
     names = ("-d", 4, "--backbone", backbone, "--preset", "tiny", "--max-steps", 1)
     assert run(train.main, *names, *QUICK, *data) == 0
 
-    source = sitk.ReadImage(min((raw / "imagesTr").iterdir()))
-    for da in range(6):
-        source.SetSpacing((1.0, 1.0, float(2**da)))
-        write(source, tmp_path / f"images/da{da}_0000.nii.gz")
-    write(source[:, :, 5:6], tmp_path / "images/da6_0000.nii.gz")
+    write_each_degree(raw, tmp_path / "images")
     seen = []
     original = prediction.sweep_logits
 
@@ -106,6 +116,36 @@ def test_one_checkpoint_of_one_spacing_predicts_at_every_degree_of_anisotropy(
     assert run(predict.main, *arguments, *data) == 0
     assert sorted(seen) == list(range(7))
     assert len(list((tmp_path / "out").glob("da*.nii.gz"))) == 7
+
+
+@pytest.mark.slow
+def test_forty_predictions_of_seven_images_in_one_process_do_not_damage_its_memory(copy_demo, tmp_path: Path, run):
+    """Without `ITK_LOCK` every third such process or so died."""
+    raw = copy_demo(HIPPOCAMPUS, tmp_path / "raw" / HIPPOCAMPUS, num_cases=2, size=(20, 24, 16))
+    data = ("--data", tmp_path)
+    assert run(plan_and_preprocess.main, "-d", 4, "--spacing", "native", "--memory-gb", 0.03, "-np", 1, *data) == 0
+    names = ("-d", 4, "--backbone", "spad_vit", "--preset", "tiny", "--max-steps", 1)
+    assert run(train.main, *names, *QUICK, *data) == 0
+    write_each_degree(raw, tmp_path / "images")
+    words = ("-i", tmp_path / "images", "-d", 4, "-device", "cpu", *data)
+    done = subprocess.run(
+        [sys.executable, "-c", PREDICT_OFTEN, tmp_path / "out", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list((tmp_path / "out").glob("*/da*.nii.gz"))) == 40 * 7
+
+
+def write_each_degree(raw: Path, folder: Path) -> None:
+    """An image of a dataset at each degree of anisotropy from 0 to 6."""
+    source = sitk.ReadImage(min((raw / "imagesTr").iterdir()))
+    for da in range(6):
+        source.SetSpacing((1.0, 1.0, float(2**da)))
+        write(source, folder / f"da{da}_0000.nii.gz")
+    write(source[:, :, 5:6], folder / "da6_0000.nii.gz")
 
 
 def write(image: sitk.Image, path: Path) -> None:
