@@ -104,9 +104,9 @@ def draw_large(folder: Path) -> Path:
     with new_dataset(folder):
         image, labels = draw_volume(SHAPE_B, 0)
         labels = np.where(labels > 3, 0, labels).astype(np.uint8)
-        for number in range(5):  # of which nnU-Net makes its folds
-            write_array(folder / f"imagesTr/case_{number}_0000.nii.gz", image[: 60 + number], affine)
-            write_array(folder / f"labelsTr/case_{number}.nii.gz", labels[: 60 + number], affine)
+        for number in range(5):  # of which nnU-Net makes its folds; all three classes are in these slices
+            write_array(folder / f"imagesTr/case_{number}_0000.nii.gz", image[140 : 220 + number], affine)
+            write_array(folder / f"labelsTr/case_{number}.nii.gz", labels[140 : 220 + number], affine)
         write_array(folder / "imagesTs/large_0000.nii.gz", image, affine)
         write_description(folder, channel_names=["CT"], labels=["background", "a", "b", "c"], about={"numTraining": 5})
     return folder
