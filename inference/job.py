@@ -14,6 +14,7 @@ from ..image import LabelMap
 from ..network.device import choose_device, choose_precision
 from ..quality import QualityRow
 from ..sides import PatientAxis
+from .budget import HOST_SHARE
 from .channels import ChannelOrder
 from .label_format import LabelFormat
 from .pipeline import load, write
@@ -73,26 +74,40 @@ def engine_of(job: Job, sources: Sequence[Source], device: torch.device) -> Engi
         mirror=job.mirror,
         chosen=job.chosen,
         rules=rules_of(sources, job.chosen)[0] if job.cleans else (),
-        memory_gb=job.memory_gb,
+        memory_gb=job.memory_gb or memory_gb_here(),
         folder=job.folder,
         is_judged=True,
     )
 
 
-def predict_case(case: RawCase, job: Job) -> tuple[Path, list[QualityRow]]:
-    """Read, predict, write; the label map's path and the case's rows of quality.csv.
+def memory_gb_here() -> float | None:
+    """What Dask lets this worker take for images and logits; None where it sets no limit, and outside a cluster."""
+    try:
+        from distributed import get_worker
+
+        limit = get_worker().memory_manager.memory_limit
+    except (ImportError, ValueError):  # Dask is not there, or this is none of its workers
+        return None
+    return limit * HOST_SHARE / 1e9 if limit else None
+
+
+def predict_case(case: RawCase, job: Job) -> tuple[Path, list[QualityRow], dict[str, float]]:
+    """Read, predict, write; the label map's path, the case's rows of quality.csv, and the seconds of each stage.
 
     Raises:
         InputError: if the image, or a model, cannot be used.
         OutputError: if the label map cannot be written.
     """
-    engine, judgement = open_job(job)
-    loaded = load(case, engine=engine, folder=job.folder, label_format=job.label_format, order=job.order)
-    answer = segment(loaded.views, engine, StageTimes())
+    (engine, judgement), times = open_job(job), StageTimes()
+    with times.time("loading"):
+        loaded = load(case, engine=engine, folder=job.folder, label_format=job.label_format, order=job.order)
+    answer = segment(loaded.views, engine, times)
     found: list[QualityRow] = []
 
     def place(name: str, path: Path, label_map: LabelMap, answer: Answer) -> Path:
         found.extend(judgement.rows(name, label_map, answer))
         return review_path(path) if found[-1].review else path
 
-    return write(loaded, answer, engine, place), found
+    with times.time("writing"):
+        path = write(loaded, answer, engine, place)
+    return path, found, times.seconds

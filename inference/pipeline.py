@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,10 +98,19 @@ def flow(
         if outcome.result is None:
             return outcome.failed()
         loaded = outcome.result
-        return attempt(lambda case: (loaded, segment(loaded.views, engine, times)), outcome.item)
+        written = replace(loaded, views={})  # else the image would be held until its label map is written
+        return attempt(lambda case: (written, segment(loaded.views, engine, times)), outcome.item)
 
     again: list[RawCase] = []
     waiting = iter(cases)
+
+    def unless_again(outcome: Outcome[RawCase, Path], *, is_alone: bool) -> Iterator[Outcome[RawCase, Path]]:
+        if outcome.may_pass_alone and not is_alone:
+            log.warning("%s; tried again alone at the end", outcome.problem)
+            again.append(outcome.item)
+        else:
+            yield outcome
+
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
 
         def load_next() -> Future[Outcome[RawCase, Loaded]] | None:
@@ -117,17 +126,15 @@ def flow(
             predicted = predict_one(loaded)
             del loaded
             if writing is not None:
-                yield writing.result()
+                yield from unless_again(writing.result(), is_alone=False)
                 writing = None
             if predicted.result is not None:
                 writing = writer.submit(write_one, *predicted.result)
-            elif predicted.may_pass_alone and not is_alone:
-                log.warning("%s; tried again alone at the end", predicted.problem)
-                again.append(predicted.item)
             else:
-                yield predicted.failed()
+                yield from unless_again(predicted.failed(), is_alone=is_alone)
+            del predicted
         if writing is not None:
-            yield writing.result()
+            yield from unless_again(writing.result(), is_alone=is_alone)
     for case in again:
         predicted = predict_one(load_one(case))
         yield predicted.failed() if predicted.result is None else write_one(*predicted.result)

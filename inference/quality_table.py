@@ -90,9 +90,13 @@ class QualityTable:
         return review_path(path) if rows[-1].review else path
 
     def keep(self, case: str, rows: list[QualityRow]) -> None:
-        """Take rows of a case."""
+        """Take rows of a case; earlier ones, as of an attempt that failed, are gone."""
+        is_again = case in self.table
         self.table[case] = rows
         path_of_rows = self.own_path
+        if is_again:
+            write_text(path_of_rows, csv_text(self.table))
+            return
         try:
             with path_of_rows.open("a", encoding="utf-8") as file:
                 is_new = not file.tell()

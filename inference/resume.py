@@ -10,8 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..files import sha256_of_file
@@ -21,6 +20,9 @@ from .job import Job
 from .label_format import written_before
 from .quality_table import MAX_NAMED, REVIEW_FOLDER, review_path
 from .sources import Source
+
+if TYPE_CHECKING:
+    import torch
 
 MANIFEST = "spadunet_predict.json"
 UNFINISHED_FILE = "spadunet_predict.unfinished"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 STAGES = ("loading", "network", "blending", "confidence", "export", "writing")
 
@@ -26,6 +26,12 @@ class StageTimes:
         finally:
             with self.lock:
                 self.seconds[stage] += time.perf_counter() - start
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add those of another process."""
+        with self.lock:
+            for stage, more in seconds.items():
+                self.seconds[stage] += more
 
     def __str__(self) -> str:
         """For the log: `loading 1.2 s, network 30.1 s, …`."""

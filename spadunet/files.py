@@ -97,7 +97,7 @@ def is_running(process: int) -> bool:
     try:
         return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
-        return False
+        return bool(psutil.pid_exists(process))  # another user's may be hidden
     except psutil.AccessDenied:
         return True
 
@@ -147,7 +147,7 @@ def require_writable(folder: Path, *, dry_run: bool = False) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = disk_error_reason(error) or f"{error.strerror}; choose another folder"
+        reason = disk_error_reason(error) or f"{error.strerror or error}; choose another folder"
         raise InputError(f"{folder}: cannot be written: {reason}") from error
 
 

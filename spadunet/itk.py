@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 ITK_LOCK = threading.Lock()
@@ -9,5 +10,7 @@ ITK_LOCK = threading.Lock()
 
 Two such calls at once damaged the process's heap now and then (SimpleITK 2.5.7, Linux): where label maps were written
 and read back in one thread while the headers of the next images were read in another, a third of the processes that
-predicted 175 small images died, often much later; with this lock none did. A slow test watches it.
+predicted 175 small images died, often much later; with this lock none did.
 """
+if hasattr(os, "register_at_fork"):  # a forked child would wait for ever if it were held meanwhile
+    os.register_at_fork(before=ITK_LOCK.acquire, after_in_parent=ITK_LOCK.release, after_in_child=ITK_LOCK.release)

@@ -401,3 +401,12 @@ def test_nothing_in_the_repository_is_loaded_that_can_run_code_or_made_by_torchs
     trees = {path: ast.parse(text) for path, text in texts.items() if SIGNS.search(text)}
     assert {ROOT / "spadunet/weights.py", ROOT / "spadunet/sharing/onnx_network.py"} <= trees.keys()
     assert [f"{path.relative_to(ROOT)}:{line}" for path, tree in trees.items() for line in find(tree)] == []
+
+
+def test_itk_reads_and_writes_files_where_they_are_locked_alone():
+    """`ITK_LOCK`; that it is held there, a test of the formats sees."""
+    calls = re.compile(r"\bsitk\.(ReadImage|WriteImage|Image(File|Series)(Reader|Writer))\b|from SimpleITK import")
+    package = [path for path in source_files() if not path.is_relative_to(ROOT / "tests")]
+    package = [path for path in package if not path.is_relative_to(ROOT / "benchmarks")]
+    found = {path.relative_to(ROOT).as_posix() for path in package if calls.search(path.read_text(encoding="utf-8"))}
+    assert found == {"spadunet/formats.py", "spadunet/dicom.py"}

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from dicom_files import write_series
 
 from spadunet.errors import InputError, OutputError
 from spadunet.formats import VOLUME_ENDINGS, find_sidecar, read_channels, read_header, read_middle, write_array
 from spadunet.image import LabelMap, read_image, read_label_map, write_label_map
+from spadunet.itk import ITK_LOCK
 
 GREY = np.arange(4 * 6, dtype=np.uint8).reshape(4, 6)
 COLOUR = np.stack([GREY, GREY + 40, GREY + 80], axis=-1)
@@ -25,6 +27,35 @@ def write_picture(path: Path, array: np.ndarray, *, is_vector: bool = False) -> 
     """By ITK."""
     sitk.WriteImage(sitk.GetImageFromArray(array, isVector=is_vector), str(path))
     return path
+
+
+def test_itk_reads_and_writes_one_file_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_series(tmp_path / "series", VOLUME)
+    called = set()
+
+    def guard(owner, name: str) -> None:
+        original = getattr(owner, name)
+
+        def call(*arguments, **options):
+            assert ITK_LOCK.locked(), name
+            called.add(name)
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for name in ("ReadImage", "WriteImage"):
+        guard(sitk, name)
+    for name in ("ReadImageInformation", "Execute"):
+        guard(sitk.ImageFileReader, name)
+    for ending in (".nii.gz", ".mha", ".png"):
+        path = tmp_path / f"a{ending}"
+        write_array(path, VOLUME[:1].astype(np.uint8), PIXELS)
+        read_header(path)
+        read_channels(path)
+    read_middle(tmp_path / "a.mha", 1)
+    read_channels(tmp_path / "series")
+    assert called == {"ReadImage", "WriteImage", "ReadImageInformation", "Execute"}
+    assert not ITK_LOCK.locked()
 
 
 @pytest.mark.parametrize("ending", VOLUME_ENDINGS)

@@ -50,9 +50,9 @@ def execute(options: argparse.Namespace) -> int:
         raise InputError(f"-o {options.output}: an ONNX file ends with .onnx; name it {options.output.stem}.onnx")
     if options.output.exists():
         raise InputError(f"-o {options.output}: is there already; remove it or give another name")
-    require_writable(options.output.parent)
     require_onnx()
     task = choose_task(options.model, options.dataset)
+    require_writable(options.output.parent)
     model = load_model(options.model)
     plan = model.tasks[task].plan
     da = plan.degree_of_anisotropy if options.da is None else options.da

@@ -96,14 +96,16 @@ def predict(options: argparse.Namespace, ranks: Ranks) -> int:
     times = StageTimes()
     cases = [case for case in asked.cases if case.name not in start.kept]
     if asked.workers is not None:
-        outcomes = predict_elsewhere([absolute(case) for case in cases], asked.job, asked.workers, table)
+        outcomes = predict_elsewhere([absolute(case) for case in cases], asked.job, asked.workers, table, times)
     else:
         outcomes = predict_here(cases, asked, options.output, ranks, table, times)
-    found = ranks.gather((outcomes, table.table))
-    outcomes = [outcome for each, _ in found for outcome in each]
+    found = ranks.gather((outcomes, table.table, times.seconds))
+    outcomes = [outcome for each, _, _ in found for outcome in each]
     if ranks.is_first:
-        for _, rows in found:
+        for _, rows, _ in found:
             table.table |= rows
+        for _, _, seconds in found[1:]:
+            times.add(seconds)
         log.info("%s", times)
         finish(options, asked, start, outcomes, table, started=started)
     return 1 if any(outcome.problem for outcome in outcomes) else 0
@@ -208,18 +210,24 @@ def finish(
 
 
 def predict_elsewhere(
-    cases: list[RawCase], job: Job, workers: Workers, table: QualityTable
+    cases: list[RawCase], job: Job, workers: Workers, table: QualityTable, times: StageTimes
 ) -> list[Outcome[RawCase, Path]]:
-    """Let a cluster predict; rows of the table come back with the outcomes."""
+    """Let a cluster predict; rows of the table and seconds come back with the outcomes."""
+    from ..inference.budget import HOST_SHARE
     from ..inference.job import predict_case
     from ..parallel import Outcome, map_cases
 
+    if job.memory_gb is None:
+        log.info(
+            "memory: each worker plans with %.0f %% of its own limit (dask worker --memory-limit)", 100 * HOST_SHARE
+        )
     outcomes: list[Outcome[RawCase, Path]] = []
     for outcome in map_cases(partial(predict_case, job=job), cases, title="Predicting", workers=workers):
         if outcome.result is None:
             outcomes.append(outcome.failed())
             continue
-        path, rows = outcome.result
+        path, rows, seconds = outcome.result
+        times.add(seconds)
         table.keep(outcome.item.name, rows)
         outcomes.append(Outcome(item=outcome.item, result=path, problem=None))
     return outcomes

@@ -18,7 +18,7 @@ from spadunet.cli import evaluate, plan_and_preprocess, predict, train
 from spadunet.image import geometry_difference, read_image, read_label_map
 from spadunet.scores import Scores
 
-HEART = "Dataset101_SunnybrookLV"
+HIPPOCAMPUS, HEART = "Dataset004_Hippocampus", "Dataset101_SunnybrookLV"
 
 
 def as_bytes(image: sitk.Image) -> np.ndarray:
@@ -59,6 +59,23 @@ def test_colour_pictures_go_from_raw_to_scores(copy_demo, tmp_path: Path, run, q
         )
     assert run(evaluate.main, "-p", pictures, "-r", raw / "labelsTr", "-np", 1) == 0
     assert (pictures / "scores.json").read_text() == (output / "scores.json").read_text()
+
+
+def test_one_model_predicts_a_folder_of_volumes_and_one_of_pictures(planned: Path, joint_model, tmp_path: Path, run):
+    volumes = planned / "raw" / HIPPOCAMPUS / "imagesTr"
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    sizes = {}
+    for path in sorted(volumes.iterdir())[:3]:
+        case = path.name.removesuffix("_0000.nii.gz")
+        grey = as_bytes(sitk.ReadImage(str(path)))[8]
+        sitk.WriteImage(sitk.GetImageFromArray(grey), str(pictures / f"{case}_0000.png"))
+        sizes[case] = {"volumes": sitk.ReadImage(str(path)).GetSize(), "pictures": grey.shape[::-1]}
+    command = ("-m", joint_model, "-d", 4, "--spacing", "native", "-device", "cpu", "--data", planned)
+    for name, folder in (("volumes", volumes), ("pictures", pictures)):
+        assert run(predict.main, "-i", folder, "-o", tmp_path / name / "out", *command) == 0
+        for case, size in sizes.items():
+            assert sitk.ReadImage(str(tmp_path / name / f"out/{case}.nii.gz")).GetSize() == size[name]
 
 
 def write_as_dicom(folder: Path, path: Path, **options) -> None:

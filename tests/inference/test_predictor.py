@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from dicom_files import write_series
 from random_models import CLASSES, hippocampus, plan_of, write_model
 
 import spadunet
@@ -85,6 +86,21 @@ def test_threads_get_what_they_would_get_one_after_the_other(predictor: Predicto
     with ThreadPoolExecutor(2) as threads:
         found = list(threads.map(lambda array: predictor.predict(array, SPACING), arrays * 2))
     for one, other in zip(found, expected * 2, strict=True):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_threads_may_read_files_of_any_format(predictor: Predictor, tmp_path: Path):
+    paths = []
+    for number, array in enumerate(parts(4)):
+        for ending in (".nii.gz", ".mha", ".nrrd"):
+            paths.append(write_scan(tmp_path / f"{number}{ending}", array[0]))
+        write_series(tmp_path / f"{number}", np.rint(array[0] * 100).astype(np.int16))
+        paths.append(tmp_path / f"{number}")
+    expected = [predictor.predict_file(path) for path in paths]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(predictor.predict_file, paths * 3))
+    for one, other in zip(found, expected * 3, strict=True):
         assert np.array_equal(one, other)
 
 

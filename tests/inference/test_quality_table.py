@@ -84,6 +84,14 @@ def test_what_an_interrupted_run_had_is_kept_but_for_a_torn_line(tmp_path: Path)
     assert not (tmp_path / UNFINISHED_CSV).exists()
 
 
+def test_a_case_that_is_tried_again_has_the_rows_of_the_last_attempt(tmp_path: Path):
+    table = QualityTable(tmp_path, judged(None))
+    for case, soft_dice in (("a", 0.5), ("b", 0.6), ("a", 0.7)):
+        add(table, case, soft_dice)
+    found = read_table(tmp_path / UNFINISHED_CSV, is_unfinished=True)
+    assert {case: [row.confidence for row in rows] for case, rows in found.items()} == {"a": [0.7] * 3, "b": [0.6] * 3}
+
+
 @pytest.mark.parametrize("num_lost", range(1, 100, 9))
 def test_a_run_that_is_interrupted_twice_goes_on(tmp_path: Path, num_lost: int):
     add(QualityTable(tmp_path, judged(None)), "a", 0.9)
