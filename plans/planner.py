@@ -28,7 +28,7 @@ def make_plan(
     optional_channels: tuple[str, ...] = (),
     target_spacing: TargetSpacing = "median",
     window: Window | None = None,
-    memory_gb: float = 12,
+    memory_gb: float = 8,
     patch_size_voxels: Shape | None = None,
 ) -> Plan:
     """Decide spacing, intensities and patch.

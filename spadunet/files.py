@@ -24,11 +24,14 @@ ORPHAN_SECONDS = 3600
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, is_durable: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` on success, delete it on failure.
 
     The temporary name holds the machine's name and the process's number, so that runs side by side keep apart; what
     killed runs left behind for the same file is deleted.
+
+    Args:
+        is_durable: wait until the disk has it before the name is given, so that a power cut leaves the older file.
 
     Raises:
         OutputError: if the disk is full or the folder cannot be written.
@@ -38,6 +41,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         delete_orphans(path)
         yield partial
+        if is_durable:
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException as error:
         with contextlib.suppress(OSError):

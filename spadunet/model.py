@@ -313,7 +313,7 @@ def read_extra(folder: Path, record: ModelRecord, name: str, file: str, kind: ty
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file, whole or not at all.
+    """Write a safetensors file, whole or not at all, even where the power is cut.
 
     Raises:
         OutputError: if the disk is full or the folder cannot be written.
@@ -322,7 +322,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     from safetensors.torch import save_file
 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic_path(path) as partial:
+    with atomic_path(path, is_durable=True) as partial:
         partial.touch()
         mode = partial.stat().st_mode  # the user's usual one; save_file would keep others from reading
         try:

@@ -178,7 +178,7 @@ def start_early(workers: Workers, module: str) -> None:
         module: that their first call will need.
     """
     room = math.inf if workers.memory_bytes is None else workers.memory_bytes // WORKER_BYTES
-    num_early = int(min(workers.num_processes, os.cpu_count() or 1, room))
+    num_early = int(min(workers.num_processes, num_cores(), room))
     if workers.scheduler is None and workers.num_processes > 1 and num_early:
         threads = ThreadPoolExecutor(num_early)
         num_threads = threads_each(workers.num_processes)
@@ -203,9 +203,14 @@ def place_here() -> tuple[str, ...]:
     return os.getcwd(), *sys.path
 
 
+def num_cores() -> int:
+    """How many cores this process may run on, as those of a batch job on a larger machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def threads_each(num_processes: int) -> int:
     """How many threads leave no more than one a core."""
-    return max(1, (os.cpu_count() or 1) // num_processes)
+    return max(1, num_cores() // num_processes)
 
 
 def done(worker: WorkerProcess) -> Future[WorkerProcess]:

@@ -96,6 +96,18 @@ def test_a_process_that_has_ended_is_gone_though_nobody_has_asked_for_its_exit_c
         assert names(tmp_path) == ["c.txt"]
 
 
+def test_what_must_outlive_a_power_cut_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch):
+    seen = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (seen.append(os.fstat(file).st_size), sync(file)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (seen.append("name"), replace(*paths)))
+    with atomic_path(tmp_path / "c.bin", is_durable=True) as partial:
+        partial.write_bytes(bytes(77))
+    assert seen == [77, "name"]
+    write_text(tmp_path / "d.txt", "quick")
+    assert seen == [77, "name", "name"]
+
+
 def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path):
     (tmp_path / "a").write_text("")
     with pytest.raises(OutputError, match=r"a/c\.txt: cannot be written: a file of that name is in the way"):

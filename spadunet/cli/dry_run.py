@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..files import nearest_existing
 from ..measure import Amount, Needs
 from ..memory import available_bytes
+from ..workers import num_cores
 
 if TYPE_CHECKING:
     from ..dataset import RawCase
@@ -200,8 +201,7 @@ def at_once(num_processes: int) -> str:
 
 def num_working(options: argparse.Namespace, num_items: int) -> int:
     """Processes that would work at once."""
-    import os
 
     from .options import MAX_PROCESSES
 
-    return max(1, min(options.num_processes or min(os.cpu_count() or 1, MAX_PROCESSES), num_items))
+    return max(1, min(options.num_processes or min(num_cores(), MAX_PROCESSES), num_items))

@@ -82,7 +82,7 @@ def find_workers(options: argparse.Namespace) -> Workers:
         InputError: if the options contradict each other or the cluster cannot be used.
     """
     from ..memory import available_bytes
-    from ..workers import Workers
+    from ..workers import Workers, num_cores
 
     if options.dask is not None:
         for flag, value in (("-np", options.num_processes), ("--ram-gb", options.ram_gb)):
@@ -92,7 +92,7 @@ def find_workers(options: argparse.Namespace) -> Workers:
                 )
         return find_cluster(options.dask)
     memory_bytes = round(available_bytes() * RAM_SHARE if options.ram_gb is None else options.ram_gb * 1e9)
-    num_processes = options.num_processes or min(os.cpu_count() or 1, MAX_PROCESSES)
+    num_processes = options.num_processes or min(num_cores(), MAX_PROCESSES)
     return Workers(num_processes=num_processes, memory_bytes=memory_bytes)
 
 
@@ -128,8 +128,8 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory-gb",
         type=positive_float,
-        default=12.0,
-        help="memory that training may take; sets the patch size (default: 12)",
+        default=8.0,
+        help="memory that training may take; sets the patch size (default: 8, which fits a GPU of 12 GB)",
     )
     parser.add_argument(
         "--patch-size",
@@ -220,12 +220,13 @@ def find_device(name: str) -> torch.device:
 
 
 def default_workers() -> int:
-    """Processes that make batches: one on a laptop, more where there are cores to spare.
+    """Processes that make batches: one for each core but one, up to MAX_PROCESSES.
 
     Under torchrun each process has its share of the machine's cores.
     """
-    num_cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(num_cores - 1, MAX_PROCESSES))
+    from ..workers import num_cores
+
+    return max(1, min(num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1, MAX_PROCESSES))
 
 
 def positive_int(text: str) -> int:

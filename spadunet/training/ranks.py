@@ -20,6 +20,7 @@ from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from ..errors import InputError, OutputError
+from ..workers import num_cores
 
 TIMEOUT = datetime.timedelta(minutes=30)
 """The longest that ranks wait for one: pictures and a probe are made by the first alone, and some validate longer."""
@@ -213,11 +214,7 @@ def is_lost_connection(error: BaseException) -> bool:
 def share_cores() -> None:
     """Share the cores among a machine's ranks, as torchrun does not: it gives each one a single thread."""
     if os.environ.get("OMP_NUM_THREADS", "1") == "1":
-        try:
-            num_cores = len(os.sched_getaffinity(0))
-        except AttributeError:  # macOS
-            num_cores = os.cpu_count() or 1
-        torch.set_num_threads(max(1, num_cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        torch.set_num_threads(max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def distribute(module: nn.Module, ranks: Ranks, *, has_unused: bool = False) -> nn.Module:

@@ -202,6 +202,8 @@ def run_steps(
                     }
                     journal.note(step, seconds, facts(batch), measures, pace)
             step += 1
+            if is_over and after_step is not None:  # whoever stops the run may not wait for what follows
+                save(is_finished=False)
             if after_step is not None:
                 after_step(step, seconds)
                 now = time.monotonic()  # what that took is no part of a step's pace

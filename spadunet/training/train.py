@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from .loop import JointNetwork, RunOptions, train_network
 from .patches import TrainingTask
 from .ranks import Ranks
 from .splits import choose_cases, choose_fraction
+from .steps import listed
 from .validate import validate
 from .variety import VarietyOptions
 
@@ -236,10 +236,18 @@ def numbers_text(number: int) -> str:
 
 def stored_cases(member: TrainingDataset, names: Sequence[str]) -> tuple[StoredCase, ...]:
     """Those of the cases that the present plan has stored; the others are validated at the end, from their images."""
-    found = []
+    found, missing = [], []
     for name in names:
-        with contextlib.suppress(InputError):
+        try:
             found.append(open_planned_case(member, name))
+        except InputError:
+            missing.append(name)
+    if missing:
+        log.warning(
+            "%s: %d of %d held-out cases are not preprocessed and left out of the curve of validation: %s; "
+            "spadunet_preprocess adds them",
+            *(member.dataset.name, len(missing), len(names), listed(missing)),
+        )
     return tuple(found)
 
 

@@ -99,7 +99,7 @@ def test_small_images_are_trained_whole():
 
 def test_there_is_a_patch_for_every_degree_within_the_memory():
     large = fingerprint_of(((3, 0.7, 0.7), (200, 512, 512)))
-    plan = plan_of(large, memory_gb=8, target_spacing="native")
+    plan = plan_of(large, target_spacing="native")  # 8 GB
     assert sorted(plan.patch_sizes_voxels) == list(range(MAX_DA + 1))
     assert plan.patch_sizes_voxels[0] == (128, 128, 128)
     assert plan.patch_sizes_voxels[3] == (32, 256, 256)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +109,28 @@ def test_by_the_clock_validations_wait_until_the_last_one_is_paid_for(make_task,
         own.after_step(step, step)
     # Every fiftieth of the run, 60 s; after one that took 3 s, 97 s at the least: 3 of 100.
     assert seen == [60, 157]
+
+
+def test_a_run_that_is_stopped_is_saved_before_it_validates(make_task, make_options, tmp_path: Path, monkeypatch):
+    """Whoever stops it may kill it soon after."""
+
+    class Killed(BaseException):
+        pass
+
+    def be_killed(self: Monitor, step: int, seconds: float) -> None:
+        raise Killed
+
+    def stopped_learn(*arguments) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return learn(*arguments)
+
+    task, learn = make_task(), loop.SegmentationLearner.learn
+    monkeypatch.setattr(Monitor, "validate", be_killed)
+    monkeypatch.setattr(loop.SegmentationLearner, "learn", stopped_learn)
+    options = make_options(max_steps=4, validate_every=1, checkpoint_minutes=60.0)
+    with pytest.raises(Killed):
+        train_network(small_network(), [task], tmp_path, options, run={}, held_out=held_out_of(task))
+    assert read_metadata(tmp_path / CHECKPOINT)["step"] == "1"
 
 
 # --- validation.csv

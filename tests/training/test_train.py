@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from spadunet.dataset import Dataset
+from spadunet.errors import InputError
 from spadunet.model import Model
+from spadunet.training import train as training
 from spadunet.training.asked import digest_of_cases, warn_if_seen
 from spadunet.training.loop import JointNetwork
 from spadunet.training.patches import TrainingTask
-from spadunet.training.train import TrainingDataset, as_model, build_joint
+from spadunet.training.train import TrainingDataset, as_model, build_joint, stored_cases
 
 
 def member_of(task: TrainingTask) -> TrainingDataset:
@@ -74,3 +76,18 @@ def test_a_model_that_may_have_seen_the_validation_cases_is_warned_of(earlier, c
     usual = {"datasets": "A", "fold": "0", "cases": "same", "fraction": "1.0", "fraction_seed": "0"}
     warn_if_seen(Path("model"), usual | earlier, usual | changes)
     assert ("may have seen cases" in caplog.text) == is_warned
+
+
+def test_held_out_cases_that_are_not_preprocessed_are_told(members, caplog: pytest.LogCaptureFixture, monkeypatch):
+    def open_some(member: TrainingDataset, name: str) -> str:
+        if name != "b":
+            raise InputError("not there")
+        return name
+
+    monkeypatch.setattr(training, "open_planned_case", open_some)
+    assert stored_cases(members[0], ["a", "b", "c"]) == ("b",)
+    assert "Dataset001_A: 2 of 3 held-out cases are not preprocessed and left out" in caplog.text
+    assert "a, c; spadunet_preprocess adds them" in caplog.text
+    caplog.clear()
+    assert stored_cases(members[0], ["b"]) == ("b",)
+    assert not caplog.text
