@@ -99,9 +99,7 @@ def step_seconds(cost: StepCost, options: RunOptions) -> float:
     return step + cost.batch_seconds
 
 
-def validation_seconds(
-    member: TrainingDataset, names: Sequence[str], window: WindowCost, options: RunOptions
-) -> float:
+def validation_seconds(member: TrainingDataset, names: Sequence[str], window: WindowCost, options: RunOptions) -> float:
     """To predict the held-out cases and their mirror images, by their windows."""
     total = 0.0
     for name in names:
