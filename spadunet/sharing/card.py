@@ -16,7 +16,16 @@ NO_USE = (
     "images of your own scanners and patients first."
 )
 NO_SCORES = "None came with the model: no case was held out, or it was not validated."
-DIGESTS = {"plans", "cases", "corpus_digest", "tokenizer_digest", "tokenizer_corpus_digest", "add_task", "datasets"}
+DIGESTS = {
+    "plans",
+    "cases",
+    "corpus_digest",
+    "tokenizer_digest",
+    "tokenizer_corpus_digest",
+    "add_task",
+    "datasets",
+    "earlier_runs",
+}
 """Of provenance: left to model.json."""
 UNSAID = ("None", "False", "no")
 

@@ -10,6 +10,10 @@ from pathlib import Path
 from ..record import digest_of
 from .patches import TrainingTask
 
+SEEN = ("datasets", "fold", "fraction", "fraction_seed", "cases")
+"""Of a request: what decides which cases a run learns from."""
+EARLIER = "earlier_runs"
+
 log = logging.getLogger("spadunet")
 
 
@@ -36,22 +40,36 @@ def digest_of_cases(splits: Sequence[tuple[list[str], list[str]]]) -> str:
     return digest_of(json.dumps([(sorted(train), sorted(val)) for train, val in splits]))
 
 
+def runs_behind(provenance: Mapping[str, str]) -> tuple[str, ...]:
+    """What a model has learned from: a text of its own run and of each before it that its weights come from."""
+    own = ", ".join(f"{name}={provenance[name]}" for name in SEEN if name in provenance)
+    before = provenance.get(EARLIER, "")
+    return tuple(dict.fromkeys(text for text in (own, *before.split("; ")) if text))
+
+
+def request_in(text: str) -> dict[str, str]:
+    """What a text of `runs_behind` tells of a request."""
+    return {name: value for name, _, value in (part.partition("=") for part in text.split(", "))}
+
+
 def warn_if_seen(init: Path, earlier: Mapping[str, str], request: Mapping[str, str]) -> None:
-    """Warn where a model may have learned from this run's validation cases.
+    """Warn where a model, or one that it began as, may have learned from this run's validation cases.
 
     Args:
         init: the model.
         earlier: its provenance, which is the request of its run.
     """
-    shared = [name for name in request["datasets"].split() if name in earlier.get("datasets", "").split()]
-    same = all(earlier.get(name) == request[name] for name in ("datasets", "fraction", "fraction_seed"))
-    is_other = earlier.get("fold") != request["fold"] or (same and earlier.get("cases") != request["cases"])
-    if shared and is_other and request["fold"] != "all":
-        log.warning(
-            "--init %s: has learned from %s with fold %s and may have seen cases that this run, fold %s, validates on: "
-            "their scores will be too good; start from a model of the same fold and cases",
-            init,
-            ", ".join(shared),
-            earlier.get("fold", "unknown"),
-            request["fold"],
-        )
+    for asked in map(request_in, runs_behind(earlier)):
+        shared = [name for name in request["datasets"].split() if name in asked.get("datasets", "").split()]
+        same = all(asked.get(name) == request[name] for name in ("datasets", "fraction", "fraction_seed"))
+        is_other = asked.get("fold") != request["fold"] or (same and asked.get("cases") != request["cases"])
+        if shared and is_other and request["fold"] != "all":
+            log.warning(
+                "--init %s: has learned from %s with fold %s and may have seen cases that this run, fold %s, validates "
+                "on: their scores will be too good; start from a model of the same fold and cases",
+                init,
+                ", ".join(shared),
+                asked.get("fold", "unknown"),
+                request["fold"],
+            )
+            return

@@ -79,10 +79,13 @@ def draw_augmentation(
         """One number a patch, evenly between the limits."""
         return as_float(np.where(chosen(share), generator.uniform(*limits, (num_patches, 1)), neutral))
 
-    def factors(share: float, limits: Range) -> Tensor:
-        """1, or below 1 half of the time and above it the other half."""
+    def factors(share: float, limits: Range, *, is_even: bool = False) -> Tensor:
+        """1, or below 1 half of the time and above it the other half; or evenly between the limits."""
         place = generator.uniform(-1, 1, (num_patches, num_channels))
-        factor = 1 + np.where(place < 0, place * (1 - limits[0]), place * (limits[1] - 1))
+        if is_even:
+            factor = limits[0] + (place + 1) / 2 * (limits[1] - limits[0])
+        else:
+            factor = 1 + np.where(place < 0, place * (1 - limits[0]), place * (limits[1] - 1))
         return as_float(np.where(chosen(share), factor, 1.0))
 
     about_depth, about_others = recipe.rotation_thick if is_thick else recipe.rotation
@@ -94,7 +97,7 @@ def draw_augmentation(
     sigmas = generator.uniform(*recipe.blur_sigma, (num_patches, num_channels, 3))
     is_blurred = np.array(size) > BLUR_REACH
     is_blurred[0] &= not spares_depth
-    powers = factors(recipe.gamma_share, recipe.gamma)
+    powers = factors(recipe.gamma_share, recipe.gamma, is_even=recipe.has_even_gamma)
     is_inverted = torch.from_numpy(chosen(recipe.inverted_gamma_share)) & (powers != 1)
     return Augmentation(
         size=size,

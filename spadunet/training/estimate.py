@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..inference.estimate import WindowCost, num_windows, try_window
 from ..measure import Amount, Needs, measure, measure_apart
 from ..network.heads import SegmentationNetwork, SegmentationTask
+from ..preprocessing.mirror import mirror_axes
 from ..preprocessing.store import open_case
 from ..spacing import Shape
 from .loop import RunOptions, train_step
@@ -69,7 +70,7 @@ def estimate_training(run: PreparedRun, done: Progress | None) -> Needs:
         limits.append(max(options.max_minutes * 60 - (done.seconds if done else 0), 0))
         reasons.append(f"{options.max_minutes:g} minutes asked for, about {min(limits) / seconds:.0f} steps")
     validation = sum(
-        validation_seconds(member, names, cost.window)
+        validation_seconds(member, names, cost.window, options)
         for member, names, cost in zip(run.datasets, run.held_out, costs, strict=True)
     )
     is_gpu = options.device.type == "cuda"
@@ -98,15 +99,17 @@ def step_seconds(cost: StepCost, options: RunOptions) -> float:
     return step + cost.batch_seconds
 
 
-def validation_seconds(member: TrainingDataset, names: Sequence[str], window: WindowCost) -> float:
-    """To predict the held-out cases, by their windows."""
+def validation_seconds(member: TrainingDataset, names: Sequence[str], window: WindowCost, options: RunOptions) -> float:
+    """To predict the held-out cases and their mirror images, by their windows."""
     total = 0.0
     for name in names:
         try:
             geometry = open_case(member.folder / "cases", name).header.geometry
         except InputError:  # the raw image is what will be predicted
             continue
-        total += num_windows(geometry.shape, member.plan.patch_sizes_voxels[geometry.da], 0.5) * window.seconds
+        patch, labels = member.plan.patch_sizes_voxels[geometry.da], member.plan.labels
+        num_views = 2 ** len(mirror_axes(geometry, labels, options.mirror))
+        total += num_windows(geometry.shape, patch, options.overlap) * num_views * window.seconds
     return total
 
 

@@ -72,6 +72,8 @@ class Coverage(Record):
     is_scratch_twin: bool
     """The weights were left unread on purpose: the run is for comparison."""
     rows: tuple[CoverageRow, ...]
+    earlier_runs: tuple[str, ...] = Field(default=(), exclude_if=is_unused)
+    """That the weights come from, as `asked.runs_behind`."""
 
     def share(self, fate: Fate) -> float:
         """Of all parameters."""

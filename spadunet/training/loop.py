@@ -17,7 +17,7 @@ from ..preprocessing.store import StoredCase
 from ..sides import PatientAxis
 from .loss import deep_loss, itself
 from .monitor import Monitor
-from .optimiser import make_optimiser, room_for_moments, take_step
+from .optimiser import forget_step, make_optimiser, room_for_moments, take_step
 from .options import LoopOptions, autocast
 from .parts import Result, in_company, within_memory
 from .patches import Batch, BatchStream, TrainingTask
@@ -132,9 +132,7 @@ class SegmentationLearner:
 
     def within_memory(self, step: Callable[[int], Result], batch: Batch) -> Result:
         """Of this run."""
-        return within_memory(
-            step, self.numbers, batch, self.ranks, clear=lambda: self.optimiser.zero_grad(set_to_none=True)
-        )
+        return within_memory(step, self.numbers, batch, self.ranks, clear=lambda: forget_step(self.optimiser))
 
     @torch.no_grad()
     def find_cause(self, batch: Batch) -> str:

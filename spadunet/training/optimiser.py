@@ -21,10 +21,21 @@ def make_optimiser(
     return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
-def room_for_moments(optimiser: torch.optim.AdamW) -> list[Tensor]:
+def room_for_moments(optimiser: torch.optim.Optimizer) -> list[Tensor]:
     """Memory as much as the moments will take that the optimiser makes in its first step; empty after that."""
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     return [torch.empty_like(parameter) for parameter in parameters if parameter not in optimiser.state for _ in "mv"]
+
+
+def forget_step(optimiser: torch.optim.Optimizer) -> None:
+    """Let go of what a step that ran out of memory has left: gradients, and the state of parameters that is not whole.
+
+    AdamW counts a parameter's steps before it makes its moments, and does not make them where there is a count.
+    """
+    optimiser.zero_grad(set_to_none=True)
+    for parameter, state in list(optimiser.state.items()):
+        if not {"exp_avg", "exp_avg_sq"} <= state.keys():
+            del optimiser.state[parameter]
 
 
 def take_step(loss: Tensor, network: nn.Module, optimiser: torch.optim.Optimizer, max_norm: float) -> Tensor:
@@ -38,5 +49,8 @@ def take_step(loss: Tensor, network: nn.Module, optimiser: torch.optim.Optimizer
     norm = nn.utils.clip_grad_norm_(network.parameters(), max_norm)
     if not norm.isfinite():
         return torch.full_like(loss.detach(), float("nan"))
+    # One group of parameters has learned before the next one's moments are made: if memory is short, now, while a step
+    # can still be taken again.
+    room_for_moments(optimiser)
     optimiser.step()
     return loss.detach()

@@ -46,6 +46,8 @@ class PatchRecipe:
     """Zoom in plane, and back."""
     gamma_share: float = 0.4
     gamma: Range = (0.7, 1.5)
+    has_even_gamma: bool = False
+    """Drawn evenly between its limits; else half of them below 1, as nnU-Net does."""
     inverted_gamma_share: float = 0.0
     """Of those with gamma."""
     keeps_statistics: bool = True
@@ -70,6 +72,7 @@ def paper(*, foreground_share: float, largest_scale: float) -> PatchRecipe:
         contrast_share=0.15,
         low_resolution_share=0.15,
         gamma_share=4 / 13,  # none, gamma and inverted gamma are drawn 9 : 3 : 1
+        has_even_gamma=True,
         inverted_gamma_share=1 / 4,
         keeps_statistics=False,
     )

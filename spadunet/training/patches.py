@@ -118,7 +118,6 @@ class BatchStream(Dataset):
         self.rank, self.world_size = rank, world_size
         weights = np.array([task.weight for task in self.tasks])
         self.shares = weights / weights.sum()
-        self.foreground: dict[tuple[int, str], np.ndarray] = {}
         self.mirrors: dict[tuple[int, str], tuple[MirrorAxis, ...]] = {}
 
     def __getitem__(self, step: int) -> Batch:
@@ -172,8 +171,7 @@ class BatchStream(Dataset):
     ) -> tuple[Tensor, Tensor]:
         """What a patch of this size is made from: image (C, *read_size) and classes (*read_size)."""
         task, key = self.tasks[number], (number, case.name)
-        if key not in self.foreground:
-            self.foreground[key] = case.foreground_voxels()
+        if key not in self.mirrors:
             known = task.plan.labels.known_outputs(case.header.annotated)
             self.mirrors[key] = tuple(
                 axis  # a swap must not make a class known that was not annotated
@@ -182,7 +180,9 @@ class BatchStream(Dataset):
             )
         seen, read = respacing.source_size(size), respacing.source_size(read_size)
         foreground_share = PATCH_RECIPES[task.variety.patches].foreground_share
-        corner = draw_corner(case.header.geometry.shape, seen, self.foreground[key], generator, foreground_share)
+        # Read again for each patch, in a tenth of a millisecond: those of all cases are gigabytes in every worker.
+        foreground = case.foreground_voxels()
+        corner = draw_corner(case.header.geometry.shape, seen, foreground, generator, foreground_share)
         first = [c - (r - s) // 2 for c, r, s in zip(corner, read, seen, strict=True)]
         image, classes = (torch.from_numpy(array) for array in case.read_patch(first, read))
         if not respacing.is_none:

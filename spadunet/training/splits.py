@@ -16,7 +16,7 @@ from ..files import write_text
 from ..record import Record, first_problem
 
 NUM_FOLDS = 5
-SPLIT_SEED = 12345  # nnU-Net's, so that its users find nothing surprising
+SPLIT_SEED = 12345  # nnU-Net's number; its folds are drawn in another way and hold other cases
 SPLITS_JSON = "splits_final.json"
 ROUNDING = 1e-9
 """0.29 of 100 patients is 28.999999999999996 in floating point."""

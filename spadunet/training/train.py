@@ -19,7 +19,7 @@ from ..plan import Plan
 from ..preprocessing.store import StoredCase, open_case
 from ..record import read_record, write_record
 from .adding import add_trained, backbone_of, require_whole
-from .asked import annotated_text, class_weights_text, digest_of_cases, warn_if_seen
+from .asked import EARLIER, annotated_text, class_weights_text, digest_of_cases, runs_behind, warn_if_seen
 from .board import VALIDATION_FOLDER
 from .follow import followed
 from .init import INIT_COVERAGE_JSON, Coverage, InitKind, start_from
@@ -191,7 +191,9 @@ def prepare_run(
         "recipe": str(options.recipe),
     }
     if init is not None and init.is_dir() and not goes_on and not scratch_twin:
-        warn_if_seen(init, read_model_record(init).provenance, request)
+        earlier = read_model_record(init).provenance
+        warn_if_seen(init, earlier, request)
+        coverage = coverage and coverage.model_copy(update={"earlier_runs": runs_behind(earlier)})
     return PreparedRun(
         datasets=tuple(datasets),
         tasks=tasks,
@@ -290,6 +292,8 @@ def train_and_validate(run: PreparedRun, folder: Path, model_folder: Path, refre
     if (folder / INIT_COVERAGE_JSON).is_file():
         coverage = read_record(folder / INIT_COVERAGE_JSON, Coverage, remedy="start anew with --restart")
         provenance["init_coverage"] = coverage.lines()[-1]
+        if coverage.earlier_runs:
+            provenance[EARLIER] = "; ".join(coverage.earlier_runs)
     model = as_model(run.network, run.datasets, backbone=run.backbone, preset=run.preset, provenance=provenance)
     if run.ranks.is_first:
         if run.adds_to is None:

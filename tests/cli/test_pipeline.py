@@ -20,7 +20,7 @@ from spadunet.files import sha256_of_file
 from spadunet.formats import read_channels
 from spadunet.image import geometry_difference, read_image, read_label_map
 from spadunet.inference.resume import UNFINISHED_FILE
-from spadunet.model import load_model
+from spadunet.model import load_model, read_model_record
 from spadunet.plan import Plan
 from spadunet.preprocessing.store import open_case
 from spadunet.scores import Scores
@@ -306,6 +306,8 @@ def test_a_run_starts_from_a_models_weights(
         found = after.backbone_state[name]  # before a norm it may have been scaled down
         assert found.norm() <= value.norm() * (1 + 1e-5)
         assert np.allclose(value / value.norm(), found / found.norm(), atol=1e-6), name
+    behind = read_model_record(tmp_path).provenance["earlier_runs"]
+    assert behind.startswith(f"datasets={HIPPOCAMPUS} {HEART}, fold=all, ")
 
 
 def test_info_lists_datasets_and_models(joint_model: Path, planned: Path, run, capsys: pytest.CaptureFixture[str]):
@@ -422,6 +424,7 @@ def test_a_run_goes_on_when_the_model_it_started_from_is_gone(
         assert run(train.main, *command, *init) == 130
     shutil.rmtree(tmp_path / "pretrained")
     assert run(train.main, *command, *init) == 0
+    assert "fold=all" in read_model_record(tmp_path / "model").provenance["earlier_runs"]
 
 
 def test_names_that_make_too_long_a_folder_name_are_told(

@@ -80,3 +80,11 @@ def test_a_pretrained_backbone_names_its_corpus(parts):
     card = write_card("m", model.model_copy(update={"tasks": (), "provenance": {"corpus": "scans"}}), {}, {})
     assert "A pre-trained backbone, without a task" in card
     assert "Corpus: scans." in card
+
+
+def test_what_the_models_before_learned_from_is_left_to_model_json(parts):
+    model, tasks = parts
+    behind = {"earlier_runs": "datasets=A, fold=0, cases=1a2b", "seed": "7"}
+    card = write_card("m", model.model_copy(update={"provenance": behind}), tasks, {})
+    assert "| seed | 7 |" in card
+    assert "1a2b" not in card

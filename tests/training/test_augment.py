@@ -384,6 +384,34 @@ def test_the_papers_patches_meet_each_change_of_intensity_as_often_as_published(
     assert not changes.keeps_statistics
 
 
+@pytest.mark.parametrize("name", ["paper-btcv", "paper-chaos"])
+def test_the_papers_factors_are_even_between_their_limits(name):
+    changes = draws(2, (8, 16, 16), num_channels=2, recipe=name)
+    for values, low, high in (
+        (changes.brightness, 0.75, 1.25),
+        (changes.contrast, 0.75, 1.25),
+        (changes.gamma.abs(), 0.7, 1.5),  # 3/8 of them below 1
+    ):
+        changed = values[values != 1]
+        below, width = (1 - low) / (high - low), high - low
+        assert low <= changed.min() < low + 0.02
+        assert high - 0.02 < changed.max() <= high
+        assert abs((changed < 1).float().mean() - below) < 4 * (below * (1 - below) / changed.numel()) ** 0.5
+        assert abs(changed.mean() - (low + high) / 2) < 4 * width / (12 * changed.numel()) ** 0.5
+
+
+def test_how_gamma_is_drawn_changes_nothing_else():
+    recipe = PATCH_RECIPES[USUAL]
+    drawn = [
+        draw_augmentation(50, 2, 0, (8, 16, 16), np.random.default_rng(0), replace(recipe, has_even_gamma=is_even))
+        for is_even in (False, True)
+    ]
+    assert not torch.equal(drawn[0].gamma, drawn[1].gamma)
+    for name in ("matrices", "noise", "blur", "brightness", "contrast", "zoom"):
+        assert np.array_equal(*(np.asarray(getattr(changes, name)) for changes in drawn)), name
+    assert drawn[0].noise_seeds == drawn[1].noise_seeds
+
+
 def test_the_papers_patches_read_more_along_depth_too_where_slices_are_thick():
     assert draws(2, (8, 16, 16), recipe="paper-btcv").read_size[0] == 12  # 7 · 1.4 + 1 = 10.8, by an even number more
     assert draws(2, (8, 16, 16)).read_size[0] == 8

@@ -19,7 +19,7 @@ from spadunet.parallel import is_out_of_memory
 from spadunet.training import steps
 from spadunet.training.curves import read_rows
 from spadunet.training.loop import JointNetwork, SegmentationLearner, loss_of, train_network
-from spadunet.training.optimiser import room_for_moments
+from spadunet.training.optimiser import room_for_moments, take_step
 from spadunet.training.parts import in_company
 from spadunet.training.patches import BatchStream
 from spadunet.training.ranks import Ranks
@@ -168,6 +168,46 @@ def test_a_trial_leaves_room_for_moments_that_are_not_there_yet(make_task, make_
     assert sum(tensor.nbytes for tensor in room_for_moments(learner.optimiser)) == 2 * num_bytes
     learner.learn(BatchStream([make_task()], 0)[0])
     assert room_for_moments(learner.optimiser) == []
+
+
+def test_a_first_step_that_runs_out_of_memory_is_taken_again_as_if_it_had_not_been(make_task, make_options):
+    """AdamW counts a parameter's steps before it makes its moments."""
+    task = make_task()
+    batch = BatchStream([task], 0)[0]
+    learners = [SegmentationLearner(small_network(), [task], make_options(), Ranks()) for _ in range(2)]
+    learners[0].numbers["num_parts"] = 2
+
+    def run_short(optimiser: torch.optim.Optimizer, *_: object) -> None:
+        if learners[1].numbers["num_parts"] == 1:
+            parameter = next(iter(learners[1].network.parameters()))
+            optimiser.state[parameter]["step"] = torch.zeros(())
+            raise MemoryError
+
+    learners[1].optimiser.register_step_pre_hook(run_short)
+    losses = [learner.learn(batch) for learner in learners]
+    assert losses[0] == losses[1]
+    states = [learner.network.state_dict() for learner in learners]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert learners[1].numbers["num_parts"] == 2
+
+
+def test_nothing_has_been_learned_where_there_is_no_room_for_moments(make_task, make_options, monkeypatch):
+    """One group of parameters would have stepped before those of the next one are made."""
+    task = make_task()
+    learner = SegmentationLearner(small_network(), [task], make_options(spares_vectors=True), Ranks())
+    assert len(learner.optimiser.param_groups) == 2
+    before = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    batch = BatchStream([task], 0)[0]
+    loss = loss_of(learner.network, 0, batch, task, learner.options)
+
+    def run_short(*_: object) -> Tensor:
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "empty_like", run_short)
+    with pytest.raises(MemoryError):
+        take_step(loss, learner.network, learner.optimiser, 1.0)
+    assert all(torch.equal(value, before[name]) for name, value in learner.network.state_dict().items())
+    assert not learner.optimiser.state
 
 
 def test_another_error_is_no_shortage(make_task, make_options, tmp_path: Path, monkeypatch):

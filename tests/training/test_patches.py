@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from spadunet.case import Case
-from spadunet.preprocessing.store import open_case, store_case
+from spadunet.preprocessing.store import StoredCase, open_case, store_case
 from spadunet.training import patches
 from spadunet.training.loop import load_batches
 from spadunet.training.patches import Batch, BatchStream, TrainingTask, choose_batch_size, draw_corner
@@ -152,6 +153,23 @@ def test_a_case_without_foreground_gives_patches_of_background(make_task, monkey
     task = make_task()
     monkeypatch.setattr("spadunet.preprocessing.store.StoredCase.foreground_voxels", lambda _: NO_FOREGROUND)
     assert BatchStream([task], 0)[0].image.shape == (2, 1, 8, 16, 16)
+
+
+def test_no_voxels_of_cases_stay_in_memory(make_task, monkeypatch: pytest.MonkeyPatch):
+    """Of a thousand cases with a hundred classes they would be gigabytes in every worker."""
+    read, real = [], StoredCase.foreground_voxels
+
+    def foreground_voxels(case: StoredCase) -> np.ndarray:
+        voxels = real(case)
+        read.append(weakref.ref(voxels))
+        return voxels
+
+    monkeypatch.setattr(StoredCase, "foreground_voxels", foreground_voxels)
+    stream = BatchStream([make_task()], 0)
+    for step in range(3):
+        stream[step]
+    assert read
+    assert [voxels() for voxels in read] == [None] * len(read)
 
 
 def test_one_slice_images_are_drawn_as_such(make_task):

@@ -10,7 +10,7 @@ from spadunet.dataset import Dataset
 from spadunet.errors import InputError
 from spadunet.model import Model
 from spadunet.training import train as training
-from spadunet.training.asked import digest_of_cases, warn_if_seen
+from spadunet.training.asked import EARLIER, digest_of_cases, runs_behind, warn_if_seen
 from spadunet.training.loop import JointNetwork
 from spadunet.training.patches import TrainingTask
 from spadunet.training.train import TrainingDataset, as_model, build_joint, stored_cases
@@ -91,3 +91,21 @@ def test_held_out_cases_that_are_not_preprocessed_are_told(members, caplog: pyte
     caplog.clear()
     assert stored_cases(members[0], ["b"]) == ("b",)
     assert not caplog.text
+
+
+def test_what_the_models_before_have_seen_is_warned_of_too(caplog):
+    """A fold of A, then B, then another fold of A."""
+    asked = {"fold": "0", "cases": "same", "fraction": "1.0", "fraction_seed": "0"}
+    first = asked | {"datasets": "A C"}
+    second = asked | {"datasets": "B", EARLIER: "; ".join(runs_behind(first))}
+    third = asked | {"datasets": "D", EARLIER: "; ".join(runs_behind(second))}
+    for model in (second, third):
+        caplog.clear()
+        warn_if_seen(Path("model"), model, asked | {"datasets": "A"})
+        warn_if_seen(Path("model"), model, asked | {"datasets": "E", "fold": "1"})
+        assert not caplog.text
+        warn_if_seen(Path("model"), model, asked | {"datasets": "A", "fold": "1"})
+        assert "has learned from A with fold 0 and may have seen cases" in caplog.text
+    assert len(runs_behind(third)) == 3
+    assert runs_behind(third | {EARLIER: "; ".join(runs_behind(third))}) == runs_behind(third)  # each is told once
+    assert runs_behind({"kind": "mim"}) == ()
