@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ..training.status import LOG_FILE
 from .dry_run import begin, bytes_of, show, show_needs, size_text, state_of, table
-from .pretraining import LOG_FILE, PretrainingRun
+from .pretraining import PretrainingRun
 
 if TYPE_CHECKING:
     from ..measure import Needs

@@ -192,7 +192,7 @@ def test_the_papers_recipe_has_the_published_numbers(call, tmp_path: Path, monke
 
     seen = []
 
-    def note(stage, batches, folder, options, ranks, *, run, keep):
+    def note(stage, batches, folder, options, ranks, *, run, **_):
         seen.append((stage, options))
         raise KeyboardInterrupt
 
