@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def execute() -> int:
         with open_ranks(find_device(options.device)) as ranks:
-            run = open_run(
+            opened = open_run(
                 options,
                 ranks,
                 command="toy_pretrain",
@@ -72,14 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 paper=PAPER,
                 request={"extra": "1"},
             )
-            if options.dry_run:
-                return show_pretraining(run, lambda: ImageStage(run.ranks), reads=["a toy"])
-            stage = ImageStage(run.ranks)
-            run.begin()
-            progress = pretrain(stage, run.batches, run.folder, run.options, run.ranks, run=run.request)
-            if run.ranks.is_first:
-                write_text(run.folder / RESULT, str(progress.step))
-            run.finish()
+            with opened as run:
+                if options.dry_run:
+                    return show_pretraining(run, lambda: ImageStage(run.ranks), reads=["a toy"])
+                stage = ImageStage(run.ranks)
+                run.begin()
+                progress = pretrain(
+                    stage, run.batches, run.folder, run.options, run.ranks, run=run.request, is_locked=run.is_locked
+                )
+                if run.ranks.is_first:
+                    write_text(run.folder / RESULT, str(progress.step))
+                run.finish()
         return 0
 
     run_command(parser, options, execute, if_stopped=stop_advice(options))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from .dry_run import begin, bytes_of, show, show_needs, size_text, state_of, table
-from .pretraining import LOG_FILE, PretrainingRun
+from .pretraining import PretrainingRun
 
 if TYPE_CHECKING:
     from ..measure import Needs
@@ -31,6 +31,7 @@ def show_pretraining(
         reads: what else is read.
     """
     from ..training.state import checkpoint_path
+    from ..training.status import LOG_FILE
 
     needs = estimate(run, make_stage())
     if not run.ranks.is_first:

@@ -1,16 +1,18 @@
-"""What an earlier run left in a folder: gone on with, kept, or thrown away."""
+"""The folder of a run: held by one at a time; what an earlier one left is gone on with, kept, or thrown away."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from .run import log_to_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from ..training.state import Progress
 
@@ -26,6 +28,49 @@ class RunFiles:
     """Written last: a run without it is unfinished, even if its last step is done."""
     others: tuple[str, ...] = ()
     """Thrown away with the run that made them."""
+
+
+@contextlib.contextmanager
+def take_folder(folder: Path, *, is_first: bool, dry_run: bool) -> Iterator[bool]:
+    """Hold a run's folder, which is made, from before one looks at what an earlier run left to the end; log into it.
+
+    Gives what `hold` does; False in other processes than the first, and for a dry run, which only looks.
+
+    Raises:
+        InputError: if the folder cannot be written, or another run holds it; nothing of that is touched.
+    """
+    from ..files import require_writable
+    from ..training.status import LOG_FILE, hold, require_free
+
+    if not is_first:
+        yield False
+        return
+    require_writable(folder, dry_run=dry_run)
+    if dry_run:
+        require_free(folder)
+        yield False
+        return
+    with hold(folder) as is_locked:
+        log_to_file(folder / LOG_FILE)
+        yield is_locked
+
+
+def require_apart(init: Path | None, folder: Path, *, is_repeat: bool = False) -> None:
+    """Refuse to write a model over the one it starts from, which a run that starts anew would throw away before.
+
+    Args:
+        is_repeat: the folder is that of one seed of several, none of which may be `init`.
+
+    Raises:
+        InputError: names the folder.
+    """
+    if init is None:
+        return
+    source, target = init.resolve(), folder.resolve()
+    is_sibling = is_repeat and source.parent == target.parent and source.name.startswith("seed_")
+    if source == target or is_sibling:
+        runs = "runs of --repeats" if is_repeat else "this run"
+        raise InputError(f"--init {init}: {runs} would be written over the model to start from; give another -o")
 
 
 def request_of(folder: Path) -> dict[str, str]:
@@ -79,15 +124,18 @@ def find_earlier_run(
 
 
 def clear_earlier_run(folder: Path, files: RunFiles, done: Progress | None, *, restart: bool) -> None:
-    """Remove what an earlier run left, where this one starts anew."""
+    """Remove what an earlier run left, where this one starts anew; call it while the folder is held."""
     import shutil
 
-    from ..training.state import checkpoint_path
+    from ..model import STATE_FOLDER
+    from ..training.status import LOCK_FILE
 
-    state = checkpoint_path(folder).parent
     if restart:
-        if state.exists():
-            shutil.rmtree(state)
+        for path in (folder / STATE_FOLDER).glob("*"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK_FILE:  # a lock on a file that is gone keeps nobody out
+                path.unlink()
         (folder / files.result).unlink(missing_ok=True)
     if done is None:
         for name in (files.manifest, *files.others):

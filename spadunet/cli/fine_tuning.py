@@ -44,6 +44,7 @@ TRAIN_DIFFERS = (
     "cases are drawn with replacement",
     "the Dice loss is of the whole batch and leaves the background out",
     "left and right change places in mirror images",
+    "the mean over mirror images is of logits, not of probabilities",
 )
 
 
@@ -116,9 +117,14 @@ def settle_training(options: argparse.Namespace, usual: Recipe) -> tuple[Recipe,
 
 
 def settle_prediction(options: argparse.Namespace, usual: Recipe, provenance: Mapping[str, str]) -> list[str]:
-    """As `settle_plan`, for prediction, where a model's own recipe is taken if none is named; lines for its log."""
+    """As `settle_plan`, for prediction, where a model's own recipe is taken if none is named; lines for its log.
+
+    With its own recipe a model is predicted with the mirror images that it was validated with.
+    """
     if options.recipe is None and provenance.get("recipe") in FINE_TUNING:
         options.recipe = provenance["recipe"]
+        if options.mirror is None and "validation_mirror" in provenance:
+            options.mirror = provenance["validation_mirror"].split()
     recipe = FINE_TUNING.get(options.recipe)
     return settle(options, usual, recipe.predict if recipe else usual)[1]
 

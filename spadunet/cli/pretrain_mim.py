@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..pretrained import TOKENIZER, find_weights
+from .earlier_run import require_apart
 from .options import find_device, positive_int
 from .pretraining import PretrainingRun, add_pretraining_options, open_run, stop_advice
 from .recipes import Recipe
@@ -99,7 +100,7 @@ def execute(options: argparse.Namespace) -> int:
     with open_ranks(find_device(options.device)) as ranks:
         folder = options.tokenizer or tokenizer_made_last(find_workspace(options.data).results)
         tokenizer = load_tokenizer(folder)
-        run = open_run(
+        opened = open_run(
             options,
             ranks,
             command=COMMAND,
@@ -113,9 +114,11 @@ def execute(options: argparse.Namespace) -> int:
             },
             differs=differences(options),
         )
-        if (said := crops_beyond(tokenizer.provenance, options.crop_tokens)) is not None:
-            log.warning(said)
-        return pretrain_backbone(run, tokenizer, folder, options)
+        with opened as run:
+            require_apart(options.init, run.folder)
+            if (said := crops_beyond(tokenizer.provenance, options.crop_tokens)) is not None:
+                log.warning(said)
+            return pretrain_backbone(run, tokenizer, folder, options)
 
 
 def name_and_digest(source: Path | None) -> str:
@@ -205,7 +208,9 @@ def pretrain_backbone(
         save_backbone(run.folder, network, options.backbone, run.preset, provenance)
 
     run.begin()
-    progress = pretrain(stage, run.batches, run.folder, run.options, run.ranks, run=run.request, keep=keep)
+    progress = pretrain(
+        stage, run.batches, run.folder, run.options, run.ranks, run=run.request, keep=keep, is_locked=run.is_locked
+    )
     stage.finish_probe()
     run.finish()
     if run.ranks.is_first:

@@ -14,6 +14,7 @@ from .recipes import Recipe, default_text
 from .run import make_parser, run_command
 
 if TYPE_CHECKING:
+    from ..pretraining.perceptual import Lpips
     from ..pretraining.tokenizer import TokenizerStage
     from ..training.ranks import Ranks
     from .pretraining import PretrainingRun
@@ -120,14 +121,12 @@ def pretrain_tokenizer(ranks: Ranks, options: argparse.Namespace) -> int:
     """Check everything, train, write the tokenizer."""
     from ..files import sha256_of_file
     from ..model import TOKENIZER_JSON
-    from ..pretraining.loop import pretrain
     from ..pretraining.perceptual import load_lpips
-    from ..pretraining.tokenizer import TokenizerRecipe, TokenizerStage
 
     paths = options.perceptual_weights or []
     perceptual = load_lpips(paths) if paths else None
     kind = "structural similarity" if perceptual is None else "LPIPS " + " ".join(map(sha256_of_file, paths))
-    run = open_run(
+    opened = open_run(
         options,
         ranks,
         command=COMMAND,
@@ -138,6 +137,14 @@ def pretrain_tokenizer(ranks: Ranks, options: argparse.Namespace) -> int:
         request={"perceptual": kind},
         differs=[] if paths else ["no --perceptual-weights, not LPIPS"],
     )
+    with opened as run:
+        return train_tokenizer(run, perceptual, options)
+
+
+def train_tokenizer(run: PretrainingRun, perceptual: Lpips | None, options: argparse.Namespace) -> int:
+    """The run, when everything was found sound."""
+    from ..pretraining.loop import pretrain
+    from ..pretraining.tokenizer import TokenizerRecipe, TokenizerStage
 
     def make_stage() -> TokenizerStage:
         evenness, certainty = options.prior_weights
@@ -153,7 +160,7 @@ def pretrain_tokenizer(ranks: Ranks, options: argparse.Namespace) -> int:
                 certainty=certainty,
             ),
             seed=options.seed,
-            ranks=ranks,
+            ranks=run.ranks,
             precision=run.options.precision,
             perceptual=perceptual,
             provenance=provenance_of(run),
@@ -162,7 +169,7 @@ def pretrain_tokenizer(ranks: Ranks, options: argparse.Namespace) -> int:
     if options.dry_run:
         from .dry_pretrain import show_pretraining
 
-        return show_pretraining(run, make_stage, reads=[str(path) for path in paths])
+        return show_pretraining(run, make_stage, reads=[str(path) for path in options.perceptual_weights or []])
     stage = make_stage()
     run.begin()
     if perceptual is None:
@@ -172,9 +179,10 @@ def pretrain_tokenizer(ranks: Ranks, options: argparse.Namespace) -> int:
         run.batches,
         run.folder,
         run.options,
-        ranks,
+        run.ranks,
         run=run.request,
         keep=lambda step: stage.save(run.folder, step),
+        is_locked=run.is_locked,
     )
     run.finish()
     return 0

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of
+from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of, take_folder
 from .options import (
     add_device_options,
     default_workers,
@@ -20,7 +21,7 @@ from .options import (
     positive_int,
 )
 from .recipes import Recipe, default_text, settle
-from .run import add_data_option, add_dry_run_option, log_to_file, write_manifest
+from .run import add_data_option, add_dry_run_option, write_manifest
 
 if TYPE_CHECKING:
     from ..pretraining.corpus import Corpus
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from ..training.ranks import Ranks
     from ..training.state import Progress
 
-LOG_FILE = "training.log"
 CROPS_PNG = "crops.png"
 """What the networks see: crops of each degree of anisotropy."""
 
@@ -102,6 +102,8 @@ class PretrainingRun:
     done: Progress | None
     """How far the run has come that this one goes on with."""
     started: float
+    is_locked: bool
+    """As `pretrain` takes it: the folder is held."""
 
     @property
     def rule(self) -> CropRule:
@@ -164,6 +166,7 @@ class PretrainingRun:
             )
 
 
+@contextlib.contextmanager
 def open_run(
     arguments: argparse.Namespace,
     ranks: Ranks,
@@ -175,8 +178,8 @@ def open_run(
     paper: Recipe,
     request: Mapping[str, str],
     differs: Sequence[str] = (),
-) -> PretrainingRun:
-    """Open the corpus, and find the run to go on with.
+) -> Iterator[PretrainingRun]:
+    """Open the corpus, and find the run to go on with; hold its folder.
 
     Args:
         arguments: of `add_pretraining_options` and the stage's own; those not given are set by the recipe.
@@ -190,11 +193,10 @@ def open_run(
     """
     import torch
 
-    from ..files import require_writable, sha256_of_file
+    from ..files import sha256_of_file
     from ..network.device import choose_precision
     from ..pretraining.corpus import CORPUS_JSON, load_corpus
     from ..pretraining.loop import PretrainingOptions
-    from ..training.status import require_free
     from ..workspace import find_workspace
 
     started = time.time()
@@ -208,55 +210,52 @@ def open_run(
     folder = arguments.output or workspace.results / "pretraining" / f"{kind}_{preset}"
     earlier = {} if arguments.restart else request_of(folder)
     corpus = load_corpus(corpus_folder, may_lack_images=bool(earlier))
-    if ranks.is_first:
-        require_writable(folder, dry_run=arguments.dry_run)
-        require_free(folder)
-        if not arguments.dry_run:
-            log_to_file(folder / LOG_FILE)
-    for line in lines:
-        log.info(line)
-    precision = choose_precision(arguments.precision, ranks.device)
-    if arguments.precision == "auto" and "precision" in earlier:  # begun on another machine
-        precision = getattr(torch, earlier["precision"].removeprefix("torch."))
-    options = PretrainingOptions(
-        max_steps=arguments.max_steps,
-        max_minutes=arguments.max_minutes,
-        seed=arguments.seed,
-        device=ranks.device,
-        precision=precision,
-        num_workers=default_workers() if arguments.num_workers is None else arguments.num_workers,
-        checkpoint_minutes=arguments.checkpoint_minutes,
-        batch_size=arguments.batch_size,
-        warm_up_share=recipe.warm_up_share,
-        lowest_rate=recipe.lowest_rate,
-        show_minutes=arguments.show_minutes,
-    )
-    asked = {
-        "kind": kind,
-        "preset": preset,
-        "corpus": corpus.index.name,
-        "corpus_digest": sha256_of_file(corpus.folder / CORPUS_JSON),
-        **{name: str(getattr(arguments, name)) for name in paper.options if name != "preset"},
-        "seed": str(options.seed),
-        "max_minutes": str(options.max_minutes),
-        "warm_up_share": str(options.warm_up_share),
-        "lowest_rate": str(options.lowest_rate),
-        "precision": str(precision),
-        **request,
-    }
-    return PretrainingRun(
-        command=command,
-        arguments=arguments,
-        folder=folder,
-        files=files,
-        corpus=corpus,
-        preset=preset,
-        options=options,
-        ranks=ranks,
-        request=asked,
-        done=find_earlier_run(folder, files, asked, restart=arguments.restart),
-        started=started,
-    )
+    with take_folder(folder, is_first=ranks.is_first, dry_run=arguments.dry_run) as is_locked:
+        for line in lines:
+            log.info(line)
+        precision = choose_precision(arguments.precision, ranks.device)
+        if arguments.precision == "auto" and "precision" in earlier:  # begun on another machine
+            precision = getattr(torch, earlier["precision"].removeprefix("torch."))
+        options = PretrainingOptions(
+            max_steps=arguments.max_steps,
+            max_minutes=arguments.max_minutes,
+            seed=arguments.seed,
+            device=ranks.device,
+            precision=precision,
+            num_workers=default_workers() if arguments.num_workers is None else arguments.num_workers,
+            checkpoint_minutes=arguments.checkpoint_minutes,
+            batch_size=arguments.batch_size,
+            warm_up_share=recipe.warm_up_share,
+            lowest_rate=recipe.lowest_rate,
+            show_minutes=arguments.show_minutes,
+        )
+        asked = {
+            "kind": kind,
+            "preset": preset,
+            "corpus": corpus.index.name,
+            "corpus_digest": sha256_of_file(corpus.folder / CORPUS_JSON),
+            **{name: str(getattr(arguments, name)) for name in paper.options if name != "preset"},
+            "seed": str(options.seed),
+            "max_minutes": str(options.max_minutes),
+            "warm_up_share": str(options.warm_up_share),
+            "lowest_rate": str(options.lowest_rate),
+            "precision": str(precision),
+            **request,
+        }
+        yield PretrainingRun(
+            command=command,
+            arguments=arguments,
+            folder=folder,
+            files=files,
+            corpus=corpus,
+            preset=preset,
+            options=options,
+            ranks=ranks,
+            request=asked,
+            done=find_earlier_run(folder, files, asked, restart=arguments.restart),
+            started=started,
+            is_locked=is_locked,
+        )
 
 
 def choose_corpus(name: str | None, corpora: Path) -> Path:

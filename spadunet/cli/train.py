@@ -6,18 +6,17 @@ import argparse
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..pretrained import BACKBONE, find_weights
-from ..sides import PATIENT_AXES
 from ..training.recipes import CHANNEL_DROPOUT, PRESETS, RECIPES
 from ..training.schedule import WARM_UP
-from .control_options import add_control_options, check_control_options, check_deterministic, deterministic, run_name
-from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of
+from .control_options import add_control_options, check_control_options, check_deterministic, deterministic
+from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of, require_apart, take_folder
 from .fine_tuning import OVERLAP, USUAL_OVERLAP, add_recipe_option, differences_of_plan, settle_training, tell
 from .joint_options import (
     add_joint_options,
@@ -31,6 +30,7 @@ from .options import (
     add_device_options,
     default_workers,
     find_device,
+    find_mirror_axes,
     non_negative_float,
     non_negative_int,
     positive_float,
@@ -38,14 +38,14 @@ from .options import (
 )
 from .recipes import Recipe
 from .repeats import train_repeats
-from .run import add_data_option, add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
+from .run import add_data_option, add_dry_run_option, make_parser, run_command, write_manifest
 from .stages import FINGERPRINT_JSON, PLAN_JSON, check_names_differ, read_plan
+from .train_place import MANIFEST, choose_network, usual_folder
 from .variety_options import add_variety_options, find_variety
 
 if TYPE_CHECKING:
-    import torch
-
     from ..training.ranks import Ranks
+    from ..training.train import TrainingDataset
     from ..workspace import Workspace
 
 EXAMPLES = """\
@@ -66,7 +66,6 @@ USUAL = Recipe(
     options={"max_steps": DEFAULT_STEPS, "fold": "0", "mirror": ["none"], "channel_dropout": CHANNEL_DROPOUT},
 )
 MAX_NAME_BYTES = 255
-BASE_MEMORY_BYTES = 20e9
 log = logging.getLogger("spadunet")
 
 
@@ -154,27 +153,44 @@ def execute(options: argparse.Namespace) -> int:
         return train_repeats(options, ranks, one)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What is trained on what, and where it goes."""
+
+    name: str
+    """Of all datasets."""
+    datasets: tuple[TrainingDataset, ...]
+    backbone: str
+    preset: str
+    folder: Path
+    """Of the run."""
+    model_folder: Path
+
+
 def train_one(options: argparse.Namespace, ranks: Ranks, *, settled: Recipe, notes: Sequence[str]) -> tuple[int, Path]:
-    """Find the datasets, settle where the model goes, train; the exit code and that folder.
+    """Find the datasets, settle where the model goes, train; the exit code and the run's folder.
 
     Args:
         settled: the recipe whose values the options have by now.
         notes: for the log, on what it has in common with a published one.
     """
-    import torch
+    started = time.time()
+    place = find_place(options, ranks)
+    with take_folder(place.folder, is_first=ranks.is_first, dry_run=options.dry_run) as is_locked:
+        tell(notes)
+        return train_in(place, options, ranks, settled, started=started, is_locked=is_locked), place.folder
 
+
+def find_place(options: argparse.Namespace, ranks: Ranks) -> Place:
+    """Find the datasets, and settle which network learns from them and where it goes.
+
+    Raises:
+        InputError: if options, datasets or what lies in the folder do not go together.
+    """
     from ..dataset import load_dataset
-    from ..files import require_writable
-    from ..model import MODEL_JSON
-    from ..network.device import choose_precision
-    from ..training.board import VALIDATION_CSV, read_final_scores
-    from ..training.init import INIT_COVERAGE_JSON
-    from ..training.loop import RunOptions
-    from ..training.status import require_free
-    from ..training.train import TrainingDataset, prepare_run, train
+    from ..training.train import TrainingDataset
     from ..workspace import find_workspace
 
-    started = time.time()
     check_joint_options(options)
     workspace = find_workspace(options.data)
     names = options.dataset or [planned_last(workspace.preprocessed)]
@@ -190,33 +206,56 @@ def train_one(options: argparse.Namespace, ranks: Ranks, *, settled: Recipe, not
         replace(member, weight=weight, class_weights=of_classes)
         for member, weight, of_classes in zip(datasets, dataset_weights, class_weights, strict=True)
     ]
-    device, output = ranks.device, options.output
+    dataset_names = [member.dataset.name for member in datasets]
+    joint = "+".join(dataset_names)
+    output = options.output
     if output is not None and options.repeats is not None:
         output = output / f"seed_{options.seed}"
     earlier = {} if options.restart or output is None else request_of(output)
-    backbone, preset = choose_network(options, earlier, usual_preset(device))
-    check_deterministic(options, backbone, device.type)
-    recipe = RECIPES[backbone]
-    joint_name = "+".join(member.dataset.name for member in datasets)
-    if options.output is None and len(joint_name.encode()) > MAX_NAME_BYTES:
+    backbone, preset = choose_network(options, earlier, workspace.results / joint, ranks.device)
+    check_deterministic(options, backbone, ranks.device.type)
+    if options.output is None and len(joint.encode()) > MAX_NAME_BYTES:
         raise InputError(f"-d: the names of {len(datasets)} datasets make too long a folder name; name one with -o")
-    kind = f"{backbone}_{preset}{'_twin' if options.scratch_twin else ''}"
-    folder = output or workspace.results / joint_name / kind / run_name(options)
+    folder = output or usual_folder(options, workspace.results / joint, backbone, preset)
     if output is None and options.repeats is not None:
         folder = folder / f"seed_{options.seed}"
-    model_folder, dataset_names = folder, [member.dataset.name for member in datasets]
+    model_folder = folder
     if options.add_task:
-        folder, model_folder = place_of_addition(options.init, options.output, joint_name)
+        folder, model_folder = place_of_addition(options.init, options.output, joint)
         if options.restart or not request_of(folder):
             require_new_tasks(options.init, dataset_names)
+    else:
+        require_apart(options.init, folder, is_repeat=options.repeats is not None)
     require_none_lost(model_folder, dataset_names, options.init if options.add_task else None)
-    if ranks.is_first:
-        require_writable(folder, dry_run=options.dry_run)
-        require_free(folder)
-        if not options.dry_run:
-            log_to_file(folder / "training.log")
-    tell(notes)
-    for member in datasets:
+    return Place(
+        name=joint,
+        datasets=tuple(datasets),
+        backbone=backbone,
+        preset=preset,
+        folder=folder,
+        model_folder=model_folder,
+    )
+
+
+def train_in(
+    place: Place, options: argparse.Namespace, ranks: Ranks, settled: Recipe, *, started: float, is_locked: bool
+) -> int:
+    """Train where the folder is held, or say what would be done; the exit code.
+
+    Args:
+        is_locked: as `take_folder` gave it.
+    """
+    import torch
+
+    from ..model import MODEL_JSON
+    from ..network.device import choose_precision
+    from ..training.board import VALIDATION_CSV, read_final_scores
+    from ..training.init import INIT_COVERAGE_JSON
+    from ..training.loop import RunOptions
+    from ..training.train import prepare_run, train
+
+    folder, device, recipe = place.folder, ranks.device, RECIPES[place.backbone]
+    for member in place.datasets:
         if (differs := differences_of_plan(options.recipe, member.plan)) is not None:
             log.warning(differs)
     earlier = {} if options.restart else request_of(folder)
@@ -226,7 +265,7 @@ def train_one(options: argparse.Namespace, ranks: Ranks, *, settled: Recipe, not
     run_options = RunOptions(
         max_steps=options.max_steps,
         max_minutes=options.max_minutes,
-        learning_rate=recipe.learning_rate(preset) if options.learning_rate is None else options.learning_rate,
+        learning_rate=recipe.learning_rate(place.preset) if options.learning_rate is None else options.learning_rate,
         weight_decay=recipe.weight_decay if options.weight_decay is None else options.weight_decay,
         seed=options.seed,
         device=device,
@@ -241,15 +280,15 @@ def train_one(options: argparse.Namespace, ranks: Ranks, *, settled: Recipe, not
         warm_up_share=settled.warm_up_share,
         lowest_rate=settled.lowest_rate,
         overlap=OVERLAP if options.recipe else USUAL_OVERLAP,
-        mirror=PATIENT_AXES if options.recipe else (),
+        mirror=find_mirror_axes(options.mirror) if options.recipe else (),
         recipe=options.recipe,
         is_compiled=options.compile,
     )
     run = prepare_run(
-        datasets,
+        place.datasets,
         run_options,
-        backbone=backbone,
-        preset=preset,
+        backbone=place.backbone,
+        preset=place.preset,
         fold=options.fold,
         fraction=options.fraction,
         fraction_seed=options.fraction_seed or 0,
@@ -263,35 +302,36 @@ def train_one(options: argparse.Namespace, ranks: Ranks, *, settled: Recipe, not
         dry_run=options.dry_run,
         variety=find_variety(options),
     )
-    files = RunFiles(result=MODEL_JSON, manifest="spadunet_train.json", others=(INIT_COVERAGE_JSON, VALIDATION_CSV))
+    files = RunFiles(result=MODEL_JSON, manifest=MANIFEST, others=(INIT_COVERAGE_JSON, VALIDATION_CSV))
     must_go_on = options.c or (options.repeats is not None and bool(earlier))
     done = find_earlier_run(folder, files, run.request, restart=options.restart, must_go_on=must_go_on)
     if options.dry_run:
         from .dry_train import show_training
 
-        return show_training(
-            run, folder, done, model_folder=model_folder, num_runs=options.repeats or 1
-        ) if ranks.is_first else 0, folder
+        if not ranks.is_first:
+            return 0
+        return show_training(run, folder, done, model_folder=place.model_folder, num_runs=options.repeats or 1)
     is_done = done is not None and done.is_finished and (folder / files.manifest).is_file()
     ranks.wait()  # all have read what an earlier run left
     if is_done and options.repeats is not None:
-        return int(any(scores.failed for scores in read_final_scores(folder).values())), folder
+        return int(any(scores.failed for scores in read_final_scores(folder).values()))
     if ranks.is_first:
         clear_earlier_run(folder, files, done, restart=options.restart)
     ranks.wait()
-    place = device if ranks.world_size == 1 else f"{ranks.world_size} × {device.type}"
-    log.info("training %s on %s, %s %s, %s: %s", joint_name, place, backbone, preset, run_options.precision, folder)
-    problems = train(run, folder, model_folder=model_folder)
+    devices = str(device) if ranks.world_size == 1 else f"{ranks.world_size} × {device.type}"
+    network = f"{place.backbone} {place.preset}"
+    log.info("training %s on %s, %s, %s: %s", place.name, devices, network, run_options.precision, folder)
+    problems = train(run, folder, model_folder=place.model_folder, is_locked=is_locked)
     if ranks.is_first:
         write_manifest(
             folder / files.manifest,
             "spadunet_train",
             options,
             started=started,
-            device=str(place),
-            files=[model_folder],
+            device=devices,
+            files=[place.model_folder],
         )
-    return 1 if problems else 0, folder
+    return 1 if problems else 0
 
 
 def rates_text() -> str:
@@ -307,32 +347,6 @@ def rates_text() -> str:
 def decay_text() -> str:
     """Each backbone's weight decay, for `--help`."""
     return "; ".join(f"{backbone} {recipe.weight_decay:g}" for backbone, recipe in RECIPES.items())
-
-
-def usual_preset(device: torch.device) -> str:
-    """The largest whose default patches fit into the memory, if need be one after the other (docs/training.md)."""
-    import torch
-
-    if device.type != "cuda":
-        return "tiny"
-    return "base" if torch.cuda.get_device_properties(device).total_memory >= BASE_MEMORY_BYTES else "small"
-
-
-def choose_network(options: argparse.Namespace, earlier: dict[str, str], usual: str) -> tuple[str, str]:
-    """Backbone and preset: as asked for, else those of the run to go on with, else those of `--init`, else the default.
-
-    Raises:
-        InputError: if --init is no model, or --scratch-twin is given without it.
-    """
-    from ..training.init import InitKind, kind_of
-
-    if options.scratch_twin and options.init is None:
-        raise InputError("--scratch-twin: compares with a run that starts from --init MODEL; give that too")
-    default = InitKind(backbone="spad_unet", preset=usual)
-    if options.init is not None and not earlier and None in (options.backbone, options.preset):
-        default = kind_of(options.init)
-    backbone = options.backbone or earlier.get("backbone") or default.backbone
-    return backbone, options.preset or earlier.get("preset") or default.preset
 
 
 def planned_last(folder: Path) -> str:

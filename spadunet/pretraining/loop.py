@@ -69,6 +69,7 @@ def pretrain(
     *,
     run: dict[str, str],
     keep: Callable[[int], None] | None = None,
+    is_locked: bool | None = None,
 ) -> Progress:
     """Pre-train until the run ends; start where the checkpoint in `folder` left off, if there is one.
 
@@ -84,6 +85,7 @@ def pretrain(
         folder: of the result, the same for all ranks; the first writes curves there, and the checkpoint into state/.
         run: what the run was asked for, kept in the checkpoint.
         keep: writes what others use of the result after so many steps, in the first process, with every checkpoint.
+        is_locked: as `followed` takes it.
 
     Raises:
         InputError: if the checkpoint is damaged, of another network, or not seen by every rank.
@@ -95,7 +97,7 @@ def pretrain(
         return learning_rate(share, peak, warm_up=options.warm_up_share, lowest=options.lowest_rate)
 
     kind: RunKind = "tokenizer" if run.get("kind") == "tokenizer" else "mim"
-    with followed(folder, kind, options, request=run, is_first=ranks.is_first) as shown:
+    with followed(folder, kind, options, request=run, is_first=ranks.is_first, is_locked=is_locked) as shown:
 
         def keep_and_show(step: int) -> None:
             if keep is not None:

@@ -92,6 +92,7 @@ def followed(
     request: Mapping[str, str],
     plans: Sequence[Plan] = (),
     is_first: bool = True,
+    is_locked: bool | None = None,
 ) -> Iterator[Followed]:
     """Keep a run's state and page in its folder until it ends, however it ends.
 
@@ -99,11 +100,13 @@ def followed(
         request: what was asked for, as kept in the checkpoint.
         plans: of the datasets that are trained on.
         is_first: of several processes of the run, the one that writes.
+        is_locked: what `hold` gave, where the caller holds the folder; None to hold it here.
 
     Raises:
         InputError: if another run goes on in the folder.
     """
-    with hold(folder) if is_first else contextlib.nullcontext(False) as is_locked:
+    holds_here = is_first and is_locked is None
+    with hold(folder) if holds_here else contextlib.nullcontext(bool(is_locked)) as holds_lock:
         earlier = None
         with contextlib.suppress(InputError):  # a damaged one is written anew
             earlier = read_status(folder)
@@ -115,7 +118,7 @@ def followed(
             num_starts=earlier.num_starts + 1 if earlier else 1,
             host=platform.node(),
             process=os.getpid(),
-            is_locked=is_locked,
+            is_locked=holds_lock,
             checkpoint_minutes=options.checkpoint_minutes,
             request=dict(request),
             facts={

@@ -18,6 +18,7 @@ from ..network.build import build_backbone, build_task
 from ..plan import Plan
 from ..preprocessing.store import StoredCase, open_case
 from ..record import read_record, write_record
+from ..sides import PATIENT_AXES
 from .adding import add_trained, backbone_of, require_whole
 from .asked import EARLIER, annotated_text, class_weights_text, digest_of_cases, runs_behind, warn_if_seen
 from .board import VALIDATION_FOLDER
@@ -190,6 +191,9 @@ def prepare_run(
         "variety": str(variety),
         "recipe": str(options.recipe),
     }
+    if options.recipe is not None:  # prediction follows it
+        axes = ("all",) if options.mirror == PATIENT_AXES else options.mirror or ("none",)
+        request["validation_mirror"] = " ".join(axes)
     if init is not None and init.is_dir() and not goes_on and not scratch_twin:
         earlier = read_model_record(init).provenance
         warn_if_seen(init, earlier, request)
@@ -253,19 +257,24 @@ def stored_cases(member: TrainingDataset, names: Sequence[str]) -> tuple[StoredC
     return tuple(found)
 
 
-def train(run: PreparedRun, folder: Path, *, model_folder: Path | None = None) -> list[str]:
+def train(
+    run: PreparedRun, folder: Path, *, model_folder: Path | None = None, is_locked: bool | None = None
+) -> list[str]:
     """Train, write the model, and validate it, while the folder's page shows how the run stands.
 
     Args:
         folder: of the run; a checkpoint in it is gone on from.
         model_folder: where the model goes, if not there too.
+        is_locked: as `followed` takes it.
 
     Returns:
         A line for each held-out case that could not be validated.
     """
     plans = [member.plan for member in run.datasets]
     is_first = run.ranks.is_first
-    with followed(folder, "train", run.options, request=run.request, plans=plans, is_first=is_first) as shown:
+    with followed(
+        folder, "train", run.options, request=run.request, plans=plans, is_first=is_first, is_locked=is_locked
+    ) as shown:
         shown.problems = train_and_validate(run, folder, model_folder or folder, shown.refresh)
     return shown.problems
 

@@ -20,6 +20,7 @@ from run_folder import score_of, write_validation
 from spadunet.cli import train
 from spadunet.cli.control_options import check_deterministic
 from spadunet.cli.repeats import train_repeats
+from spadunet.cli.train_place import usual_preset
 from spadunet.dataset import load_dataset
 from spadunet.errors import InputError, OutputError
 from spadunet.model import load_model, read_tensors
@@ -199,8 +200,8 @@ def test_of_repeats_the_table_of_those_that_are_done_is_written_though_a_later_o
 def test_the_default_network_suits_the_memory_of_the_gpu(memory_gb: int, preset: str, monkeypatch):
     properties = SimpleNamespace(total_memory=memory_gb << 30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
-    assert train.usual_preset(torch.device("cuda")) == preset
-    assert train.usual_preset(torch.device("cpu")) == "tiny"
+    assert usual_preset(torch.device("cuda")) == preset
+    assert usual_preset(torch.device("cpu")) == "tiny"
 
 
 # --- a real process

@@ -196,6 +196,40 @@ def test_training_takes_every_number_and_tells_what_differs(workspace: Path, run
     assert "its plan is not that of paper-btcv: patch size 16 64 64, not 48 192 192; for that run" in log
 
 
+@pytest.mark.parametrize(
+    ("typed", "axes", "kept"),
+    [
+        ((), PATIENT_AXES, "all"),
+        (("--mirror", "none"), (), "none"),
+        (("--mirror", "left-right"), ("left-right",), "left-right"),
+    ],
+)
+def test_mirror_images_typed_beside_a_recipe_hold_for_validation_and_prediction(
+    typed, axes, kept: str, workspace: Path, run, monkeypatch, tmp_path: Path
+):
+    import spadunet.training.train as module
+
+    seen = []
+
+    def note(network, tasks, folder, options, *, run, **_):
+        seen.append((options, run))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "train_network", note)
+    recipe = ("--recipe", "paper-btcv", *SMALL, "-np", 1)
+    assert run(plan_and_preprocess.main, "-d", BTCV, *recipe, "--data", workspace) == 0
+    options = ("-d", BTCV, "--recipe", "paper-btcv", "--preset", "tiny", "-device", "cpu", *typed)
+    assert run(train.main, *options, "-o", tmp_path, "--data", workspace) == 130
+    [(of_run, request)] = seen
+    assert (of_run.mirror, request["validation_mirror"]) == (axes, kept)
+    by_model = argparse.Namespace(recipe=None, overlap=None, mirror=None)
+    settle_prediction(by_model, predict_options.USUAL, request)
+    assert (by_model.overlap, by_model.mirror) == (0.75, [kept])
+    told = argparse.Namespace(recipe="paper-btcv", overlap=None, mirror=None)
+    settle_prediction(told, predict_options.USUAL, request)
+    assert told.mirror == ["all"]
+
+
 def test_a_model_is_predicted_by_its_recipe_unless_told_otherwise():
     usual = predict_options.USUAL
     by_model = argparse.Namespace(recipe=None, overlap=None, mirror=None)

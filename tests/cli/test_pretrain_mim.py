@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from spadunet.errors import InputError
 from spadunet.model import load_model
 from spadunet.network import build
 from spadunet.network.build import build_tokenizer
+from spadunet.pretrained import find_weights
 from spadunet.pretraining import mim
 from spadunet.pretraining.tokenizer_file import load_tokenizer, save_tokenizer
 from spadunet.training.curves import read_rows
@@ -165,6 +167,15 @@ def test_crops_much_larger_than_the_tokenizers_own_are_warned_of(call, workspace
     assert "give --crop-tokens 4 2" in (crops_beyond({"crop_tokens": "[4, 2]"}, [6, 3]) or "")
 
 
+def test_a_backbone_is_not_pretrained_into_the_folder_it_starts_from(call, tmp_path: Path, capsys):
+    own = tmp_path / "own"
+    shutil.copytree(find_weights("spad_unet_tiny"), own)
+    before = (own / "model.json").read_bytes()
+    assert call("--backbone", "spad_unet", "--preset", "tiny", "--init", own, "-o", own, "--restart") == 2
+    assert f"--init {own}: this run would be written over the model to start from" in capsys.readouterr().err
+    assert (own / "model.json").read_bytes() == before
+
+
 def test_wrong_input_is_told_in_a_line_before_any_work(call, run, workspace: Path, tmp_path: Path, capsys):
     cases = {
         ("--tokenizer", tmp_path / "none"): "tokenizer.json: not found; give a tokenizer's folder",
@@ -176,7 +187,7 @@ def test_wrong_input_is_told_in_a_line_before_any_work(call, run, workspace: Pat
         assert call(*arguments, "-o", tmp_path / "out") == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert message in error
-    assert not (tmp_path / "out/state").exists()
+    assert [path.name for path in (tmp_path / "out/state").iterdir()] == ["run.lock"]
     assert run(main, *COMMON, "--data", tmp_path) == 2
     assert "no tokenizer; make one with spadunet_pretrain_tokenizer, or give its folder" in capsys.readouterr().err
 
@@ -192,7 +203,7 @@ def test_the_papers_recipe_has_the_published_numbers(call, tmp_path: Path, monke
 
     seen = []
 
-    def note(stage, batches, folder, options, ranks, *, run, keep):
+    def note(stage, batches, folder, options, ranks, *, run, **_):
         seen.append((stage, options))
         raise KeyboardInterrupt
 

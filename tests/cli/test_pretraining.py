@@ -93,6 +93,27 @@ def test_a_stopped_run_goes_on_with_the_same_command_only(call, tmp_path: Path, 
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 
+@pytest.mark.parametrize("typed", [(), ("--restart",)])
+def test_a_second_run_changes_nothing_of_one_that_just_begins(typed, call, tmp_path: Path, monkeypatch, capsys):
+    kept = [tmp_path / "toy_pretrain.json", *([tmp_path / "state/run.json"] if typed else [])]
+    (tmp_path / "state").mkdir()
+    for path in kept:
+        path.write_text("of the first")
+    real, codes = toy_pretrain.ImageStage, []
+
+    def meanwhile(ranks):
+        monkeypatch.setattr(toy_pretrain, "ImageStage", real)
+        codes.append(call("-o", tmp_path, *typed))
+        assert [path.read_text() for path in kept] == ["of the first"] * len(kept)
+        return real(ranks)
+
+    monkeypatch.setattr(toy_pretrain, "ImageStage", meanwhile)
+    assert call("-o", tmp_path, *typed) == 0
+    assert codes == [2]
+    assert "this run is going on" in capsys.readouterr().err
+    assert read_progress(tmp_path / CHECKPOINT).step == 5
+
+
 def test_a_run_goes_on_without_an_image_that_has_gone_and_a_new_one_does_not_start(
     call, workspace: Path, tmp_path: Path, monkeypatch, capsys, caplog
 ):
@@ -113,7 +134,7 @@ def test_a_run_goes_on_without_an_image_that_has_gone_and_a_new_one_does_not_sta
 def test_the_papers_recipe_sets_every_number_and_explicit_options_win(call, tmp_path: Path, monkeypatch):
     seen = []
 
-    def note(stage, batches, folder, options, ranks, *, run):
+    def note(stage, batches, folder, options, ranks, **_):
         seen.append(options)
         raise KeyboardInterrupt
 

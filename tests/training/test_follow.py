@@ -16,7 +16,7 @@ from spadunet.training.board import DicePoint
 from spadunet.training.board import write_validation as write_board
 from spadunet.training.follow import Followed, followed
 from spadunet.training.report import REPORT_HTML
-from spadunet.training.status import RunStatus, is_held, read_status
+from spadunet.training.status import RunStatus, hold, is_held, read_status
 
 PLAN = plan_of("Dataset001_A", ("liver",))
 REQUEST = {"datasets": PLAN.dataset_name, "fold": "0", "max_steps": "100"}
@@ -57,6 +57,16 @@ def test_while_it_goes_on_a_run_is_held_and_shown_as_running_and_then_as_finishe
     assert not is_held(tmp_path)
     assert (status_in(tmp_path).state, status_in(tmp_path).reason) == ("finished", "c1: damaged")
     assert {"Finished", "c1: damaged"} <= set(words_in(tmp_path))
+
+
+def test_a_folder_that_is_held_already_stays_so_and_where_there_is_no_lock_that_is_told(tmp_path: Path, follow):
+    with hold(tmp_path) as is_locked:
+        with follow(is_locked=is_locked):
+            assert status_in(tmp_path).is_locked
+        assert is_held(tmp_path)
+    with follow(is_locked=False):
+        assert not status_in(tmp_path).is_locked
+        assert not is_held(tmp_path)
 
 
 @pytest.mark.parametrize(
