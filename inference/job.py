@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -57,7 +57,8 @@ def open_job(job: Job) -> tuple[Engine, Judgement]:
         InputError: if a model cannot be read, or the device is not there.
     """
     sources = open_sources(job.models, job.dataset, job.spacing)
-    engine = engine_of(job, sources, choose_device(job.device))
+    own = replace(job, memory_gb=job.memory_gb or memory_gb_here())
+    engine = engine_of(own, sources, choose_device(job.device))
     labels = labels_of(sources[0].plan.labels, job.chosen)
     calibration = calibration_of(sources)[0]
     return engine, Judgement(labels=labels, calibration=calibration, reject_below=job.reject_below)
@@ -74,7 +75,7 @@ def engine_of(job: Job, sources: Sequence[Source], device: torch.device) -> Engi
         mirror=job.mirror,
         chosen=job.chosen,
         rules=rules_of(sources, job.chosen)[0] if job.cleans else (),
-        memory_gb=job.memory_gb or memory_gb_here(),
+        memory_gb=job.memory_gb,
         folder=job.folder,
         is_judged=True,
     )

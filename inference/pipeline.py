@@ -1,4 +1,4 @@
-"""A folder of images to a folder of label maps: while one case is predicted and written, the next one is read."""
+"""A folder of images to a folder of label maps: one case is read, one predicted and one written at the same time."""
 
 from __future__ import annotations
 
