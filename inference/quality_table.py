@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ..errors import InputError
+from ..errors import InputError, listed
 from ..files import cannot_be_written, write_text
 from ..image import LabelMap
 from ..labels import LabelSet
@@ -149,8 +149,7 @@ def tell(table: Table, calibration: Calibration | None, reject_below: float | No
 
 def shortened(names: list[str]) -> str:
     """The first of them, and how many more there are."""
-    more = len(names) - MAX_NAMED
-    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more; see {QUALITY_CSV}" if more > 0 else "")
+    return listed(names, MAX_NAMED) + (f"; see {QUALITY_CSV}" if len(names) > MAX_NAMED else "")
 
 
 def review_path(path: Path) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import InputError, listed
 from ..files import sha256_of_file
 from ..model import MODEL_JSON
 from ..record import FormatVersion, Record, write_record
@@ -110,11 +110,9 @@ class Start:
 
     def tell_left(self) -> str:
         """A line for the log; empty if there are none."""
-        more = len(self.left) - MAX_NAMED
-        names = ", ".join(self.left[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
         return (
             f"{self.folder}: {len(self.left)} label map{'s' if len(self.left) > 1 else ''} of earlier runs, without an "
-            f"image in -i, beside the new ones: {names}; move away what should not count"
+            f"image in -i, beside the new ones: {listed(self.left, MAX_NAMED)}; move away what should not count"
             if self.left
             else ""
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...errors import InputError
+from ...errors import InputError, listed
 from ...metrics import UNITS, Metric, complete_names
 from ...patients import patients_of
 from .metrics import comparable, is_surface, without_unit
@@ -89,7 +89,7 @@ def pair_models(
     problems = [problem for other in others for problem in differences_in_rules(first, other, wanted)]
     cases = tuple(sorted(set.intersection(*(set(model.cases) for model in models))))
     if not cases:
-        some = "; ".join(f"{model.file} has {listed(sorted(model.cases))}" for model in models)
+        some = "; ".join(f"{model.file} has {listed(sorted(model.cases), MAX_LISTED)}" for model in models)
         problems.append(f"no case is shared by all models: {some}; give scores of the same cases")
     if not problems:
         problems = [it for other in others for it in differences_in_references(first, other, cases)]
@@ -100,7 +100,9 @@ def pair_models(
     for model in models:
         lacking = [case for case in everywhere if case not in model.cases]
         if lacking:
-            notes.append(f"cases that others have and {model.name} lacks: {len(lacking)} ({listed(lacking)})")
+            notes.append(
+                f"cases that others have and {model.name} lacks: {len(lacking)} ({listed(lacking, MAX_LISTED)})"
+            )
     patient_of = patients_of(everywhere, known_patients or {})
     patients = tuple(dict.fromkeys(patient_of[case] for case in cases))
     row_of = {patient: row for row, patient in enumerate(patients)}
@@ -151,7 +153,7 @@ def differences_in_references(first: ModelScores, other: ModelScores, cases: Seq
     if not found:
         return []
     return [
-        f"{first.file} and {other.file}: scored against different references: {listed(found)}; "
+        f"{first.file} and {other.file}: scored against different references: {listed(found, MAX_LISTED)}; "
         "score both against the same folder"
     ]
 
@@ -265,9 +267,3 @@ def fill(
     filled = np.where(is_best, metric.best, values)
     filled = np.where(is_filled, worst, filled)
     return np.where(is_known, filled, np.nan), is_filled, is_best
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names, or the first of them and how many more there are."""
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from ..errors import listed
 from ..training.follow import followed
 from ..training.options import LoopOptions
 from ..training.ranks import Ranks
 from ..training.schedule import learning_rate
 from ..training.state import Progress
 from ..training.status import RunKind
-from ..training.steps import ImageBatch, Learner, listed, run_steps
+from ..training.steps import MAX_NAMES, ImageBatch, Learner, run_steps
 
 log = logging.getLogger("spadunet")
 
@@ -132,6 +133,6 @@ def shortfalls(progress: Progress) -> list[str]:
     if progress.num_skipped:
         lines.append(f"{progress.num_skipped} of {progress.step} steps were skipped: a measure was not finite")
     if progress.unreadable:
-        names = listed(progress.unreadable)
+        names = listed(sorted(progress.unreadable), MAX_NAMES)
         lines.append(f"unreadable images, whose places others took: {len(progress.unreadable)} ({names})")
     return lines

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, listed
 from ..labels import LabelSet
 from ..model import Task, load_model, read_model_record
 from ..network.build import VIT_PRESETS
@@ -60,8 +60,7 @@ class CoverageRow(Record):
     @property
     def title(self) -> str:
         """The part, with the first of its outputs."""
-        more = f" and {len(self.outputs) - MAX_LISTED} more" if len(self.outputs) > MAX_LISTED else ""
-        return f"{self.group}{': ' if self.outputs else ''}{', '.join(self.outputs[:MAX_LISTED])}{more}"
+        return f"{self.group}{': ' if self.outputs else ''}{listed(self.outputs, MAX_LISTED)}"
 
 
 class Coverage(Record):

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import nn
 
-from ..errors import InputError, OutputError
+from ..errors import InputError, OutputError, listed
 from .journal import Journal
 from .options import LoopOptions
 from .ranks import Ranks
@@ -188,8 +188,10 @@ def run_steps(
                         f"{what} ({where}), as in the {MAX_SKIPPED - 1} steps before: the weights have diverged; start "
                         "anew with a lower --learning-rate, by --restart or in another folder with -o"
                     )
-                names = listed({name for part in company.gather(tuple(names_of(batch))) for name in part})
-                log.warning("%s (%s; of %s): step skipped (%d so far)", what, where, names, num_skipped)
+                names = sorted({name for part in company.gather(tuple(names_of(batch))) for name in part})
+                log.warning(
+                    "%s (%s; of %s): step skipped (%d so far)", what, where, listed(names, MAX_NAMES), num_skipped
+                )
                 if journal is not None:
                     journal.bar.update()
             else:
@@ -240,13 +242,6 @@ def not_finite(what: str, where: str, causes: str) -> OutputError:
         f"{what} ({where}, {causes}); the state before it is saved: correct the case, run spadunet_preprocess (a new "
         "plan would not fit the run) and go on with the same command, or try a lower --learning-rate with --restart"
     )
-
-
-def listed(names: Collection[str]) -> str:
-    """The first names, and how many more there are."""
-    first = sorted(names)[:MAX_NAMES]
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return ", ".join(first) + more
 
 
 def set_rates(

@@ -12,7 +12,7 @@ import torch
 
 from .. import __version__
 from ..dataset import Dataset
-from ..errors import InputError
+from ..errors import InputError, listed
 from ..model import Model, Task, read_model_record, save_model
 from ..network.build import build_backbone, build_task
 from ..plan import Plan
@@ -28,7 +28,7 @@ from .loop import JointNetwork, RunOptions, train_network
 from .patches import TrainingTask
 from .ranks import Ranks
 from .splits import choose_cases, choose_fraction
-from .steps import listed
+from .steps import MAX_NAMES
 from .validate import validate
 from .variety import VarietyOptions
 
@@ -252,7 +252,7 @@ def stored_cases(member: TrainingDataset, names: Sequence[str]) -> tuple[StoredC
         log.warning(
             "%s: %d of %d held-out cases are not preprocessed and left out of the curve of validation: %s; "
             "spadunet_preprocess adds them",
-            *(member.dataset.name, len(missing), len(names), listed(missing)),
+            *(member.dataset.name, len(missing), len(names), listed(missing, MAX_NAMES)),
         )
     return tuple(found)
 
