@@ -36,8 +36,8 @@ class IntensityRule(Record):
         return self
 
 
-class Plan(Record):
-    """Decisions for one dataset; human-readable, editable JSON."""
+class ImagePlan(Record):
+    """What brings the images of a dataset to a network, whatever the task makes of them."""
 
     format_version: FormatVersion = 1
     dataset_name: str
@@ -50,6 +50,25 @@ class Plan(Record):
     """(depth, height, width), or native: no resampling, each case keeps its own."""
     degree_of_anisotropy: int = Field(ge=0, le=MAX_DA)
     """Of the target spacing, or of the median spacing where native."""
+
+    @model_validator(mode="after")
+    def check_channels(self) -> ImagePlan:
+        """One rule a channel; only channels are optional."""
+        if len(self.intensity) != len(self.channel_names):
+            raise ValueError(f"{len(self.intensity)} intensity rules for {len(self.channel_names)} channels")
+        if not set(self.optional_channels) <= set(self.channel_names):
+            raise ValueError(f"optional_channels {self.optional_channels} are not all among {self.channel_names}")
+        return self
+
+    @property
+    def is_native(self) -> bool:
+        """True if images keep their own spacing."""
+        return self.target_spacing_mm == "native"
+
+
+class Plan(ImagePlan):
+    """Decisions for one dataset that is segmented; human-readable, editable JSON."""
+
     patch_sizes_voxels: dict[int, PositiveShape]
     """Patch (depth, height, width) by the degree of anisotropy of the case; every degree has one."""
     labels: LabelSet
@@ -58,11 +77,7 @@ class Plan(Record):
 
     @model_validator(mode="after")
     def check(self) -> Plan:
-        """One rule a channel, a spacing that can be, one patch a degree of anisotropy."""
-        if len(self.intensity) != len(self.channel_names):
-            raise ValueError(f"{len(self.intensity)} intensity rules for {len(self.channel_names)} channels")
-        if not set(self.optional_channels) <= set(self.channel_names):
-            raise ValueError(f"optional_channels {self.optional_channels} are not all among {self.channel_names}")
+        """One patch a degree of anisotropy, none too large."""
         if sorted(self.patch_sizes_voxels) != list(range(MAX_DA + 1)):
             raise ValueError(f"patch_sizes_voxels needs a patch for each degree 0 … {MAX_DA}")
         if max(math.prod(patch) for patch in self.patch_sizes_voxels.values()) > MAX_PATCH_VOXELS:
@@ -73,11 +88,6 @@ class Plan(Record):
         """Changes with what stored cases depend on; patch sizes, memory and mirror images are not among it."""
         included = {"channel_names", "intensity", "target_spacing_mm", "labels"}
         return digest_of(self.model_dump_json(include=included, exclude={"labels": {"mirror_pairs"}}))
-
-    @property
-    def is_native(self) -> bool:
-        """True if images keep their own spacing."""
-        return self.target_spacing_mm == "native"
 
     @property
     def patch_size_voxels(self) -> Shape:
