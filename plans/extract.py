@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -63,11 +64,27 @@ def extract_fingerprint(
     """
     extract = partial(extract_case, read=read, orient=orient, ignore_id=dataset.labels.ignore_id)
     title = f"Reading {dataset.name}"
-    outcomes = list(map_cases(extract, dataset.cases, title=title, workers=workers, memory_of=memory_of))
+    return summarise_cases(dataset, extract_all(extract, dataset.cases, title, workers=workers, memory_of=memory_of))
+
+
+def extract_all(
+    extract: Callable[[RawCase], ObservedCase],
+    cases: Sequence[RawCase],
+    title: str,
+    *,
+    workers: Workers = THIS_PROCESS,
+    memory_of: Callable[[RawCase], int] | None = None,
+) -> list[ObservedCase]:
+    """What `extract` tells of each case, in any order; `title` and what else as `map_cases`.
+
+    Raises:
+        InputError: if a case cannot be used; all problems in one text, a line each.
+    """
+    outcomes = list(map_cases(extract, cases, title=title, workers=workers, memory_of=memory_of))
     problems = sorted(outcome.problem for outcome in outcomes if outcome.problem)
     if problems:
         raise InputError("\n".join(problems))
-    return summarise_cases(dataset, [outcome.result for outcome in outcomes if outcome.result])
+    return [outcome.result for outcome in outcomes if outcome.result]
 
 
 def summarise_cases(
@@ -78,12 +95,18 @@ def summarise_cases(
     Args:
         source_digest: None for that of the files.
     """
+    digest = digest_of_dataset(dataset) if source_digest is None else source_digest
+    return summarise_images(dataset.name, dataset.folder, observed, source_digest=digest)
+
+
+def summarise_images(name: str, folder: Path, observed: Sequence[ObservedCase], *, source_digest: str) -> Fingerprint:
+    """The fingerprint of images, whatever their labels are; the dataset's name and folder, and the facts as above."""
     observed = sorted(observed, key=lambda pair: pair[0].name)
     samples = np.concatenate([sample for _, sample in observed], axis=1)  # (C, N)
     return Fingerprint(
-        dataset_name=dataset.name,
-        source_folder=str(dataset.folder),
-        source_digest=digest_of_dataset(dataset) if source_digest is None else source_digest,
+        dataset_name=name,
+        source_folder=str(folder),
+        source_digest=source_digest,
         cases=tuple(facts for facts, _ in observed),
         intensities=tuple(summarise(channel[~np.isnan(channel)]) for channel in samples),
     )

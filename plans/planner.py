@@ -9,7 +9,7 @@ from typing import Literal
 from ..errors import InputError
 from ..fingerprint import Fingerprint, IntensityFacts
 from ..labels import LabelSet
-from ..plan import IntensityRule, Plan
+from ..plan import ImagePlan, IntensityRule, Plan
 from ..spacing import MAX_DA, Shape, Spacing, degree_of_anisotropy
 from .patch import choose_patch, scale_patch
 
@@ -43,6 +43,39 @@ def make_plan(
     Raises:
         InputError: if a window is given and no channel is CT.
     """
+    image_plan = plan_images(
+        fingerprint,
+        channel_names,
+        optional_channels=optional_channels,
+        target_spacing=target_spacing,
+        window=window,
+    )
+    own_da = image_plan.degree_of_anisotropy
+    fixed = None if image_plan.target_spacing_mm == "native" else image_plan.target_spacing_mm
+    patches = {
+        da: choose_patch(da, median_shape(fingerprint, da, fixed), memory_gb)
+        if patch_size_voxels is None
+        else scale_patch(patch_size_voxels, own_da, da)
+        for da in range(MAX_DA + 1)
+    }
+    return Plan(
+        **dict(image_plan),
+        patch_sizes_voxels=patches,
+        labels=labels,
+        memory_gb=memory_gb,
+        fingerprint_digest=fingerprint.digest(),
+    )
+
+
+def plan_images(
+    fingerprint: Fingerprint,
+    channel_names: tuple[str, ...],
+    *,
+    optional_channels: tuple[str, ...] = (),
+    target_spacing: TargetSpacing = "median",
+    window: Window | None = None,
+) -> ImagePlan:
+    """Decide spacing and intensities, which do not depend on the task; arguments and errors as `make_plan`."""
     if len(fingerprint.intensities) != len(channel_names):
         raise InputError(
             f"the fingerprint has intensities of {len(fingerprint.intensities)} channels, not of {len(channel_names)}; "
@@ -51,15 +84,7 @@ def make_plan(
     if window is not None:
         check_window(window, channel_names)
     spacing = fingerprint.median_spacing_mm() if isinstance(target_spacing, str) else target_spacing
-    own_da = fingerprint.da_of(spacing)
-    fixed = None if target_spacing == "native" else spacing
-    patches = {
-        da: choose_patch(da, median_shape(fingerprint, da, fixed), memory_gb)
-        if patch_size_voxels is None
-        else scale_patch(patch_size_voxels, own_da, da)
-        for da in range(MAX_DA + 1)
-    }
-    return Plan(
+    return ImagePlan(
         dataset_name=fingerprint.dataset_name,
         channel_names=channel_names,
         optional_channels=optional_channels,
@@ -68,11 +93,7 @@ def make_plan(
             for name, facts in zip(channel_names, fingerprint.intensities, strict=True)
         ),
         target_spacing_mm="native" if target_spacing == "native" else spacing,
-        degree_of_anisotropy=own_da,
-        patch_sizes_voxels=patches,
-        labels=labels,
-        memory_gb=memory_gb,
-        fingerprint_digest=fingerprint.digest(),
+        degree_of_anisotropy=fingerprint.da_of(spacing),
     )
 
 
