@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..image import shape_of
 from ..spacing import Shape
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -13,8 +14,7 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 def nonzero_box(array: np.ndarray) -> Box:
     """Smallest box of (C, D, H, W) outside which every channel is zero; the whole array if all of it is zero."""
     if not array.any():
-        depth, height, width = array.shape[1:]
-        return (0, depth), (0, height), (0, width)
+        return whole_box(shape_of(array))
     sides = []
     for axis in (1, 2, 3):  # plane by plane from both ends: most images are not zero at their first
         first = next(index for index in range(array.shape[axis]) if array.take(index, axis).any())
@@ -22,6 +22,12 @@ def nonzero_box(array: np.ndarray) -> Box:
         array = array[(slice(None),) * axis + (slice(first, last + 1),)]
         sides.append((first, last + 1))
     return sides[0], sides[1], sides[2]
+
+
+def whole_box(shape: Shape) -> Box:
+    """The box that crops nothing of (D, H, W)."""
+    depth, height, width = shape
+    return (0, depth), (0, height), (0, width)
 
 
 def crop(array: np.ndarray, box: Box) -> np.ndarray:

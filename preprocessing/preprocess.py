@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,9 +12,9 @@ from ..errors import InputError
 from ..image import Image, LabelMap, format_spacing, shape_of
 from ..memory import available_bytes
 from ..orient import choose_axes, orient
-from ..plan import Plan
+from ..plan import ImagePlan, Plan
 from ..spacing import Shape, Spacing
-from .crop import Box, crop, nonzero_box
+from .crop import Box, crop, nonzero_box, whole_box
 from .normalise import scales_of
 from .resample import CUBIC, LINEAR, resample_classes, resample_image, shape_at, spline_orders
 
@@ -43,11 +43,15 @@ class OrientedImage:
         return crop(orient(label_array, self.axes, self.flips), self.box)
 
 
-def orient_and_crop(image: Image) -> OrientedImage:
-    """Turn an image to depth, height, width and crop it to what is not zero."""
+def orient_and_crop(image: Image, *, is_whole: bool = False) -> OrientedImage:
+    """Turn an image to depth, height, width and crop it to what is not zero.
+
+    Args:
+        is_whole: crop nothing.
+    """
     axes, flips = choose_axes(image.shape, image.affine)
     array = orient(image.array, axes, flips)  # (C, D, H, W)
-    box = nonzero_box(array)
+    box = whole_box(shape_of(array)) if is_whole else nonzero_box(array)
     depth, height, width = (image.spacing_mm[axis] for axis in axes)
     return OrientedImage(array=crop(array, box), spacing_mm=(depth, height, width), axes=axes, flips=flips, box=box)
 
@@ -69,9 +73,44 @@ def preprocess(
         dtype: of the case's image.
         device: where the image is resampled: cpu, or what torch calls a GPU.
     """
-    oriented = orient_and_crop(image)
-    spacing_mm = target_spacing(plan, oriented.spacing_mm, num_slices=oriented.shape[0])
-    shape = shape_at(oriented.shape, oriented.spacing_mm, spacing_mm)
+    case = preprocess_image(name, image, plan, dtype=dtype, device=device)
+    if label_map is None:
+        return case
+    geometry = case.geometry
+    classes = orient(plan.labels.to_classes(label_map.array), geometry.axes, geometry.flips)
+    orders = spline_orders(geometry.cropped_spacing_mm, geometry.spacing_mm, LINEAR)
+    classes = resample_classes(crop(classes, geometry.crop), geometry.shape, orders)
+    return replace(case, classes=np.ascontiguousarray(classes))
+
+
+def preprocess_image(
+    name: str,
+    image: Image,
+    plan: ImagePlan,
+    *,
+    size_voxels: Shape | None = None,
+    dtype: type[np.floating] = np.float32,
+    device: str = "cpu",
+) -> Case:
+    """Bring an image to what the network sees.
+
+    Args:
+        image: as stored, with as many channels as the plan.
+        size_voxels: (depth, height, width) that the whole image, uncropped, is brought to in the place of the plan's
+            spacing; a single slice stays one.
+        dtype: of the case's image.
+        device: where the image is resampled: cpu, or what torch calls a GPU.
+
+    Raises:
+        InputError: if the result would not fit into memory, or would be a slice of a volume.
+    """
+    oriented = orient_and_crop(image, is_whole=size_voxels is not None)
+    if size_voxels is None:
+        spacing_mm = target_spacing(plan, oriented.spacing_mm, num_slices=oriented.shape[0])
+        shape = shape_at(oriented.shape, oriented.spacing_mm, spacing_mm)
+    else:
+        shape = shape_of_size(oriented.shape, size_voxels)
+        spacing_mm = spacing_at(oriented.shape, oriented.spacing_mm, shape)
     require_memory(shape, oriented, spacing_mm, np.dtype(dtype).itemsize)
     geometry = Geometry(
         stored_shape=image.shape,
@@ -91,12 +130,27 @@ def preprocess(
         dtype=dtype,
         device=device,
     )
-    classes = None
-    if label_map is not None:
-        classes = oriented.follow(plan.labels.to_classes(label_map.array))
-        classes = resample_classes(classes, shape, spline_orders(oriented.spacing_mm, spacing_mm, LINEAR))
-        classes = np.ascontiguousarray(classes)
-    return Case(name=name, image=array, classes=classes, geometry=geometry, missing_channels=image.missing_channels)
+    return Case(name=name, image=array, classes=None, geometry=geometry, missing_channels=image.missing_channels)
+
+
+def shape_of_size(shape: Shape, size_voxels: Shape) -> Shape:
+    """What an image of (depth, height, width) becomes at a size; a single slice stays one.
+
+    Raises:
+        InputError: if it is a volume and the size is that of a slice.
+    """
+    if shape[0] > 1 and size_voxels[0] == 1:
+        raise InputError(
+            f"a volume of {shape[0]} slices cannot become one slice of {size_voxels[1]}×{size_voxels[2]}; give single "
+            "slices, or a plan whose input_size_voxels has several"
+        )
+    return (1 if shape[0] == 1 else size_voxels[0]), *size_voxels[1:]
+
+
+def spacing_at(shape: Shape, spacing_mm: Spacing, new_shape: Shape) -> Spacing:
+    """Spacing at which as many voxels cover the same extent."""
+    sides = [old * size / new for size, old, new in zip(shape, spacing_mm, new_shape, strict=True)]
+    return sides[0], sides[1], sides[2]
 
 
 def require_memory(shape: Shape, oriented: OrientedImage, spacing_mm: Spacing, num_bytes: int) -> None:
@@ -114,7 +168,7 @@ def require_memory(shape: Shape, oriented: OrientedImage, spacing_mm: Spacing, n
         )
 
 
-def target_spacing(plan: Plan, spacing_mm: Spacing, *, num_slices: int) -> Spacing:
+def target_spacing(plan: ImagePlan, spacing_mm: Spacing, *, num_slices: int) -> Spacing:
     """Spacing that an image is brought to: the plan's, its own if native; a single slice keeps its thickness."""
     if plan.target_spacing_mm == "native":
         return spacing_mm

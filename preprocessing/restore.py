@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..case import Geometry
-from ..image import LabelMap, spacing_of
+from ..image import LabelMap
 from ..labels import LabelSet
 from ..orient import unorient
 from .crop import uncrop
@@ -56,9 +56,7 @@ def restore_logits(logits: np.ndarray, geometry: Geometry, labels: LabelSet) -> 
 
 def orders_back(geometry: Geometry) -> tuple[int, int, int]:
     """Spline orders from the case's grid to the cropped image's."""
-    spacing = spacing_of(np.array(geometry.stored_affine))
-    depth, height, width = (spacing[axis] for axis in geometry.axes)
-    return spline_orders(geometry.spacing_mm, (depth, height, width), LINEAR)
+    return spline_orders(geometry.spacing_mm, geometry.cropped_spacing_mm, LINEAR)
 
 
 def place(classes: np.ndarray, geometry: Geometry, labels: LabelSet) -> LabelMap:

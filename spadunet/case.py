@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import model_validator
 
+from .image import spacing_of
 from .record import PositiveShape, PositiveSpacing, Record
-from .spacing import Shape, degree_of_anisotropy
+from .spacing import Shape, Spacing, degree_of_anisotropy
 
 Affine = tuple[
     tuple[float, float, float, float],
@@ -53,6 +54,13 @@ class Geometry(Record):
         """Shape after orientation and cropping, before resampling."""
         (a, b), (c, d), (e, f) = self.crop
         return b - a, d - c, f - e
+
+    @property
+    def cropped_spacing_mm(self) -> Spacing:
+        """Spacing after orientation and cropping, before resampling."""
+        spacing_mm = spacing_of(np.array(self.stored_affine))
+        depth, height, width = (spacing_mm[axis] for axis in self.axes)
+        return depth, height, width
 
     @property
     def oriented_shape(self) -> Shape:
