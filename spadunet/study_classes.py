@@ -1,0 +1,177 @@
+"""What the label columns of a table mean: their classes or findings, and the numbers that networks learn."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from .channels import plain_name
+from .classes import UNKNOWN, ClassSet
+from .errors import InputError, listed
+from .record import read_record
+from .study import SPLIT_NAMES, LabelledStudies, SplitName, Study
+from .study_table import LABELS_CSV, LabelTable, TableRow
+
+CLASSES_JSON = "classes.json"
+CLASS_COLUMNS = ("label", "class")
+"""Which one holds the class, where classes.json says that there are classes and the table has further columns."""
+FINDING_LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "": UNKNOWN}
+"""Absent, there, or not looked for; as spreadsheets and pandas write them."""
+FEW_NAMES = 12
+"""Told of an unknown class's alternatives."""
+
+log = logging.getLogger("spadunet")
+
+
+def choose_classes(folder: Path, table: LabelTable, *, num_studies: int) -> ClassSet:
+    """Classes of classes.json; without it, one column of labels holds classes and several hold findings.
+
+    Two different classes are binary. They are sorted by name, numbers by their value.
+
+    Raises:
+        InputError: if classes.json is wrong or is not for this table, or classes cannot be told from the column.
+    """
+    path = folder / CLASSES_JSON
+    if path.is_file():
+        expected = '{"kind": "ordinal", "names": ["mild", "severe"]}, kind multi-class, binary, ordinal or multi-label'
+        return read_record(path, ClassSet, remedy=f"write {expected}")
+    if len(table.label_columns) > 1:
+        return ClassSet(kind="multi-label", names=table.label_columns)
+    column = table.label_columns[0]
+    values = {row.labels[column] for row in table.rows} - {""}
+    check_alike(table, column, values)
+    if len(values) < 2:
+        raise InputError(
+            f"{table.path}: column {column}: every label is '{next(iter(values), '')}'; expected at least two classes"
+        )
+    if len(values) == num_studies > 2:
+        raise InputError(
+            f"{table.path}: column {column}: each of {num_studies} studies has a class of its own, such as "
+            f"'{min(values)}'; expected classes that several studies share"
+        )
+    are_numbers = all(value.isdecimal() for value in values)
+    names = sorted(values, key=int) if are_numbers else sorted(values)
+    classes = ClassSet(kind="binary" if len(names) == 2 else "multi-class", names=tuple(names))
+    log.info("%s: %s, %s (%s fixes kind and order)", table.path, classes.kind, ", ".join(names), CLASSES_JSON)
+    return classes
+
+
+def check_alike(table: LabelTable, column: str, values: Iterable[str]) -> None:
+    """Refuse two spellings of what looks like one class."""
+    first: dict[str, str] = {}
+    for value in sorted(values):
+        other = first.setdefault(plain_name(value), value)
+        if other != value:
+            line = next(row.line for row in table.rows if row.labels[column] == value)
+            raise InputError(
+                f"{table.path}: line {line}: {column} is '{value}', elsewhere '{other}'; write one class in one way"
+            )
+
+
+def class_columns(table: LabelTable, classes: ClassSet) -> tuple[str, ...]:
+    """The columns that hold these classes: one, or one a finding in the order of the findings.
+
+    Raises:
+        InputError: if one is missing, or none can be told from others.
+    """
+    columns = table.label_columns
+    there = listed(columns, FEW_NAMES)
+    if not classes.is_exclusive:
+        missing = [name for name in classes.names if name not in columns]
+        if missing:
+            raise InputError(
+                f"{table.path}: line 1: no column is called '{missing[0]}', a finding of {CLASSES_JSON}, but {there}; "
+                "add it, or correct one of the two"
+            )
+        return classes.names
+    if len(columns) == 1:
+        return columns
+    named = [name for name in columns if name.lower() in CLASS_COLUMNS]
+    if len(named) != 1:
+        raise InputError(
+            f"{table.path}: line 1: which of the columns {there} holds the class ({CLASSES_JSON} says {classes.kind})? "
+            f"Call it {CLASS_COLUMNS[0]}, or leave the others out"
+        )
+    return (named[0],)
+
+
+def labels_of_rows(table: LabelTable, classes: ClassSet) -> list[tuple[int, ...]]:
+    """The label of each row as numbers.
+
+    Raises:
+        InputError: if one is missing or is none of the classes; up to ten lines.
+    """
+    columns = class_columns(table, classes)
+    ignored = [name for name in table.label_columns if name not in columns]
+    if ignored:
+        log.info("%s: columns that are no labels: %s", table.path, ", ".join(ignored))
+    read = read_class if classes.is_exclusive else read_findings
+    found = [read(row, columns, classes) for row in table.rows]
+    table.refuse([it for it in found if isinstance(it, str)])
+    return [it for it in found if not isinstance(it, str)]
+
+
+def read_class(row: TableRow, columns: Sequence[str], classes: ClassSet) -> tuple[int, ...] | str:
+    """The number of a row's class, or what is wrong with it."""
+    value = row.labels[columns[0]]
+    if value in classes.names:
+        return (classes.names.index(value),)
+    wanted = listed(classes.names, FEW_NAMES)
+    if not value:
+        return f"line {row.line}: {columns[0]} is empty; give one of {wanted}, or take the row out"
+    return f"line {row.line}: {columns[0]} is '{value}'; expected one of {wanted}"
+
+
+def read_findings(row: TableRow, columns: Sequence[str], classes: ClassSet) -> tuple[int, ...] | str:
+    """0, 1 or UNKNOWN for each finding of a row, or what is wrong with it."""
+    for column in columns:
+        if row.labels[column] not in FINDING_LABELS:
+            return (
+                f"line {row.line}: {column} is '{row.labels[column]}'; expected 0, 1 or empty (unknown); a table of "
+                f"classes has one column of labels, and {CLASSES_JSON} says which columns are findings"
+            )
+    labels = tuple(FINDING_LABELS[row.labels[column]] for column in columns)
+    if set(labels) == {UNKNOWN}:
+        return f"line {row.line}: no finding is known, all {len(columns)} are empty; fill one in or take the row out"
+    return labels
+
+
+def require_different(found: LabelledStudies) -> None:
+    """Refuse studies of one class only, of whom nothing can be learned: all of them, or those that train.
+
+    Raises:
+        InputError: names the split.
+    """
+    where = found.folder / LABELS_CSV
+    if found.has_splits and not found.of("train"):
+        raise InputError(f"{where}: no row has the split train; nothing could be learned")
+    studies = found.of("train") if found.has_splits else found.studies
+    which = "training study" if found.has_splits else "study"
+    if all(is_alike(studies, number) for number in range(found.classes.num_labels)):
+        label = found.classes.names[studies[0].labels[0]] if found.classes.is_exclusive else studies[0].labels
+        raise InputError(f"{where}: every {which} has the label {label}; expected at least two different")
+
+
+def warn_missing(found: LabelledStudies) -> None:
+    """Say which classes or findings a split cannot teach or score."""
+    splits: tuple[SplitName | None, ...] = SPLIT_NAMES if found.has_splits else (None,)
+    for split in splits:
+        studies = found.of(split)
+        if not studies:
+            continue
+        told = LABELS_CSV if split is None else f"{LABELS_CSV}: split {split}"
+        counts = Counter(study.labels[0] for study in studies)
+        if found.classes.is_exclusive:
+            missing = [name for number, name in enumerate(found.classes.names) if not counts[number]]
+        else:
+            missing = [name for number, name in enumerate(found.classes.names) if is_alike(studies, number)]
+        if missing:
+            why = "has no study of" if found.classes.is_exclusive else "has only one value of"
+            log.warning("%s %s %s: its AUC is not defined there", told, why, listed(missing, FEW_NAMES))
+
+
+def is_alike(studies: Sequence[Study], number: int) -> bool:
+    """True if all that is known of one label is the same."""
+    return len({study.labels[number] for study in studies} - {UNKNOWN}) < 2

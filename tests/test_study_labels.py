@@ -1,0 +1,241 @@
+"""labels.csv, classes.json and images/ to studies, and every slip in them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+
+import pytest
+from study_folder import write_studies, write_study_image
+
+from spadunet.classes import UNKNOWN, ClassSet
+from spadunet.errors import InputError
+from spadunet.study_labels import read_studies
+
+TWO = "image,grade\na,low\nb,high\nc,low\nd,high\n"
+
+
+def write_classes(folder: Path, kind: str, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "classes.json").write_text(json.dumps({"kind": kind, "names": names}))
+
+
+def test_one_column_holds_classes_and_each_image_is_a_study(tmp_path: Path):
+    found = read_studies(write_studies(tmp_path / "Grades", TWO))
+    assert (found.name, found.channel_names, found.has_splits) == ("Grades", ("channel 0",), False)
+    assert found.classes == ClassSet(kind="binary", names=("high", "low"))
+    assert [(study.name, study.patient, study.split, study.labels) for study in found.studies] == [
+        ("a", "a", None, (1,)),
+        ("b", "b", None, (0,)),
+        ("c", "c", None, (1,)),
+        ("d", "d", None, (0,)),
+    ]
+    assert found.studies[0].views[0].paths == (tmp_path / "Grades/images/a.nii.gz",)
+
+
+def test_numbers_are_sorted_by_value(tmp_path: Path):
+    table = "image,grade\na,10\nb,9\nc,2\nd,10\n"
+    found = read_studies(write_studies(tmp_path, table))
+    assert found.classes == ClassSet(kind="multi-class", names=("2", "9", "10"))
+
+
+def test_several_columns_are_findings_that_may_be_unknown(tmp_path: Path):
+    table = "image,effusion,nodule\na,1,\nb,0,1\nc,,0\nd,1.0,0.0\n"
+    found = read_studies(write_studies(tmp_path, table))
+    assert found.classes == ClassSet(kind="multi-label", names=("effusion", "nodule"))
+    assert [study.labels for study in found.studies] == [(1, UNKNOWN), (0, 1), (UNKNOWN, 0), (1, 0)]
+
+
+def test_rows_with_one_study_are_its_views(tmp_path: Path):
+    table = "image,study,patient,split,grade\na,s1,p,train,low\nc,s2,p,Train,high\nb,s1,p,train,low\nd,,q,test,high\n"
+    found = read_studies(write_studies(tmp_path, table))
+    assert [(it.name, it.patient, it.split, [view.name for view in it.views]) for it in found.studies] == [
+        ("s1", "p", "train", ["a", "b"]),
+        ("s2", "p", "train", ["c"]),
+        ("d", "q", "test", ["d"]),
+    ]
+    assert [study.name for study in found.of("train")] == ["s1", "s2"]
+    assert found.has_splits
+
+
+def test_classes_json_fixes_kind_and_order_and_other_columns_stay_out(tmp_path: Path):
+    write_classes(tmp_path, "ordinal", "low", "mid", "high")
+    table = "image,age,label\na,63,low\nb,70,high\nc,51,low\nd,44,high\n"
+    found = read_studies(write_studies(tmp_path, table))
+    assert found.classes == ClassSet(kind="ordinal", names=("low", "mid", "high"))
+    assert [study.labels for study in found.studies] == [(0,), (2,), (0,), (2,)]
+
+
+def test_one_finding_or_some_of_the_columns_are_chosen_by_classes_json(tmp_path: Path):
+    write_classes(tmp_path, "multi-label", "nodule")
+    found = read_studies(write_studies(tmp_path, "image,age,nodule\na,63,1\nb,70,0\nc,51,0\nd,44,0\n"))
+    assert [study.labels for study in found.studies] == [(1,), (0,), (0,), (0,)]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_tables_of_spreadsheets_are_read(tmp_path: Path, delimiter: str):
+    write_studies(tmp_path, "")
+    (tmp_path / "labels.csv").write_text("\ufeff" + TWO.replace(",", delimiter).replace("\n", "\r\n"))
+    assert len(read_studies(tmp_path).studies) == 4
+
+
+def test_images_may_be_called_by_their_files_and_be_of_several_formats(tmp_path: Path):
+    write_studies(tmp_path, TWO.replace("a,", "a.nii.gz,").replace("d,", "d.mha,"), ["a", "b", "c"])
+    write_study_image(tmp_path / "images/d.mha")
+    views = [study.views[0].paths[0].name for study in read_studies(tmp_path).studies]
+    assert views == ["a.nii.gz", "b.nii.gz", "c.nii.gz", "d.mha"]
+
+
+def test_channels_are_those_of_dataset_json_or_of_the_files_names(tmp_path: Path):
+    names = [f"{case}_{number:04}" for case in "abcd" for number in range(2)]
+    write_studies(tmp_path, TWO, names)
+    assert read_studies(tmp_path).channel_names == ("channel 0", "channel 1")
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "T1", "1": "T2"}, "optional_channels": ["T2"]}')
+    (tmp_path / "images/b_0001.nii.gz").unlink()
+    found = read_studies(tmp_path)
+    assert (found.channel_names, found.optional_channels) == (("T1", "T2"), ("T2",))
+    assert found.studies[1].views[0].image_paths[1] is None
+
+
+def test_patients_are_told_by_names_or_by_dataset_json(tmp_path: Path):
+    names = ["anna_visit1", "anna_visit2", "ben_visit1", "c"]
+    table = "image,grade\n" + "".join(
+        f"{name},{grade}\n" for name, grade in zip(names, ("x", "y", "x", "y"), strict=True)
+    )
+    write_studies(tmp_path, table, names)
+    assert [study.patient for study in read_studies(tmp_path).studies] == ["anna", "anna", "ben", "c"]
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "CT"}, "patients": {"c": "anna"}}')
+    assert [study.patient for study in read_studies(tmp_path).studies] == ["anna", "anna", "ben", "anna"]
+
+
+def test_images_without_a_row_are_told_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write_studies(tmp_path, TWO, "abcdef")
+    with caplog.at_level(logging.WARNING, "spadunet"):
+        assert len(read_studies(tmp_path).studies) == 4
+    assert "labels.csv: 2 images have no row and are not used: e, f" in caplog.text
+
+
+def test_classes_that_a_split_lacks_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    table = "image,split,grade\na,train,low\nb,train,high\nc,val,low\nd,test,high\n"
+    with caplog.at_level(logging.WARNING, "spadunet"):
+        read_studies(write_studies(tmp_path, table))
+    assert "labels.csv: split val has no study of high: its AUC is not defined there" in caplog.text
+    assert "split test has no study of low" in caplog.text
+    assert "split train" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("", "is empty; expected the columns image, study"),
+        ("name,grade\na,low\n", "line 1: no column is called image, but name, grade"),
+        ("image,split\na,train\n", "line 1: no column of labels beside image, split"),
+        ("image,grade,grade\na,x,y\n", "line 1: several columns are called grade"),
+        ("image,grade,\na,x,y\n", "line 1: a column has no name"),
+        ("image,grade\n", "holds no row below the names"),
+        ("image,grade\na,x,y\n", "line 2: has 3 cells; expected 2"),
+        ('image,grade\na,"x\n', "line 2: unexpected end of data"),
+        (TWO.replace("b,", "x,"), "line 3: image 'x' is not in"),
+        (TWO.replace("b,", ","), "line 3: image is empty"),
+        (TWO.replace("b,", "../a,"), "line 3: image '../a' is not in"),
+        (TWO.replace("b,", "a.nii.gz,"), "line 3: image 'a.nii.gz' stands in line 2 too"),
+        (TWO.replace("b,high", "b,"), "line 3: grade is empty; give one of high, low, or take the row out"),
+        (TWO.replace("high", "low"), "column grade: every label is 'low'; expected at least two classes"),
+        (TWO.replace("d,high", "d,High"), "line 3: grade is 'high', elsewhere 'High'; write one class in one way"),
+        ("image,age\na,50\nb,51\nc,52\nd,53\n", "column age: each of 4 studies has a class of its own, such as '50'"),
+        ("image,x,y\na,1,0\nb,2,1\nc,0,0\nd,0,1\n", "line 3: x is '2'; expected 0, 1 or empty (unknown)"),
+        ("image,x,y\na,1,0\nb,yes,1\nc,0,0\nd,0,1\n", "line 3: x is 'yes'; expected 0, 1 or empty (unknown)"),
+        ("image,x,y\na,1,0\nb,,\nc,0,0\nd,0,1\n", "line 3: no finding is known, all 2 are empty"),
+        ("image,x,y\na,1,0\nb,1,0\nc,,0\nd,1,\n", "every study has the label (1, 0); expected at least two"),
+        ("image,split,g\na,train,x\nb,train,y\nc,valid,x\nd,test,x\n", "line 4: split is 'valid'; expected train, val"),
+        ("image,split,g\na,train,x\nb,train,y\nc,,x\nd,test,x\n", "line 4: split is ''; expected train, val, test"),
+        ("image,split,g\na,test,x\nb,test,y\nc,val,x\nd,val,x\n", "no row has the split train"),
+        ("image,split,g\na,train,x\nb,train,x\nc,val,x\nd,val,y\n", "every training study has the label x"),
+        ("image,study,g\na,s,x\nb,t,y\nc,s,y\nd,d,x\n", "line 4: study 's' has the labels 'y', but 'x' in line 2"),
+        (
+            "image,study,patient,g\na,s,p,x\nb,t,q,y\nc,s,q,x\nd,d,r,x\n",
+            "line 4: study 's' has the patient 'q', but 'p' in line 2",
+        ),
+        (
+            "image,study,split,g\na,s,train,x\nb,t,train,y\nc,s,test,x\nd,d,train,x\n",
+            "line 4: study 's' has the split 'test', but 'train' in line 2",
+        ),
+        (
+            "image,patient,split,g\na,p,train,x\nb,q,train,y\nc,p,test,y\nd,r,test,x\n",
+            "line 4: patient 'p' is in test, but in train in line 2; put all studies of a patient into one split",
+        ),
+    ],
+)
+def test_a_slip_is_told_with_file_line_value_and_remedy(tmp_path: Path, table: str, message: str):
+    write_studies(tmp_path, table)
+    where = re.escape(f"{tmp_path / 'labels.csv'}: {message}")
+    with pytest.raises(InputError, match=f"^{where}[^\n]*$"):
+        read_studies(tmp_path)
+
+
+def test_patients_that_names_tell_may_not_be_in_two_splits_either(tmp_path: Path):
+    names = ["anna_visit1", "anna_visit2", "ben_visit1", "ben_visit2"]
+    rows = zip(names, ("train", "val", "train", "train"), "xyxy", strict=True)
+    write_studies(tmp_path, "image,split,g\n" + "".join(f"{','.join(row)}\n" for row in rows), names)
+    with pytest.raises(InputError, match="line 3: patient 'anna' is in val, .* or tell patients apart by a column"):
+        read_studies(tmp_path)
+
+
+def test_all_slips_of_a_kind_are_told_at_once_up_to_ten(tmp_path: Path):
+    table = "image,g\n" + "".join(f"none{number},x\n" for number in range(12))
+    with pytest.raises(InputError) as caught:
+        read_studies(write_studies(tmp_path, table))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 11
+    assert lines[-1] == f"{tmp_path / 'labels.csv'}: and 2 more of the kind"
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "message"),
+    [
+        ("ordinal", ["low", "mid"], r"labels\.csv: line 3: grade is 'high'; expected one of low, mid"),
+        ("multi-label", ["nodule"], r"labels\.csv: line 1: no column is called 'nodule', a finding of classes\.json"),
+        ("multi-label", ["grade"], r"labels\.csv: line 2: grade is 'low'; expected 0, 1 or empty"),
+        ("ordered", ["low", "high"], r"classes\.json: field 'kind': Input should be 'multi-class'.*found 'ordered'"),
+        ("binary", ["low"], r"classes\.json: a binary set has exactly 2 names, not 1; write"),
+    ],
+)
+def test_a_table_that_does_not_fit_classes_json_is_refused(tmp_path: Path, kind: str, names: list[str], message: str):
+    write_classes(tmp_path, kind, *names)
+    with pytest.raises(InputError, match=message):
+        read_studies(write_studies(tmp_path, TWO))
+
+
+def test_which_column_holds_the_class_must_be_clear(tmp_path: Path):
+    write_classes(tmp_path, "binary", "low", "high")
+    table = "image,age,grade\na,63,low\nb,70,high\nc,51,low\nd,44,high\n"
+    with pytest.raises(InputError, match=r"which of the columns age, grade holds the class .* Call it label"):
+        read_studies(write_studies(tmp_path, table))
+
+
+def test_folders_that_are_not_complete_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match=r"labels\.csv: not found; expected the columns"):
+        read_studies(tmp_path)
+    (tmp_path / "labels.csv").write_text(TWO)
+    with pytest.raises(InputError, match=r"has no folder images or imagesTr; put"):
+        read_studies(tmp_path)
+    (tmp_path / "images").mkdir()
+    with pytest.raises(InputError, match=r"images: holds no images \(\.nii\.gz"):
+        read_studies(tmp_path)
+    write_studies(tmp_path, TWO)
+    write_study_image(tmp_path / "images/a.mha")
+    with pytest.raises(InputError, match=r"several images are called a \(.*a\.mha.*\); rename or remove"):
+        read_studies(tmp_path)
+    (tmp_path / "images/a.mha").unlink()
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"1": "CT"}}')
+    with pytest.raises(InputError, match=r'dataset\.json: .*channels are numbered "0", "1", …; expected'):
+        read_studies(tmp_path)
+
+
+def test_a_table_that_is_no_text_is_refused(tmp_path: Path):
+    write_studies(tmp_path, "")
+    (tmp_path / "labels.csv").write_bytes(b"image,grade\na,\xff\n")
+    with pytest.raises(InputError, match=r"labels\.csv: cannot be read as UTF-8 text .* save it as CSV UTF-8"):
+        read_studies(tmp_path)
