@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 import numpy as np
@@ -233,10 +234,8 @@ def examine(
         label_map = None if case.label_path is None else read_label_map(case.label_path)
     except InputError as error:
         note("error", str(error))
-    if image is not None and len(case.image_paths) == num_channels:  # one colour of a picture may be constant
-        for path, channel in zip(case.image_paths, image.array, strict=True):
-            if path is not None and channel.min() == channel.max():
-                note("error", f"{path}: every voxel is {channel.flat[0]:g}; expected an image: {REMEDY}")
+    for text in [] if image is None else constant_channels(case.image_paths, image):
+        note("error", text)
     if label_map is not None:
         unknown = labels.unknown_ids(label_map.array)
         if unknown:
@@ -274,6 +273,14 @@ def examine(
             note("repair", f"{case.label_path}: lies {drift_mm:.3g} mm off its image, less than half a voxel: put back")
             label_map = LabelMap(array=label_map.array, affine=image.affine)
     return image, label_map, findings
+
+
+def constant_channels(paths: Sequence[Path | None], image: Image) -> Iterator[str]:
+    """What to tell of each file in which every voxel is the same; one colour of a picture may be."""
+    if len(paths) == len(image.array):
+        for path, channel in zip(paths, image.array, strict=True):
+            if path is not None and channel.min() == channel.max():
+                yield f"{path}: every voxel is {channel.flat[0]:g}; expected an image: {REMEDY}"
 
 
 def unsaid_ids(annotated: tuple[str, ...], labels: LabelSet) -> list[int]:

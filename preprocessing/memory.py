@@ -8,8 +8,11 @@ tests/preprocessing/test_memory.py measures again.
 
 from __future__ import annotations
 
+import math
+
+from ..classification_plan import ClassificationPlan
 from ..dataset import RawCase
-from ..plan import Plan
+from ..plan import ImagePlan
 from ..sizes import count_values, most_values, voxel_volume_mm3
 
 BYTES_TO_READ = 10
@@ -26,19 +29,28 @@ def memory_to_read(case: RawCase) -> int:
     return count_values(case.paths) * BYTES_TO_READ
 
 
-def memory_to_preprocess(case: RawCase, *, plan: Plan) -> int:
+def memory_to_preprocess(case: RawCase, *, plan: ImagePlan) -> int:
     """Bytes to preprocess a case; cropping, which no header tells, may make it less."""
     num_read = count_values(case.paths)
     return num_read * BYTES_TO_PREPROCESS + round(num_read * growth(case, plan)) * BYTES_TO_MAKE
 
 
-def most_memory(case: RawCase, *, plan: Plan | None = None) -> int:
+def memory_to_view(case: RawCase, *, plan: ClassificationPlan) -> int:
+    """Bytes to preprocess an image that is classified, whose size the plan may fix."""
+    size = plan.input_size_voxels
+    if size is None:
+        return memory_to_preprocess(case, plan=plan)
+    num_made = math.prod(size) * len(plan.channel_names)
+    return count_values(case.paths) * BYTES_TO_PREPROCESS + num_made * BYTES_TO_MAKE
+
+
+def most_memory(case: RawCase, *, plan: ImagePlan | None = None) -> int:
     """More bytes than reading a case takes, or preprocessing it if no voxel is split into more than MOST_GROWTH."""
     factor = BYTES_TO_READ if plan is None else BYTES_TO_PREPROCESS + MOST_GROWTH * BYTES_TO_MAKE
     return most_values(case.paths) * factor
 
 
-def growth(case: RawCase, plan: Plan) -> float:
+def growth(case: RawCase, plan: ImagePlan) -> float:
     """By how much resampling multiplies the voxels; 1 where the header does not tell."""
     if plan.target_spacing_mm == "native":
         return 1.0

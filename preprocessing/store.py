@@ -1,7 +1,8 @@
 """Preprocessed cases on disk: chunked and compressed, so that a patch is read without the volume.
 
 A case is four files: `<name>.b2nd` (image), `<name>.classes.b2nd`, `<name>.foreground.npy` and, written last,
-`<name>.json`. A case without its JSON file does not exist.
+`<name>.json`. A case without its JSON file does not exist. An image that is classified as a whole has no label map, and
+is the first and the last of these.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class CaseHeader(Record):
     missing_channels: tuple[int, ...] = Field(default=(), exclude_if=is_unused)
     annotated: tuple[str, ...] = Field(default=(), exclude_if=is_unused)
     """Names of the classes or regions that its label map tells of, where not of all."""
+    is_labelled: bool = Field(default=True, exclude_if=bool)
+    """False where there is no label map, but the image alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +72,19 @@ class StoredCase:
         return self.header.geometry.da
 
     def foreground_voxels(self) -> np.ndarray:
-        """(N, 4) int32: class number, depth, height, width of voxels as `sample_foreground` chose them; N may be 0."""
+        """(N, 4) int32: class number, depth, height, width of voxels as `sample_foreground` chose them; N may be 0.
+
+        Of a labelled case.
+        """
         return np.load(self.folder / f"{self.name}.foreground.npy")
 
+    def read_image(self) -> np.ndarray:
+        """The whole image (C, D, H, W) float32; a missing channel is 0."""
+        image = blosc2.open(str(image_path(self.folder, self.name)), mode="r")[:]
+        return np.asarray(image, np.float32)
+
     def read_patch(self, first: Sequence[int], size: Shape) -> tuple[np.ndarray, np.ndarray]:
-        """Image (C, *size) float32 and classes (*size) of the box at `first`.
+        """Image (C, *size) float32 and classes (*size) of the box at `first` of a labelled case.
 
         Outside the volume the image is -1, its darkest value, and the class background. A missing channel is 0
         everywhere.
@@ -118,17 +129,17 @@ def store_case(
     ignore_class: int | None = None,
     annotated: tuple[str, ...] = (),
 ) -> None:
-    """Write a labelled case, its JSON header last.
+    """Write a case, its JSON header last; one without classes is its image alone.
 
     Args:
         ignore_class: number of ignored voxels, if any are.
         annotated: names of the classes or regions that the label map tells of, where not of all.
     """
-    assert case.classes is not None
     write_array(image_path(folder, case.name), case.image.astype(IMAGE_DTYPE, copy=False))
-    write_array(classes_path(folder, case.name), case.classes)
-    with atomic_path(folder / f"{case.name}.foreground.npy") as partial, partial.open("wb") as file:
-        np.save(file, sample_foreground(case.classes, ignore_class))
+    if case.classes is not None:
+        write_array(classes_path(folder, case.name), case.classes)
+        with atomic_path(folder / f"{case.name}.foreground.npy") as partial, partial.open("wb") as file:
+            np.save(file, sample_foreground(case.classes, ignore_class))
     header = CaseHeader(
         name=case.name,
         made_from=made_from,
@@ -137,6 +148,7 @@ def store_case(
         geometry=case.geometry,
         missing_channels=case.missing_channels,
         annotated=annotated,
+        is_labelled=case.classes is not None,
     )
     write_record(folder / f"{case.name}.json", header)
 
@@ -190,17 +202,16 @@ def open_case(folder: Path, name: str) -> StoredCase:
         InputError: if it is not there or its header is damaged.
     """
     header = read_record(folder / f"{name}.json", CaseHeader, remedy="run spadunet_preprocess")
-    for path in (image_path(folder, name), classes_path(folder, name), folder / f"{name}.foreground.npy"):
+    arrays = [image_path(folder, name), *([classes_path(folder, name)] if header.is_labelled else [])]
+    for path in (*arrays, *([folder / f"{name}.foreground.npy"] if header.is_labelled else [])):
         if not path.is_file():
             raise InputError(f"{path}: not found; run spadunet_preprocess")
     shape, num_channels = header.geometry.shape, header.num_channels
     try:
-        stored = [
-            blosc2.open(str(path), mode="r").shape for path in (image_path(folder, name), classes_path(folder, name))
-        ]
+        stored = [blosc2.open(str(path), mode="r").shape for path in arrays]
     except (RuntimeError, ValueError, OSError) as error:
         raise InputError(f"{folder / name}: damaged arrays ({error}); run spadunet_preprocess") from error
-    if header.name != name or stored != [(num_channels, *shape), shape]:
+    if header.name != name or stored != [(num_channels, *shape), shape][: len(arrays)]:
         raise InputError(f"{folder / name}.json: is not that of the arrays beside it; run spadunet_preprocess")
     if any(not 0 <= number < num_channels for number in header.missing_channels):
         raise InputError(f"{folder / name}.json: missing_channels {header.missing_channels}; run spadunet_preprocess")
