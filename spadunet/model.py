@@ -15,20 +15,20 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from .errors import InputError, OutputError
 from .files import atomic_path, sha256_of_file
 from .locks import flock
-from .plan import Plan
 from .postprocessing import Postprocessing
 from .quality import Calibration
 from .record import FormatVersion, Record, RecordType, is_unused, read_record, write_record
+from .task import AnyTask, Classifier, ClassifierRecord, Task, TaskRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,16 +45,6 @@ EXTRAS: dict[str, type[Record]] = {POSTPROCESSING_FILE: Postprocessing, QUALITY_
 STATE_FOLDER = "state"
 
 
-class TaskRecord(Record):
-    """task.json: what one dataset needs beside the backbone."""
-
-    format_version: FormatVersion = 1
-    name: str
-    plan: Plan
-    provenance: dict[str, str] = Field(default={}, exclude_if=is_unused)
-    """Of a task that was added to a model; of the others, model.json tells."""
-
-
 class ModelRecord(Record):
     """model.json: how to build the backbone, where it comes from, and what the files must be."""
 
@@ -62,31 +52,27 @@ class ModelRecord(Record):
     backbone: str
     preset: str
     tasks: tuple[str, ...]
-    """Empty for a pre-trained backbone."""
+    """Those that segment. Empty for a pre-trained backbone."""
+    classifiers: tuple[str, ...] = Field(default=(), exclude_if=is_unused)
+    """Tasks that classify whole studies; their names are no others'."""
     provenance: dict[str, str]
     sha256: dict[str, str]
     """By path below the folder."""
 
-    @field_validator("tasks")
-    @classmethod
-    def check_tasks(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+    @model_validator(mode="after")
+    def check_names(self) -> ModelRecord:
         """A task's name is the name of its folder, never a path that leads out of the model."""
-        if len(set(tasks)) < len(tasks) or any(
-            name in ("", ".", "..") or "/" in name or "\\" in name for name in tasks
+        names = self.all_tasks
+        if len(set(names)) < len(names) or any(
+            name in ("", ".", "..") or "/" in name or "\\" in name for name in names
         ):
-            raise ValueError("expected names of folders in tasks/")
-        return tasks
+            raise ValueError("tasks and classifiers: expected names of folders in tasks/, each once")
+        return self
 
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One dataset's plan and weights."""
-
-    plan: Plan
-    state: dict[str, Tensor]
-    provenance: dict[str, str] = field(default_factory=dict)
-    postprocessing: Postprocessing | None = None
-    calibration: Calibration | None = None
+    @property
+    def all_tasks(self) -> tuple[str, ...]:
+        """Of every kind."""
+        return self.tasks + self.classifiers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +83,14 @@ class Model:
     preset: str
     backbone_state: dict[str, Tensor]
     tasks: dict[str, Task]
+    """Those that segment."""
     provenance: dict[str, str]
+    classifiers: dict[str, Classifier] = field(default_factory=dict)
+
+    @property
+    def all_tasks(self) -> dict[str, AnyTask]:
+        """Of every kind."""
+        return {**self.tasks, **self.classifiers}
 
 
 def save_model(folder: Path, model: Model) -> None:
@@ -105,24 +98,27 @@ def save_model(folder: Path, model: Model) -> None:
     files = [Path(BACKBONE_FILE)]
     (folder / MODEL_JSON).unlink(missing_ok=True)
     write_tensors(folder / BACKBONE_FILE, model.backbone_state)
-    for name, task in model.tasks.items():
+    for name, task in model.all_tasks.items():
         files += write_task(folder, name, task)
     record = ModelRecord(
         backbone=model.backbone,
         preset=model.preset,
         tasks=tuple(model.tasks),
+        classifiers=tuple(model.classifiers),
         provenance=model.provenance,
         sha256={file.as_posix(): sha256_of_file(folder / file) for file in files},
     )
     write_record(folder / MODEL_JSON, record)
 
 
-def write_task(folder: Path, name: str, task: Task) -> list[Path]:
+def write_task(folder: Path, name: str, task: AnyTask) -> list[Path]:
     """Write a task's files; their paths below the model folder."""
     files = [Path("tasks") / name / file for file in TASK_FILES]
-    write_record(folder / files[0], TaskRecord(name=name, plan=task.plan, provenance=task.provenance))
+    write_record(folder / files[0], task.record(name))
     write_tensors(folder / files[1], task.state)
-    extras: dict[str, Record | None] = {POSTPROCESSING_FILE: task.postprocessing, QUALITY_FILE: task.calibration}
+    extras: dict[str, Record | None] = {}
+    if isinstance(task, Task):
+        extras = {POSTPROCESSING_FILE: task.postprocessing, QUALITY_FILE: task.calibration}
     for file, document in extras.items():
         if document is not None:
             files.append(extra_file(name, file))
@@ -164,7 +160,7 @@ def set_extra(folder: Path, file: Path, document: Record | None) -> None:
             write_record(folder / MODEL_JSON, record.model_copy(update={"sha256": listed}))
 
 
-def add_tasks(source: Path, folder: Path, tasks: dict[str, Task], provenance: dict[str, str]) -> None:
+def add_tasks(source: Path, folder: Path, tasks: Mapping[str, AnyTask], provenance: dict[str, str]) -> None:
     """Give a model further tasks, in its own folder or in a new one, to which all else is copied byte for byte.
 
     Not a byte of the backbone and the tasks that are there changes, and so no output of theirs. model.json comes last:
@@ -194,7 +190,8 @@ def add_tasks(source: Path, folder: Path, tasks: dict[str, Task], provenance: di
         if is_own:
             record = read_model_record(folder)  # once more: where it cannot be held, another run may have added a task
         grown = {
-            "tasks": (*record.tasks, *(name for name in new if name not in record.tasks)),
+            "tasks": with_new(record.tasks, new, Task),
+            "classifiers": with_new(record.classifiers, new, Classifier),
             "provenance": record.provenance | provenance,
             "sha256": record.sha256 | written,
         }
@@ -212,13 +209,18 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-def is_there(folder: Path, record: ModelRecord, name: str, task: Task) -> bool:
+def with_new(names: tuple[str, ...], tasks: Mapping[str, AnyTask], kind: type[AnyTask]) -> tuple[str, ...]:
+    """Names of a model's tasks of one kind, and of those of the new ones that are of it."""
+    return *names, *(name for name, task in tasks.items() if isinstance(task, kind) and name not in names)
+
+
+def is_there(folder: Path, record: ModelRecord, name: str, task: AnyTask) -> bool:
     """True if a model has this very task, as an interrupted run left it.
 
     Raises:
         InputError: if it has another task of the name.
     """
-    if name not in record.tasks:
+    if name not in record.all_tasks:
         return False
     state = read_tensors(folder / "tasks" / name / TASK_FILES[1])
     is_same = state.keys() == task.state.keys() and all(
@@ -246,7 +248,7 @@ def model_files(record: ModelRecord) -> set[str]:
 
     By their paths below the folder.
     """
-    needed = {BACKBONE_FILE} | {f"tasks/{name}/{file}" for name in record.tasks for file in TASK_FILES}
+    needed = {BACKBONE_FILE} | {f"tasks/{name}/{file}" for name in record.all_tasks for file in TASK_FILES}
     optional = {extra_file(name, file).as_posix() for name in record.tasks for file in EXTRAS}
     return needed | (optional & set(record.sha256))
 
@@ -279,17 +281,28 @@ def load_model(folder: Path) -> Model:
         InputError: if model.json is missing, damaged or newer, or a file is missing or was changed.
     """
     record = check_files(folder)
-    tasks = {}
+    remedy = "copy the model folder again"
+    tasks, classifiers = {}, {}
     for name in record.tasks:
-        task_folder = folder / "tasks" / name
-        task = read_record(task_folder / "task.json", TaskRecord, remedy="copy the model folder again")
-        state = read_tensors(task_folder / "task.safetensors")
+        path = folder / "tasks" / name
+        task = read_record(path / TASK_FILES[0], TaskRecord, remedy=remedy)
         tasks[name] = Task(
             plan=task.plan,
-            state=state,
+            state=read_tensors(path / TASK_FILES[1]),
             provenance=task.provenance,
+            adapter=task.adapter,
             postprocessing=read_extra(folder, record, name, POSTPROCESSING_FILE, Postprocessing),
             calibration=read_extra(folder, record, name, QUALITY_FILE, Calibration),
+        )
+    for name in record.classifiers:
+        path = folder / "tasks" / name
+        classifier = read_record(path / TASK_FILES[0], ClassifierRecord, remedy=remedy)
+        classifiers[name] = Classifier(
+            plan=classifier.plan,
+            pooling=classifier.pooling,
+            state=read_tensors(path / TASK_FILES[1]),
+            provenance=classifier.provenance,
+            adapter=classifier.adapter,
         )
     return Model(
         backbone=record.backbone,
@@ -297,6 +310,7 @@ def load_model(folder: Path) -> Model:
         backbone_state=read_tensors(folder / BACKBONE_FILE),
         tasks=tasks,
         provenance=record.provenance,
+        classifiers=classifiers,
     )
 
 

@@ -66,6 +66,8 @@ def choose_task(folder: Path, dataset: str | None) -> str:
         InputError: if the model has several and none is named, or none of that name, or none at all.
     """
     record = read_model_record(folder)
+    if not record.tasks and record.classifiers:
+        raise InputError(f"{folder}: classifies whole studies ({', '.join(record.classifiers)}) and segments nothing")
     if not record.tasks:
         raise InputError(
             f"{folder}: a pre-trained backbone, which has learned no labels; "

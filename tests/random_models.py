@@ -13,9 +13,10 @@ from spadunet.image import Image, read_image
 from spadunet.inference.ensemble import Member
 from spadunet.inference.predict import Engine
 from spadunet.labels import LabelSet, Region
-from spadunet.model import Model, Task, save_model
+from spadunet.model import Model, save_model
 from spadunet.network.build import build_backbone, build_task
 from spadunet.plan import IntensityRule, Plan
+from spadunet.task import Task
 
 DEMO = Path(__file__).parent.parent / "spadunet/demo/data"
 CLASSES = LabelSet(names=("background", "a", "b", "c", "d"), ids=(0, 1, 2, 5, 7))

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from spadunet.labels import LabelSet
-from spadunet.model import Model, Task, save_model
+from spadunet.model import Model, save_model
 from spadunet.network import build
 from spadunet.network.build import UNetSize, build_backbone, build_task
 from spadunet.plan import IntensityRule, Plan
 from spadunet.spacing import Shape
+from spadunet.task import Task
 
 TASKS = ("Dataset004_Hippocampus", "Dataset101_SunnybrookLV")
 PATCHES: dict[int, Shape] = {

@@ -13,6 +13,8 @@ import pytest
 import torch
 from made_quality import calibration_of
 
+from spadunet.classes import ClassSet
+from spadunet.classification_plan import ClassificationPlan
 from spadunet.errors import InputError, OutputError
 from spadunet.files import sha256_of_file
 from spadunet.labels import LabelSet
@@ -20,7 +22,6 @@ from spadunet.model import (
     POSTPROCESSING_FILE,
     QUALITY_FILE,
     Model,
-    Task,
     add_tasks,
     extra_file,
     load_model,
@@ -32,6 +33,7 @@ from spadunet.model import (
 )
 from spadunet.plan import IntensityRule, Plan
 from spadunet.postprocessing import Postprocessing, Rule
+from spadunet.task import ADAPTER_PREFIX, AdapterRecord, Classifier, Task
 
 FILES = (
     "backbone.safetensors",
@@ -97,6 +99,42 @@ def test_model_comes_back_as_it_was_saved(folder: Path):
     for name, task in saved.tasks.items():
         assert loaded.tasks[name].plan == task.plan
         assert torch.equal(loaded.tasks[name].state["heads.0.weight"], task.state["heads.0.weight"])
+
+
+def make_classifier() -> Classifier:
+    """A task that tells livers from kidneys, with a LoRA adapter."""
+    plan = ClassificationPlan(
+        dataset_name="organs",
+        channel_names=("CT",),
+        intensity=(IntensityRule(kind="window", low=0, high=255),),
+        target_spacing_mm="native",
+        degree_of_anisotropy=0,
+        classes=ClassSet(kind="binary", names=("liver", "kidney")),
+        fingerprint_digest="0",
+    )
+    state = {"head.bias": torch.tensor([1.0, 2.0]), f"{ADAPTER_PREFIX}stem.up": torch.zeros(2, 8)}
+    return Classifier(plan=plan, pooling="mean", state=state, adapter=AdapterRecord(rank=8))
+
+
+def test_a_task_that_classifies_lies_beside_those_that_segment(folder: Path):
+    before = {file: (folder / file).read_bytes() for file in FILES}
+    add_tasks(folder, folder, {"organs": make_classifier()}, {})
+
+    record, loaded = read_model_record(folder), load_model(folder)
+    assert (record.tasks, record.classifiers) == (("Dataset004_Hippocampus", "Dataset101_SunnybrookLV"), ("organs",))
+    assert {file: (folder / file).read_bytes() for file in FILES} == before
+    (found,) = loaded.classifiers.values()
+    assert (found.plan, found.pooling, found.adapter) == (make_classifier().plan, "mean", AdapterRecord(rank=8))
+    assert found.state.keys() == make_classifier().state.keys()
+    assert torch.equal(found.state["head.bias"], torch.tensor([1.0, 2.0]))
+    save_model(folder / "copy", loaded)
+    assert read_model_record(folder / "copy").classifiers == ("organs",)
+
+
+def test_no_two_tasks_of_different_kinds_have_one_name(folder: Path):
+    change_record(folder, lambda record: record.update(classifiers=["Dataset004_Hippocampus"]))
+    with pytest.raises(InputError, match="tasks and classifiers: expected names of folders in tasks/, each once"):
+        read_model_record(folder)
 
 
 def test_folder_holds_json_and_safetensors_only_each_with_its_hash(folder: Path):
@@ -183,7 +221,7 @@ def test_a_file_without_a_hash_is_refused(folder: Path):
 @pytest.mark.parametrize("name", ["../../x", "..", "", "a/b", "a\\b"])
 def test_a_task_whose_name_leads_out_of_the_model_is_refused(folder: Path, name: str):
     change_record(folder, lambda record: record.update(tasks=[name]))
-    with pytest.raises(InputError, match=r"field 'tasks': expected names of folders in tasks/"):
+    with pytest.raises(InputError, match="tasks and classifiers: expected names of folders in tasks/"):
         load_model(folder)
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..image import format_spacing
 from ..metrics import metric_of
-from ..model import ModelRecord, TaskRecord
+from ..model import ModelRecord
 from ..plan import Plan
 from ..scores import Scores
+from ..task import TaskRecord
 
 NO_LICENCE = "Not stated. Ask who made the model before you use it or pass it on."
 NO_USE = (

@@ -10,8 +10,9 @@ from pathlib import Path
 from .. import __version__
 from ..errors import InputError
 from ..files import atomic_path, sha256_of_file
-from ..model import MODEL_JSON, TASK_FILES, ModelRecord, TaskRecord, check_files
+from ..model import MODEL_JSON, TASK_FILES, ModelRecord, check_files
 from ..record import Record, read_record
+from ..task import TaskRecord
 from .archive import open_archive, write_archive
 from .package import CARD_FILE, MANIFEST_JSON, MAX_BYTES_BY_ENDING, FileRecord, Manifest, check_package
 

@@ -16,8 +16,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..model import BACKBONE_FILE, EXTRAS, MODEL_JSON, ModelRecord, TaskRecord, model_files
+from ..model import BACKBONE_FILE, EXTRAS, MODEL_JSON, ModelRecord, model_files
 from ..record import FormatVersion, Record, RecordType
+from ..task import TaskRecord
 from .archive import MAX_BYTES, Archive
 from .fit import misfit
 from .tensor_header import LENGTH_BYTES, MAX_HEADER_BYTES, TensorRecord, read_header

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..channels import match_names
-from ..model import Task
+from ..task import Task
 
 WEIGHT, BIAS = "channel_map.weight", "channel_map.bias"
 

@@ -12,7 +12,7 @@ from torch import nn
 from ..channels import plain_name
 from ..errors import InputError
 from ..labels import LabelSet
-from ..model import Task
+from ..task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, listed
 from ..labels import LabelSet
-from ..model import Task, load_model, read_model_record
+from ..model import load_model, read_model_record
 from ..network.build import VIT_PRESETS
 from ..network.eva02 import INFLATED
 from ..network.heads import SegmentationTask
@@ -23,6 +23,7 @@ from ..network.scale import shrink, sizes_of
 from ..network.vit import resize_positions
 from ..plan import Plan
 from ..record import FormatVersion, Record, is_unused
+from ..task import Task
 from ..weights import read_weights
 from .channels import match_channels
 from .eva02 import read_eva02

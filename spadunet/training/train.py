@@ -13,12 +13,13 @@ import torch
 from .. import __version__
 from ..dataset import Dataset
 from ..errors import InputError, listed
-from ..model import Model, Task, read_model_record, save_model
+from ..model import Model, read_model_record, save_model
 from ..network.build import build_backbone, build_task
 from ..plan import Plan
 from ..preprocessing.store import StoredCase, open_case
 from ..record import read_record, write_record
 from ..sides import PATIENT_AXES
+from ..task import Task
 from .adding import add_trained, backbone_of, require_whole
 from .asked import EARLIER, annotated_text, class_weights_text, digest_of_cases, runs_behind, warn_if_seen
 from .board import VALIDATION_FOLDER

@@ -20,8 +20,9 @@ from spadunet.inference.pipeline import predict_cases, prediction_path
 from spadunet.inference.predict import build_network, predict_image, segment, views_of
 from spadunet.inference.stages import StageTimes
 from spadunet.labels import LabelSet
-from spadunet.model import Model, Task
+from spadunet.model import Model
 from spadunet.network.build import build_backbone, build_task
+from spadunet.task import Task
 
 
 def turned_affine(spacing) -> np.ndarray:

@@ -15,7 +15,7 @@ from dicom_files import write_series, write_slice
 from spadunet.dataset import load_dataset
 from spadunet.evaluation.label_names import LABELS_JSON
 from spadunet.labels import LabelSet
-from spadunet.model import Model, Task, save_model
+from spadunet.model import Model, save_model
 from spadunet.network.build import build_backbone, build_task
 from spadunet.plan import IntensityRule, Plan
 from spadunet.plans.extract import extract_fingerprint
@@ -25,6 +25,7 @@ from spadunet.preprocessing.integrity import read_checked
 from spadunet.preprocessing.preprocess import orient_and_crop
 from spadunet.preprocessing.run import preprocess_dataset
 from spadunet.record import write_record
+from spadunet.task import Task
 from spadunet.training.splits import SPLITS_JSON, make_splits
 
 SHAPE = (5, 8, 6)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from small_model import TASKS, make_model, shrink_presets
 
-from spadunet.model import ModelRecord, TaskRecord
+from spadunet.model import ModelRecord
 from spadunet.scores import CaseScore, ClassScore, Scores
 from spadunet.sharing.card import write_card
+from spadunet.task import TaskRecord
 
 
 def score(dice: float | None, num_prediction: int = 5, num_reference: int = 5) -> ClassScore:

@@ -464,7 +464,7 @@ DOCUMENTS: dict[str, tuple[Callable[[Contents], Contents], str]] = {
     ),
     "a task that leads out": (
         lambda files: listed(edited(files, "model.json", lambda it: it.update(tasks=["../.."]))),
-        "field 'tasks': expected names of folders",
+        "tasks and classifiers: expected names of folders",
     ),
     "a task under another's name": (
         lambda files: agreed(edited(files, TASK, lambda it: it.update(name="other"))),

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from spadunet.case import Case
-from spadunet.model import Model, Task, load_model, save_model
+from spadunet.model import Model, load_model, save_model
 from spadunet.network.build import build_backbone, build_task
 from spadunet.network.heads import SegmentationNetwork
 from spadunet.plan import IntensityRule, Plan
 from spadunet.preprocessing.store import open_case, store_case
+from spadunet.task import Task
 from spadunet.training.augment import drop_channels
 from spadunet.training.channels import WEIGHT, match_channels
 from spadunet.training.init import InitKind, start_from

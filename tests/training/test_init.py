@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from spadunet.errors import InputError
 from spadunet.fingerprint import CaseFacts, Fingerprint, IntensityFacts
 from spadunet.labels import LabelSet, Region
-from spadunet.model import Model, Task, save_model
+from spadunet.model import Model, save_model
 from spadunet.network.build import VIT_PRESETS, ViTSize, build_backbone, build_task, build_vit
 from spadunet.network.scale import normed_weights, sizes_of
 from spadunet.network.vit import resize_positions
 from spadunet.plan import Plan
 from spadunet.plans.planner import make_plan
+from spadunet.task import Task
 from spadunet.training.eva02 import read_eva02
 from spadunet.training.heads import match_heads
 from spadunet.training.init import Coverage, InitKind, kind_of, start_from

@@ -13,8 +13,9 @@ import torch
 from run_folder import make_run, plan_of, write_curves
 from torch import nn
 
-from spadunet.model import Model, Task, save_model
+from spadunet.model import Model, save_model
 from spadunet.pretraining import tokenizer_file
+from spadunet.task import Task
 from spadunet.training import runs
 from spadunet.training.runs import find_runs, last_step, summarise
 from spadunet.training.state import Learned, Progress, checkpoint_path, save_state
