@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -24,10 +25,15 @@ from .record import digest_of
 from .spacing import MAX_DA, Shape
 from .study import SPLIT_NAMES, SplitName
 
-MEDMNIST_ENDING = ".npz"
 NUM_COLOURS = 3
 MAX_CLASSES = 1 << 12
 """Of a file whose name tells nothing; more are a slip, such as ages."""
+DAMAGES = (
+    *(ValueError, EOFError, OSError, zlib.error, zipfile.BadZipFile),
+    *(SyntaxError, tokenize.TokenError),  # of numpy, which reads a header as Python's literals
+    *(NotImplementedError, RuntimeError),  # of zipfile, of another version's and of encrypted members
+)
+"""What Python and numpy raise where bytes are not what they should be."""
 DAMAGED = "damaged: copy it again from its source"
 LAYOUT = "expected MedMNIST's layout: train_images, train_labels, val_images, val_labels, test_images and test_labels"
 
@@ -94,7 +100,9 @@ def open_medmnist(path: Path) -> MedMNIST:
                 for split in SPLIT_NAMES
             }
             facts = [(it.filename, it.CRC, it.file_size) for it in archive.infolist()]
-    except (zipfile.BadZipFile, OSError) as error:
+    except InputError:
+        raise
+    except DAMAGES as error:
         raise InputError(f"{path}: cannot be read as an .npz file ({error}); {DAMAGED}") from error
     layouts = {check_images(path, split, images) for split, (images, _) in headers.items()}
     if len(layouts) > 1:
@@ -154,7 +162,7 @@ def read_member(archive: zipfile.ZipFile, path: Path, name: str) -> Member:
         with archive.open(info) as file:
             member = read_array_header(file)
             num_bytes = file.tell() + math.prod(member.shape) * member.dtype.itemsize
-    except (ValueError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except DAMAGES as error:
         raise InputError(f"{path}: {name} cannot be read ({error}); {DAMAGED}") from error
     if member.dtype.kind not in "biuf":
         raise InputError(f"{path}: {name} holds {member.dtype.name} values; expected numbers (uint8)")
@@ -229,9 +237,9 @@ def read_array(path: Path, name: str) -> np.ndarray:
                 )
             with archive.open(f"{name}.npy") as file:
                 return np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except DAMAGES as error:
         raise InputError(f"{path}: {name} cannot be read ({error}); {DAMAGED}") from error
 
 

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, model_validator
 from .dataset import FOLDERS, RawCase, find_images, image_endings, numbers_of, stem_of
 from .description import DATASET_JSON
 from .errors import InputError
-from .formats import IMAGE_ENDINGS, read_channels, read_header
+from .formats import IMAGE_ENDINGS, read_channels, read_header, strip_ending
 from .record import Record, read_record
 
 IMAGE_FOLDERS = tuple(images for images, _ in reversed(FOLDERS))
@@ -58,12 +58,11 @@ class StudyImages:
     views: Mapping[str, RawCase]
     """By name: that of the file, without its ending and the number of its channel."""
     by_file: Mapping[str, str]
-    """Name of the view by each name of a file."""
+    """Name of the view by each name of a file, with and without its ending."""
 
     def find(self, text: str) -> RawCase | None:
         """The image that a table means: by the name of one of its files, or without ending and channel."""
-        name = self.by_file.get(text, text)
-        return self.views.get(name)
+        return self.views.get(text if text in self.views else self.by_file.get(text, ""))
 
 
 def find_study_images(folder: Path) -> StudyImages:
@@ -97,7 +96,12 @@ def find_study_images(folder: Path) -> StudyImages:
         optional_channels=description.optional_channels,
         patients=description.patients,
         views=views,
-        by_file={path.name: name for name, view in views.items() for path in view.paths},
+        by_file={
+            text: name
+            for name, view in views.items()
+            for path in view.paths
+            for text in (path.name, strip_ending(path))
+        },
     )
 
 

@@ -158,6 +158,16 @@ def test_a_header_that_says_more_than_there_is_takes_no_memory(tmp_path: Path):
         open_medmnist(path)
 
 
+@pytest.mark.parametrize("header", ["{'descr': '|u1', 'shape': (3, 1", "{'shape': (1,)}", "('a' 1)", "\\"])
+def test_a_header_that_makes_no_sense_is_damage(tmp_path: Path, header: str):
+    path = write_medmnist(tmp_path / "a.npz", changed(train_images=None))
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("train_images.npy", content)
+    with pytest.raises(InputError, match=r"a\.npz: train_images cannot be read \(.*damaged"):
+        open_medmnist(path)
+
+
 def test_images_that_do_not_fit_into_memory_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     dataset = open_medmnist(write_medmnist(tmp_path / "a.npz", members_of()))
     monkeypatch.setattr(medmnist, "available_bytes", lambda: 100)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
+from dicom_files import write_series
 from study_folder import write_studies, write_study_image
 
 from spadunet.classes import UNKNOWN, ClassSet
@@ -88,10 +92,30 @@ def test_images_may_be_called_by_their_files_and_be_of_several_formats(tmp_path:
     assert views == ["a.nii.gz", "b.nii.gz", "c.nii.gz", "d.mha"]
 
 
+def test_pictures_are_colours_and_folders_or_zip_files_are_dicom_series(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    for name in "abcd":
+        path = tmp_path / "pictures/images" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sitk.WriteImage(sitk.GetImageFromArray(rng.integers(0, 255, (6, 5, 3), dtype=np.uint8), isVector=True), path)
+        write_series(
+            tmp_path / "series/images" / name, rng.integers(0, 99, (3, 6, 5)).astype(np.int16), uid=f"1.{name}"
+        )
+    shutil.make_archive(str(tmp_path / "series/images/a"), "zip", tmp_path / "series/images/a")
+    shutil.rmtree(tmp_path / "series/images/a")
+    pictures, series = (read_studies(write_studies(tmp_path / name, TWO, ())) for name in ("pictures", "series"))
+    assert pictures.channel_names == ("channel 0", "channel 1", "channel 2")
+    assert series.channel_names == ("channel 0",)
+    assert [study.views[0].paths[0].name for study in series.studies] == ["a.zip", "b", "c", "d"]
+
+
 def test_channels_are_those_of_dataset_json_or_of_the_files_names(tmp_path: Path):
     names = [f"{case}_{number:04}" for case in "abcd" for number in range(2)]
-    write_studies(tmp_path, TWO, names)
-    assert read_studies(tmp_path).channel_names == ("channel 0", "channel 1")
+    write_studies(tmp_path, TWO.replace("a,", "a_0001,").replace("b,", "b_0000.nii.gz,"), names)
+    found = read_studies(tmp_path)
+    assert found.channel_names == ("channel 0", "channel 1")
+    assert [study.name for study in found.studies] == ["a", "b", "c", "d"]
+    assert [path.name for path in found.studies[0].views[0].paths] == ["a_0000.nii.gz", "a_0001.nii.gz"]
     (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "T1", "1": "T2"}, "optional_channels": ["T2"]}')
     (tmp_path / "images/b_0001.nii.gz").unlink()
     found = read_studies(tmp_path)

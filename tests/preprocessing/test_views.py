@@ -15,6 +15,7 @@ from spadunet.formats import write_array
 from spadunet.orient import unorient
 from spadunet.plan import IntensityRule
 from spadunet.preprocessing.crop import uncrop
+from spadunet.preprocessing.memory import BYTES_TO_MAKE, BYTES_TO_PREPROCESS, memory_to_view
 from spadunet.preprocessing.run import preprocess_studies
 from spadunet.preprocessing.store import open_case
 from spadunet.preprocessing.views import view_of_array, views_of_study
@@ -113,3 +114,9 @@ def test_a_stored_view_is_made_again_when_its_file_or_the_plan_changes(folder: P
     write_study_image(folder / "images/c.nii.gz", shape=(5, 5, 5))
     assert preprocess_studies(found, NATIVE, folder / "stored").num_made == 1
     assert preprocess_studies(found, SIZED, folder / "stored").num_made == 4
+
+
+def test_memory_counts_what_a_size_makes_of_an_image(folder: Path):
+    raw = read_studies(folder).studies[0].views[0]  # 120 voxels become 960
+    assert memory_to_view(raw, plan=SIZED) == 120 * BYTES_TO_PREPROCESS + 960 * BYTES_TO_MAKE
+    assert memory_to_view(raw, plan=NATIVE) == 120 * (BYTES_TO_PREPROCESS + BYTES_TO_MAKE)
