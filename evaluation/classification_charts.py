@@ -80,7 +80,7 @@ def square(shapes: Iterable[str], name: str, across: str, up: str) -> Html:
     size = SIDE + 2 * MARGIN
     view = f"0 {MARGIN - 8} {size - 14} {size - MARGIN + 6}"
     return Html(
-        f'<svg role="img" aria-label="{text(name)}" viewBox="{view}" width="{size}">'
+        f'<svg role="img" aria-label="{text(name)}" viewBox="{view}" style="max-width:{size}px">'
         f"{frame}{chance}{ticks}{words}{''.join(shapes)}</svg>"
     )
 

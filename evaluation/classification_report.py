@@ -16,7 +16,7 @@ from ..classes import UNKNOWN
 from ..files import write_text
 from ..page import Html, figure, grid, heading, number, page, paragraph, table, text, tiles
 from .class_references import ClassReferences
-from .classification import ClassificationScores, target_labels, target_probabilities
+from .classification import ClassificationScores, Interval, target_labels, target_probabilities
 from .classification_charts import confusion_table, reliability_chart, roc_chart, roc_points
 from .classification_tables import HEADER, PLACES, interval_text, remarks, result_cells, with_interval
 from .reliability import calibration_error, reliability
@@ -62,8 +62,8 @@ def summary_of(scores: ClassificationScores) -> Iterator[Html]:
         {
             "studies": f"{scores.num_studies:,}",
             "classes" if scores.classes.is_exclusive else "findings": str(scores.classes.num_outputs),
-            f"AUC ({interval_text(scores.auc_interval)})": number(scores.auc, PLACES),
-            f"ACC ({interval_text(scores.accuracy_interval)})": number(scores.accuracy, PLACES),
+            called("AUC", scores.auc_interval): number(scores.auc, PLACES),
+            called("ACC", scores.accuracy_interval): number(scores.accuracy, PLACES),
         }
     )
     yield heading("By class" if scores.classes.is_exclusive else "By finding")
@@ -76,6 +76,11 @@ def summary_of(scores: ClassificationScores) -> Iterator[Html]:
         "defined.",
         "pale",
     )
+
+
+def called(name: str, interval: Interval | None) -> str:
+    """A score's name with how sure it is, where that is known."""
+    return f"{name} ({interval_text(interval)})" if interval else name
 
 
 def curves_of(scores: ClassificationScores, references: ClassReferences, probabilities: np.ndarray) -> Iterator[Html]:

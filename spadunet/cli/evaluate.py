@@ -15,7 +15,7 @@ from .options import add_worker_options, find_workers
 from .protocols import add_protocol_option, settle_scoring
 from .run import add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
 from .scored_pairs import MANIFEST, find_images, find_labels, score_runs
-from .scored_studies import is_classification, score_studies
+from .scored_studies import is_classification, require_same_kind, score_studies
 
 if TYPE_CHECKING:
     from ..evaluation.scoring import Scoring
@@ -163,6 +163,7 @@ def execute(options: argparse.Namespace) -> int:
     workers = find_workers(options)
     output = options.output or options.predictions
     require_writable(output, dry_run=options.dry_run)
+    require_same_kind(output, is_classification=False)
     if options.dry_run:
         from .dry_evaluate import show_evaluation
 

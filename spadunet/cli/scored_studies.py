@@ -68,7 +68,7 @@ def score_studies(options: argparse.Namespace) -> int:
     output = options.output or options.predictions.parent
     require_writable(output, dry_run=options.dry_run)
     references, probabilities, sources = read_studies(options)
-    require_no_other_scores(output)
+    require_same_kind(output, is_classification=True)
     if options.dry_run:
         return show_studies(options, output, references, sources)
     log_to_file(output / "spadunet_evaluate.log")
@@ -117,8 +117,8 @@ def read_studies(options: argparse.Namespace) -> tuple[ClassReferences, np.ndarr
     return references, probabilities, sources | ({"class names": classes_json} if classes_json else {})
 
 
-def require_no_other_scores(output: Path) -> None:
-    """Go on unless the scores of label maps would be written over.
+def require_same_kind(output: Path, *, is_classification: bool) -> None:
+    """Go on unless scores of a classification would be written over those of label maps, or the other way round.
 
     Raises:
         InputError: if they would.
@@ -131,8 +131,12 @@ def require_no_other_scores(output: Path) -> None:
         return
     try:
         ClassificationScores.from_json(path.read_text(encoding="utf-8", errors="replace"), source=path)
-    except InputError as error:
-        raise InputError(f"{path}: is not of a classification; name another folder with -o") from error
+        found = True
+    except InputError:
+        found = False
+    if found != is_classification:
+        kind = "a classification" if found else "no classification"
+        raise InputError(f"{path}: is of {kind}; name another folder with -o")
 
 
 def show_studies(

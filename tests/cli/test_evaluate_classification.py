@@ -103,12 +103,18 @@ def test_options_and_files_that_do_not_go_with_folders_are_refused(predictions: 
     assert "none.csv: not found" in capsys.readouterr().err
 
 
-def test_scores_of_label_maps_are_not_written_over(predictions: Path, references: Path, capsys):
+def test_scores_of_the_other_kind_are_not_written_over(predictions: Path, references: Path, tmp_path: Path, capsys):
     scores = predictions.parent / "scores.json"
     scores.write_text('{"format_version": 2, "metrics": ["dice"]}')
     assert exit_code("-p", predictions, "-r", references) == 2
-    assert f"{scores}: is not of a classification; name another folder with -o" in capsys.readouterr().err
+    assert f"{scores}: is of no classification; name another folder with -o" in capsys.readouterr().err
     assert scores.read_text().startswith('{"format_version": 2')
+    scores.unlink()
+    assert exit_code("-p", predictions, "-r", references) == 0
+    before = scores.read_text()
+    assert exit_code("-p", predictions.parent, "-r", references.parent) == 2
+    assert f"{scores}: is of a classification; name another folder with -o" in capsys.readouterr().err
+    assert scores.read_text() == before
 
 
 def test_classes_json_decides_which_class_is_positive(predictions: Path, references: Path, tmp_path: Path, capsys):
