@@ -27,11 +27,13 @@ help:
 	@echo "make bench     side by side with others"
 	@echo "make clean     remove builds and caches (.venv stays)"
 
-# Torch goes first and alone, so that no other package decides which build of it comes.
+# Torch goes first and alone, so that no other package decides which build of it comes. The tests compare with the
+# evaluator of medmnist, which imports scikit-learn and pandas, both here; its data sets need torchvision, which is not.
 $(INSTALLED): setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt --no-deps medmnist
 	touch $@
 
 demo: $(INSTALLED)

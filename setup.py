@@ -103,7 +103,8 @@ setup(
         # lesion_f1 and panoptic_quality; it wants numpy<2.3, which constraints.txt is above.
         "lesions": ["panoptica>=2.1"],
         "onnx": ["onnx>=1.18", "onnxruntime>=1.20", "onnxscript>=0.5"],  # spadunet_export_onnx
-        # The tests compare our metrics with these, the package never imports them: MedPy is GPL-3.
+        # The tests compare our metrics with these, the package never imports them: MedPy is GPL-3. And with medmnist,
+        # which is not here since it wants torchvision: `make` installs it alone.
         "oracle": ["medpy>=0.5", "surface-distance>=0.1"],
         "dev": [
             "build>=1.2",

@@ -1,4 +1,4 @@
-"""`spadunet_evaluate`: predictions against references, in the space of the original images."""
+"""`spadunet_evaluate`: predictions against references, in the space of the original images, or classes of studies."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .options import add_worker_options, find_workers
 from .protocols import add_protocol_option, settle_scoring
 from .run import add_dry_run_option, log_to_file, make_parser, run_command, write_manifest
 from .scored_pairs import MANIFEST, find_images, find_labels, score_runs
+from .scored_studies import is_classification, require_same_kind, score_studies
 
 if TYPE_CHECKING:
     from ..evaluation.scoring import Scoring
@@ -25,7 +26,8 @@ EXAMPLES = """\
   spadunet_evaluate -p predictions -r references --definition monai --unit voxel --missing zero
   spadunet_evaluate -p predictions -r references --allow-missing -np 4
   spadunet_evaluate -p predictions -r references --report --images spadunet_data/raw/Dataset007_Liver/imagesTs
-  spadunet_evaluate -p predictions -r spadunet_data/raw/Dataset007_BTCV/labelsTr --protocol btcv"""
+  spadunet_evaluate -p predictions -r spadunet_data/raw/Dataset007_BTCV/labelsTr --protocol btcv
+  spadunet_evaluate -p predictions/predictions.csv -r labels.csv --report"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,14 +35,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(
         "Score predictions against references of the same file names, by case and class: overlaps, surface\n"
         "distances in mm or voxels, volumes, lesions. Writes scores.json and summary.json (nnU-Net's keys) with\n"
-        "the definition of every metric, and scores.csv with its name.",
+        "the definition of every metric, and scores.csv with its name. A predictions.csv of a classification is\n"
+        "scored by AUC and ACC as MedMNIST defines them.",
         EXAMPLES,
     )
-    parser.add_argument("-p", "--predictions", type=Path, required=True, metavar="FOLDER", help="predicted label maps")
     parser.add_argument(
-        "-r", "--references", type=Path, required=True, metavar="FOLDER", help="label maps of the same names"
+        "-p",
+        "--predictions",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="folder of predicted label maps, or predictions.csv of a classification",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="where to write (else -p)")
+    parser.add_argument(
+        "-r",
+        "--references",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="label maps of the same names, or a CSV of labels (study, label; or study and a column a finding)",
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="where to write (else -p, or its folder)")
+    parser.add_argument(
+        "--split",
+        metavar="NAME",
+        help="of a classification: score the studies that -r puts into this split (default: test if there is one, "
+        "else all)",
+    )
     add_scoring_options(parser)
     add_protocol_option(parser)
     add_worker_options(parser)
@@ -55,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="FILE",
         help="a dataset.json that names the labels (else labels.json beside the predictions, "
         "else dataset.json beside the reference folder, else labels are called by their ids; it is an error if both "
-        "are there and differ)",
+        "are there and differ); of a classification a classes.json (else the one beside references or predictions, "
+        "else classes are those of the predictions' columns)",
     )
     add_report_options(parser)
     add_dry_run_option(parser)
@@ -129,6 +151,8 @@ def execute(options: argparse.Namespace) -> int:
     from ..files import require_writable
 
     started = time.time()
+    if is_classification(options):
+        return score_studies(options)
     for flag, folder in (("-p", options.predictions), ("-r", options.references)):
         if not folder.is_dir():
             raise InputError(f"{flag} {folder}: folder not found")
@@ -139,6 +163,7 @@ def execute(options: argparse.Namespace) -> int:
     workers = find_workers(options)
     output = options.output or options.predictions
     require_writable(output, dry_run=options.dry_run)
+    require_same_kind(output, is_classification=False)
     if options.dry_run:
         from .dry_evaluate import show_evaluation
 
