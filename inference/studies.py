@@ -1,0 +1,99 @@
+"""Studies as a network that classifies sees them, one after the other, from wherever they come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ..classification_plan import ClassificationPlan
+from ..medmnist import MedMNIST, read_images
+from ..preprocessing.store import open_case
+from ..preprocessing.views import View, view_of_array, views_of_study
+from ..study import SplitName, Study
+
+
+class Studies(Protocol):
+    """A sequence of studies."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of each study, as tables call it."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, number: int) -> tuple[View, ...]:
+        """The views of one, at least one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MedMNISTStudies:
+    """The images of one split of a MedMNIST file, each a study of one view at its own size."""
+
+    names: tuple[str, ...]
+    images: np.ndarray
+    """(N, C, D, H, W) uint8."""
+    plan: ClassificationPlan
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, number: int) -> tuple[View, ...]:
+        return (view_of_array(self.names[number], self.images[number], self.plan),)
+
+
+def studies_of_medmnist(dataset: MedMNIST, split: SplitName, plan: ClassificationPlan) -> MedMNISTStudies:
+    """Read a split's images.
+
+    Raises:
+        InputError: if they are damaged.
+    """
+    images = read_images(dataset, split)
+    names = tuple(dataset.study_name(split, number) for number in range(len(images)))
+    return MedMNISTStudies(names=names, images=images, plan=plan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileStudies:
+    """Studies read from their image files, and preprocessed by a plan, each time that they are asked for."""
+
+    studies: tuple[Study, ...]
+    plan: ClassificationPlan
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of each study."""
+        return tuple(study.name for study in self.studies)
+
+    def __len__(self) -> int:
+        return len(self.studies)
+
+    def __getitem__(self, number: int) -> tuple[View, ...]:
+        return tuple(views_of_study(self.studies[number], self.plan))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredStudies:
+    """Studies whose preprocessed views lie in a folder."""
+
+    studies: tuple[Study, ...]
+    folder: Path
+    """cases/ of a preprocessed dataset."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of each study."""
+        return tuple(study.name for study in self.studies)
+
+    def __len__(self) -> int:
+        return len(self.studies)
+
+    def __getitem__(self, number: int) -> tuple[View, ...]:
+        cases = [open_case(self.folder, view.name) for view in self.studies[number].views]
+        return tuple(
+            View(name=case.name, array=case.read_image(), da=case.da, geometry=case.header.geometry) for case in cases
+        )
