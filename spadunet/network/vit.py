@@ -148,14 +148,23 @@ class SpadViT(nn.Module):
 
     def features(self, x: Tensor, da: int, blocks: Sequence[int]) -> list[Tensor]:
         """Outputs of the blocks of these numbers, each (B, C, d, h, w), without the final norm and the cls token."""
+        return self.run(x, da, blocks, max(blocks) + 1)[0]
+
+    def features_and_tokens(self, x: Tensor, da: int, blocks: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+        """What `features` and `forward` give, in one pass."""
+        features, tokens = self.run(x, da, blocks, len(self.blocks))
+        return features, self.norm(tokens)
+
+    def run(self, x: Tensor, da: int, blocks: Sequence[int], num_blocks: int) -> tuple[list[Tensor], Tensor]:
+        """Outputs of some of the first blocks, (B, C, d, h, w), and tokens after the last of these, (B, 1 + L, C)."""
         embeddings = self.embed(x, da)
         tokens, rotation = self.start(embeddings)
         outputs: dict[int, Tensor] = {}
-        for number, block in enumerate(self.blocks[: max(blocks) + 1]):
+        for number, block in enumerate(self.blocks[:num_blocks]):
             tokens = block(tokens, rotation)
             if number in blocks:
                 outputs[number] = tokens[:, 1:].transpose(1, 2).unflatten(2, embeddings.shape[2:])  # (B, C, d, h, w)
-        return [outputs[number] for number in blocks]
+        return [outputs[number] for number in blocks], tokens
 
     def start(
         self, embeddings: Tensor, masked: Tensor | None = None, mask_token: Tensor | None = None

@@ -23,7 +23,9 @@ from spadunet.network.adapters import (
     target_layers,
 )
 from spadunet.network.build import build_backbone
-from spadunet.network.classify import ClassificationNetwork, ClassificationTask
+from spadunet.network.classify import ClassificationNetwork, ClassificationTask, encoder_of, final_tokens
+from spadunet.network.compiling import compile_network
+from spadunet.network.decay import parameter_groups
 from spadunet.network.low_rank import AdaptedConv, AdaptedLinear, LowRank
 from spadunet.network.pyramid import SpadViTUNet
 from spadunet.network.routing import expert_use, router_entropy
@@ -333,6 +335,20 @@ def test_in_bfloat16_an_adapted_network_is_what_it_is_in_float32(name: str):
         assert (a.float() - b).norm() < 0.1 * b.norm()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("num_experts", [1, 3])
+@pytest.mark.parametrize("name", BACKBONES)
+@torch.no_grad()
+def test_an_adapted_network_compiles_to_one_graph(name: str, num_experts: int):
+    backbone = make_backbone(name)
+    adapted, x = adapt(backbone, make_adapter(backbone, num_experts)), random_image(2)
+    expected, gates = adapted(x, 2), gates_of(adapted)
+    torch._dynamo.reset()
+    assert close(compile_network(adapted, backend="eager")(x, 2), expected)
+    assert gates is None or torch.allclose(gates_of(adapted), gates)
+    torch._dynamo.reset()
+
+
 # --- Classification, sizes and names
 
 
@@ -385,6 +401,25 @@ def test_layers_that_are_changed():
     assert list(vit) == ["vit.patch_embed", *(f"vit.blocks.{n}.attn.{name}" for n in (0, 1) for name in maps)]
     encoder = target_layers(make_backbone("spad_unet"), has_decoder=False)
     assert set(encoder) == {name for name in unet if name.startswith("encoder.")}
+
+
+@torch.no_grad()
+def test_the_encoder_alone_is_adapted_as_it_is_within_a_backbone():
+    for name in BACKBONES:
+        backbone, x = make_backbone(name), random_image(6)
+        encoder = encoder_of(backbone)
+        adapter, whole = Adapter(encoder, rank=2, num_experts=2), Adapter(backbone, rank=2, num_experts=2)
+        prefix = "vit." if name == "spad_vit" else "encoder."
+        for key, value in adapter.state_dict().items():
+            whole.state_dict()[key if key.startswith("router.") else prefix + key].copy_(value.normal_())
+        assert close([final_tokens(adapt(encoder, adapter), x, 6)], [final_tokens(adapt(backbone, whole), x, 6)])
+
+
+def test_factors_of_the_changes_go_without_weight_decay():
+    adapter = make_adapter(make_backbone("spad_unet"), 2)
+    decayed, kept = (group["params"] for group in parameter_groups(adapter, 0.1))
+    assert [id(parameter) for parameter in decayed] == [id(adapter.router.to_experts.weight)]
+    assert len(kept) == len(list(adapter.parameters())) - 1
 
 
 def test_bad_sizes_and_networks_without_such_layers_are_refused():

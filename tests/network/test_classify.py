@@ -13,6 +13,7 @@ from spadunet.network.classify import (
     Pooling,
     View,
     encoder_of,
+    final_tokens,
     patch_shape,
     spread,
     train_encoder_alone,
@@ -178,6 +179,17 @@ def test_weights_of_the_cls_token_are_those_that_its_last_attention_uses():
 
 
 # --- Building and training
+
+
+@pytest.mark.parametrize("name", ["spad_unet", "spad_vit"])
+@torch.no_grad()
+def test_one_pass_gives_what_segmentation_and_what_classification_see(name: str):
+    backbone = make_backbone(name)
+    for da, size in SIZES.items():
+        x = torch.rand(1, 3, *size, dtype=torch.double)
+        maps, tokens = backbone.maps_and_tokens(x, da)
+        assert torch.allclose(tokens, final_tokens(backbone, x, da), atol=1e-12)
+        assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(maps, backbone(x, da), strict=True))
 
 
 @pytest.mark.parametrize(("name", "pooling"), KINDS)
