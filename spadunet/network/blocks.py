@@ -42,7 +42,11 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Tensor, da: int) -> Tensor:
         """(B, I, D, H, W) to (B, O, D, H, W)."""
-        return functional.leaky_relu(self.norm(self.conv(x, da)), LEAKY_SLOPE, inplace=True)
+        return self.finish(self.conv(x, da))
+
+    def finish(self, y: Tensor) -> Tensor:
+        """What follows the convolution, of its output (B, O, D, H, W)."""
+        return functional.leaky_relu(self.norm(y), LEAKY_SLOPE, inplace=True)
 
 
 class ResidualBlock(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .classify import ClassificationTask, Pooling
 from .discriminator import SpadDiscriminator
 from .heads import SegmentationTask
 from .masked import MaskedUNet, MaskedViT
@@ -111,6 +112,28 @@ def build_task(num_channels: int, num_outputs: int, backbone: str, preset: str) 
         raise KeyError(backbone)
     size = UNET_PRESETS[preset]
     return SegmentationTask(num_channels, num_outputs, size.widths[: size.num_heads])
+
+
+def build_classification_task(
+    num_channels: int, num_outputs: int, backbone: str, preset: str, pooling: Pooling | None = None
+) -> ClassificationTask:
+    """A fresh classification task for a backbone.
+
+    Args:
+        pooling: None for the backbone's own: the cls token of a ViT, as the paper has it, the mean of a U-Net.
+
+    Raises:
+        KeyError: if there is no such backbone or preset.
+        ValueError: if the backbone is not pooled so.
+    """
+    if backbone not in BACKBONES:
+        raise KeyError(backbone)
+    if backbone == "spad_vit":
+        return ClassificationTask(num_channels, num_outputs, VIT_PRESETS[preset].width, pooling or "cls")
+    width = UNET_PRESETS[preset].widths[-1]
+    if pooling == "cls":
+        raise ValueError("pooling cls: a U-Net has no cls token; use mean or attention")
+    return ClassificationTask(num_channels, num_outputs, width, pooling or "mean")
 
 
 TOKENIZER_WIDTHS = {"tiny": (32, 64, 128), "small": (64, 128, 256), "base": (128, 256, 512)}

@@ -14,13 +14,31 @@ from .blocks import PointwiseConv
 from .unet import INPUT_CHANNELS
 
 
+def make_channel_map(num_channels: int) -> PointwiseConv:
+    """From named channels to the backbone's three: the mean over channels, replicated, so that one grey channel enters
+    the backbone three times."""
+    channel_map = PointwiseConv(num_channels, INPUT_CHANNELS)
+    nn.init.constant_(channel_map.weight, 1 / num_channels)
+    nn.init.zeros_(channel_map.bias)
+    return channel_map
+
+
+def enter(x: Tensor, channel_map: PointwiseConv) -> Tensor:
+    """(B, C, D, H, W) in [-1, 1], 0 where a channel is missing, to what the backbone sees, (B, 3, D, H, W).
+
+    A channel that a case lacks is 0 everywhere, which no channel that is there can be; it adds nothing, and what the
+    others add is scaled up, as if the map had been the mean over these alone. (GroupNorm in the U-Net's stem would take
+    a factor out again, but for the map's bias; the SPAD-ViT adds positions to its patches and has no such norm.)
+    """
+    num_channels = x.shape[1]
+    if num_channels > 1:
+        num_there = x.detach().flatten(2).any(2).sum(1).clamp_min(1)  # (B,)
+        x = x * (num_channels / num_there).to(x.dtype).view(-1, 1, 1, 1, 1)
+    return channel_map(x)
+
+
 class SegmentationTask(nn.Module):
     """A 1×1×1 map from named channels to the backbone's three, and a 1×1×1 head for each supervised level.
-
-    The map starts as the mean over channels, replicated: one grey channel enters the backbone three times. A channel
-    that a case lacks is 0 everywhere, which no channel that is there can be; it adds nothing, and what the others add
-    is scaled up, as if the map had been the mean over these alone. (GroupNorm in the U-Net's stem would take a factor
-    out again, but for the map's bias; the SPAD-ViT adds positions to its patches and has no such norm.)
 
     Args:
         widths: channels of the backbone's decoded maps, finest first.
@@ -28,18 +46,12 @@ class SegmentationTask(nn.Module):
 
     def __init__(self, num_channels: int, num_outputs: int, widths: Sequence[int]):
         super().__init__()
-        self.channel_map = PointwiseConv(num_channels, INPUT_CHANNELS)
-        nn.init.constant_(self.channel_map.weight, 1 / num_channels)
-        nn.init.zeros_(self.channel_map.bias)
+        self.channel_map = make_channel_map(num_channels)
         self.heads = nn.ModuleList(PointwiseConv(width, num_outputs) for width in widths)
 
     def enter(self, x: Tensor) -> Tensor:
         """(B, C, D, H, W) in [-1, 1], 0 where a channel is missing, to what the backbone sees, (B, 3, D, H, W)."""
-        num_channels = x.shape[1]
-        if num_channels > 1:
-            num_there = x.detach().flatten(2).any(2).sum(1).clamp_min(1)  # (B,)
-            x = x * (num_channels / num_there).to(x.dtype).view(-1, 1, 1, 1, 1)
-        return self.channel_map(x)
+        return enter(x, self.channel_map)
 
 
 class SegmentationNetwork(nn.Module):

@@ -120,7 +120,16 @@ class SpadViTUNet(nn.Module):
 
     def forward(self, x: Tensor, da: int) -> list[Tensor]:
         """(B, 3, D, H, W), any size ≥ 1, to [(B, widths[n], D_n, H_n, W_n)] with n = 0 the input's grid."""
+        return self.decode(x, self.vit.features(x, da, self.blocks), da)
+
+    def maps_and_tokens(self, x: Tensor, da: int) -> tuple[list[Tensor], Tensor]:
+        """Decoded maps, and the ViT's final normed tokens (B, 1 + d·h·w, C), in one pass: for a segmentation and a
+        classification of the same image."""
+        features, tokens = self.vit.features_and_tokens(x, da, self.blocks)
+        return self.decode(x, features, da), tokens
+
+    def decode(self, x: Tensor, features: Sequence[Tensor], da: int) -> list[Tensor]:
+        """An image (B, 3, D, H, W) and its ViT's `features` to decoded maps, finest first."""
         depth, height, width = x.shape[2:]
         sizes = level_sizes((depth, height, width), da, NUM_LEVELS)
-        tokens = self.vit.features(x, da, self.blocks)
-        return self.decoder([*self.full_resolution(x, da), *self.pyramid(tokens, da, sizes[2:])], da)
+        return self.decoder([*self.full_resolution(x, da), *self.pyramid(features, da, sizes[2:])], da)

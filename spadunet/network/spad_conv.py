@@ -147,14 +147,22 @@ class SpadConv(nn.Module):
 
     def forward(self, x: Tensor, da: int) -> Tensor:
         """(B, I, D, H, W) to (B, O, D', H', W'), each size divided by its stride and rounded up."""
-        weight, depth_stride = self.adapted_kernel(da)
-        return convolve(x, weight, self.bias, self.stride, depth_stride)
+        return self.convolve(x, da, self.weight, self.bias)
+
+    def convolve(self, x: Tensor, da: int, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """As `forward`, with another weight (O, I, k, k, k) of the same kernel."""
+        weight, depth_stride = self.adapt_kernel(weight, da)
+        return convolve(x, weight, bias, self.stride, depth_stride)
 
     def adapted_kernel(self, da: int) -> tuple[Tensor, int]:
         """Kernel (O, I, kD', k, k) and depth stride for this degree of anisotropy."""
-        kernel = self.weight.shape[-1]
+        return self.adapt_kernel(self.weight, da)
+
+    def adapt_kernel(self, weight: Tensor, da: int) -> tuple[Tensor, int]:
+        """`adapted_kernel` of another weight."""
+        kernel = weight.shape[-1]
         taps, depth_stride = depth_taps_and_stride(kernel, self.stride, num_pending(da, self.level))
-        return pool_depth_taps(self.weight, taps), depth_stride
+        return pool_depth_taps(weight, taps), depth_stride
 
 
 class SpadConvTranspose(nn.Module):
@@ -182,14 +190,22 @@ class SpadConvTranspose(nn.Module):
 
     def forward(self, x: Tensor, da: int) -> Tensor:
         """(B, I, D, H, W) to (B, O, D', H', W'), each size multiplied by its stride."""
-        weight, depth_stride = self.adapted_kernel(da)
-        return convolve_transposed(x, weight, self.bias, self.stride, depth_stride)
+        return self.convolve(x, da, self.weight, self.bias)
+
+    def convolve(self, x: Tensor, da: int, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """As `forward`, with another weight (I, O, k, k, k) of the same kernel."""
+        weight, depth_stride = self.adapt_kernel(weight, da)
+        return convolve_transposed(x, weight, bias, self.stride, depth_stride)
 
     def adapted_kernel(self, da: int) -> tuple[Tensor, int]:
         """Kernel (I, O, kD', k, k) and depth stride for this degree of anisotropy."""
-        kernel = self.weight.shape[-1]
+        return self.adapt_kernel(self.weight, da)
+
+    def adapt_kernel(self, weight: Tensor, da: int) -> tuple[Tensor, int]:
+        """`adapted_kernel` of another weight."""
+        kernel = weight.shape[-1]
         taps, depth_stride = depth_taps_and_stride(kernel, self.stride, num_pending(da, self.level))
-        weight = pool_depth_taps(self.weight, taps)
+        weight = pool_depth_taps(weight, taps)
         if depth_stride != self.stride:
             weight = weight * (depth_stride / self.stride)
         return weight, depth_stride

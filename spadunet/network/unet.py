@@ -99,3 +99,9 @@ class SpadUNet(nn.Module):
     def forward(self, x: Tensor, da: int) -> list[Tensor]:
         """(B, 3, D, H, W), any size ≥ 1, to [(B, widths[n], D_n, H_n, W_n)] with n = 0 the input's grid."""
         return self.decoder(self.encoder(x, da), da)
+
+    def maps_and_tokens(self, x: Tensor, da: int) -> tuple[list[Tensor], Tensor]:
+        """Decoded maps, and the encoder's deepest one as tokens (B, d·h·w, C), in one pass: for a segmentation and a
+        classification of the same image."""
+        features = self.encoder(x, da)
+        return self.decoder(features, da), features[-1].flatten(2).transpose(1, 2)

@@ -40,6 +40,13 @@ class Attention(nn.Module):
         y = functional.scaled_dot_product_attention(q, k, v)
         return self.proj(y.transpose(1, 2).flatten(2))  # (B, 1 + L, C)
 
+    def weights_of_cls(self, x: Tensor, rotation: Rotation) -> Tensor:
+        """How much the cls token takes from each token of (B, 1 + L, C), itself included: (B, N, 1 + L), sums of 1."""
+        q, k = (f(x).unflatten(-1, (self.num_heads, -1)) for f in (self.q_proj, self.k_proj))
+        q, k = rotate(q, rotation)[:, 0], rotate(k, rotation)  # (B, N, E), (B, 1 + L, N, E)
+        logits = torch.einsum("bne,blne->bnl", q, k) * q.shape[-1] ** -0.5
+        return logits.softmax(-1)
+
 
 class SwiGLU(nn.Module):
     """Gated feed-forward network with a norm before its last map (Shazeer 2020; the norm is EVA-02's sub-LN)."""
@@ -124,16 +131,40 @@ class SpadViT(nn.Module):
             tokens = block(tokens, rotation)
         return self.norm(tokens)
 
+    def look(self, x: Tensor, da: int) -> Tensor:
+        """How much of each patch the final cls token takes in the last block, (B, d, h, w): the mean over heads.
+
+        Without what it takes of itself: the weights of an image sum to one (Caron et al. 2021, "Emerging properties in
+        self-supervised vision transformers", figure 1).
+        """
+        embeddings = self.embed(x, da)
+        tokens, rotation = self.start(embeddings)
+        *blocks, last = self.blocks
+        for block in blocks:
+            tokens = block(tokens, rotation)
+        assert isinstance(last, Block)
+        weights = last.attn.weights_of_cls(last.norm1(tokens), rotation).mean(1)[:, 1:]  # (B, L)
+        return (weights / weights.sum(1, keepdim=True)).unflatten(1, embeddings.shape[2:])  # (B, d, h, w)
+
     def features(self, x: Tensor, da: int, blocks: Sequence[int]) -> list[Tensor]:
         """Outputs of the blocks of these numbers, each (B, C, d, h, w), without the final norm and the cls token."""
+        return self.run(x, da, blocks, max(blocks) + 1)[0]
+
+    def features_and_tokens(self, x: Tensor, da: int, blocks: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+        """What `features` and `forward` give, in one pass."""
+        features, tokens = self.run(x, da, blocks, len(self.blocks))
+        return features, self.norm(tokens)
+
+    def run(self, x: Tensor, da: int, blocks: Sequence[int], num_blocks: int) -> tuple[list[Tensor], Tensor]:
+        """Outputs of some of the first blocks, (B, C, d, h, w), and tokens after the last of these, (B, 1 + L, C)."""
         embeddings = self.embed(x, da)
         tokens, rotation = self.start(embeddings)
         outputs: dict[int, Tensor] = {}
-        for number, block in enumerate(self.blocks[: max(blocks) + 1]):
+        for number, block in enumerate(self.blocks[:num_blocks]):
             tokens = block(tokens, rotation)
             if number in blocks:
                 outputs[number] = tokens[:, 1:].transpose(1, 2).unflatten(2, embeddings.shape[2:])  # (B, C, d, h, w)
-        return [outputs[number] for number in blocks]
+        return [outputs[number] for number in blocks], tokens
 
     def start(
         self, embeddings: Tensor, masked: Tensor | None = None, mask_token: Tensor | None = None
