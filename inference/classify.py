@@ -39,9 +39,7 @@ def build_classifier(model: Model, name: str) -> ClassificationNetwork:
     classifier = model.classifiers[name]
     plan, adapter = classifier.plan, classifier.adapter
     own = {key: value for key, value in classifier.state.items() if not key.startswith(ADAPTER_PREFIX)}
-    of_adapter = {
-        key.removeprefix(ADAPTER_PREFIX): value for key, value in classifier.state.items() if key not in own
-    }
+    of_adapter = {key.removeprefix(ADAPTER_PREFIX): value for key, value in classifier.state.items() if key not in own}
     try:
         backbone = build_backbone(model.backbone, model.preset)
         task = build_classification_task(
@@ -55,7 +53,9 @@ def build_classifier(model: Model, name: str) -> ClassificationNetwork:
             backbone = adapt(backbone, change)
     except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"model {model.backbone} {model.preset}, task {name}: weights do not fit ({reason})") from error
+        raise InputError(
+            f"model {model.backbone} {model.preset}, task {name}: weights do not fit ({reason})"
+        ) from error
     return ClassificationNetwork(backbone, task).eval()
 
 
