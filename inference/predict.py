@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,7 +16,8 @@ from ..errors import InputError, OutputError
 from ..image import Image, LabelMap
 from ..labels import LabelSet
 from ..model import Model
-from ..network.build import build_backbone, build_task
+from ..network.adapters import Adapter, adapt, merge
+from ..network.build import Backbone, build_backbone, build_task
 from ..network.heads import SegmentationNetwork
 from ..parallel import is_out_of_memory
 from ..plan import IntensityRule, Plan
@@ -26,6 +27,7 @@ from ..preprocessing.preprocess import preprocess
 from ..preprocessing.restore import Restorer
 from ..sides import PatientAxis
 from ..spacing import Shape
+from ..task import ADAPTER_PREFIX
 from .budget import Budget, Demand, choose_storages, windows_at_once
 from .confidence import Agreement, Confidence, ConfidenceSums
 from .ensemble import Member, as_one, in_step
@@ -124,24 +126,51 @@ class Answer:
     """Dice of each model, or of each mirror image, with the mean; none where there is one alone."""
 
 
-def build_network(model: Model, task_name: str) -> SegmentationNetwork:
+def build_network(model: Model, task_name: str, *, is_merged: bool = False) -> SegmentationNetwork:
     """The network of one task with its weights, in evaluation mode.
 
+    Args:
+        is_merged: of a task with an adapter, a plain network with the adapter's changes in its weights.
+
     Raises:
-        InputError: if the weights do not fit the backbone and preset that the model states, or nobody knows these.
+        InputError: if the weights do not fit the backbone and preset that the model states, or nobody knows these, or
+            if an adapter of several experts should be merged.
     """
-    task = model.tasks[task_name]
-    try:
-        backbone = build_backbone(model.backbone, model.preset)
-        head = build_task(len(task.plan.channel_names), task.plan.labels.num_outputs, model.backbone, model.preset)
-        backbone.load_state_dict(model.backbone_state)
-        head.load_state_dict(task.state)
-    except (KeyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"model {model.backbone} {model.preset}, task {task_name}: weights do not fit ({reason})"
-        ) from error
-    return SegmentationNetwork(backbone, head).eval()
+    return build_networks(model, [task_name], is_merged=is_merged)[task_name]
+
+
+def build_networks(
+    model: Model, task_names: Sequence[str], *, is_merged: bool = False
+) -> dict[str, SegmentationNetwork]:
+    """The networks of several tasks, as `build_network`, of which all have the parameters of one backbone."""
+    networks = {}
+    backbone: Backbone | None = None
+    for name in task_names:
+        task = model.tasks[name]
+        own = {key: value for key, value in task.state.items() if not key.startswith(ADAPTER_PREFIX)}
+        adapter_state = {key.removeprefix(ADAPTER_PREFIX): value for key, value in task.state.items() if key not in own}
+        try:
+            if backbone is None:
+                backbone = build_backbone(model.backbone, model.preset)
+                backbone.load_state_dict(model.backbone_state)
+            head = build_task(len(task.plan.channel_names), task.plan.labels.num_outputs, model.backbone, model.preset)
+            head.load_state_dict(own)
+            changed = backbone
+            if task.adapter is not None:
+                adapter = Adapter(backbone, rank=task.adapter.rank, num_experts=task.adapter.num_experts)
+                adapter.load_state_dict(adapter_state)
+                changed = merge(backbone, adapter) if is_merged else adapt(backbone, adapter)
+            elif adapter_state:
+                raise RuntimeError(f"{min(adapter_state)} is of an adapter that task.json does not state")
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"model {model.backbone} {model.preset}, task {name}: weights do not fit ({reason})"
+            ) from error
+        networks[name] = SegmentationNetwork(changed, head).eval()
+    for network in networks.values():  # torch convolves otherwise, to other last bits, where weights want no gradient
+        network.requires_grad_(True)
+    return networks
 
 
 def plan_at(plan: Plan, spacing: SpacingChoice) -> Plan:
