@@ -96,3 +96,4 @@ class Classifier:
 
 
 AnyTask = Task | Classifier
+AnyTaskRecord = TaskRecord | ClassifierRecord

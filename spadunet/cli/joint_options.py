@@ -188,8 +188,7 @@ def require_none_lost(model_folder: Path, names: Sequence[str], source: Path | N
     Raises:
         InputError: names the task.
     """
-    from ..model import MODEL_JSON, read_model_record
-    from ..training.adding import ADDED
+    from ..model import ADDED, MODEL_JSON, read_model_record
 
     if not (model_folder / MODEL_JSON).is_file():
         return
