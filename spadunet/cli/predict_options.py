@@ -32,6 +32,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where label maps go")
     add_model_options(parser, "dataset whose model to use (name, number or path)", several="whose mean counts")
     parser.add_argument(
+        "--tasks",
+        nargs="+",
+        metavar="TASK",
+        help="several tasks of one model, each into a folder of its own in -o; the backbone is in memory once, and "
+        "runs once an image for those that see the same",
+    )
+    parser.add_argument(
         "--format",
         choices=("nifti", "input", "dicom-seg"),
         default="nifti",
