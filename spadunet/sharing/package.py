@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ..errors import InputError
 from ..model import BACKBONE_FILE, EXTRAS, MODEL_JSON, ModelRecord, model_files
 from ..record import FormatVersion, Record, RecordType
 from ..task import AnyTaskRecord
@@ -67,6 +68,8 @@ def check_package(archive: Archive) -> Package:
     """
     if MANIFEST_JSON not in archive.entries:
         archive.refuse(f"it has no {MANIFEST_JSON}")
+    if MODEL_JSON not in archive.entries and '"spadunet task"' in text_of(archive, MANIFEST_JSON):
+        raise InputError(f"{archive.path}: holds a task, not a model; spadunet_tasks import adds it to a model")
     manifest = document(archive, MANIFEST_JSON, Manifest)
     check_files_of(archive, manifest.files, {MODEL_JSON, CARD_FILE})
     model = document(archive, MODEL_JSON, ModelRecord)

@@ -22,6 +22,7 @@ from ..model import (
     ADDED,
     BACKBONE_FILE,
     EXTRAS,
+    MODEL_JSON,
     TASK_FILES,
     ModelRecord,
     add_tasks,
@@ -151,6 +152,11 @@ def check_task_package(archive: Archive) -> TaskPackage:
     """
     if MANIFEST_JSON not in archive.entries:
         archive.refuse(f"it has no {MANIFEST_JSON}")
+    if MODEL_JSON in archive.entries:
+        raise InputError(
+            f"{archive.path}: holds a model, not a task; take it in with spadunet_import_model, and its tasks with "
+            "spadunet_tasks add"
+        )
     manifest = document(archive, MANIFEST_JSON, TaskManifest)
     name = manifest.task
     if not is_plain(name):

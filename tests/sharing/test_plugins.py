@@ -155,6 +155,16 @@ def test_another_backbone_another_task_of_the_name_and_unknown_tasks_are_refused
     assert load_model(tmp_path / "other").tasks.keys() == {TASKS[1]}
 
 
+def test_a_model_is_no_task_and_a_task_no_model(model: Path, bare: Path, tmp_path: Path):
+    export_model(model, tmp_path / "model.zip", "# Card\n")
+    with pytest.raises(InputError, match="holds a model, not a task; take it in with spadunet_import_model"):
+        import_task(tmp_path / "model.zip", bare)
+    export_task(model, CLASSIFIER, tmp_path / "task.zip")
+    with pytest.raises(InputError, match="holds a task, not a model; spadunet_tasks import adds it to a model"):
+        import_model(tmp_path / "task.zip", tmp_path / "imported")
+    assert not (tmp_path / "imported").exists()
+
+
 def change(path: Path, target: Path, edit) -> Path:
     """A task's file with other contents, its manifest made to fit, as an attacker does."""
     import hashlib
