@@ -57,6 +57,15 @@ def test_a_task_with_an_adapter_joins_and_the_others_compute_what_they_did(
 
 
 @pytest.mark.slow
+def test_a_dry_run_tells_how_large_the_adapter_is(model: Path, add, run, capsys: pytest.CaptureFixture[str]):
+    assert run(train.main, *add, "--adapter", "lora", "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert f"adapter of {SLICES}: LoRA of rank 8, 45,176 of 5,710,752 parameters, 0.79 %" in out
+    assert "memory" in out
+    assert not (model / "added").exists()
+
+
+@pytest.mark.slow
 def test_a_held_out_case_is_validated_through_the_adapter(model: Path, planned: Path, quick, tmp_path: Path, run):
     words = ("-d", SLICES, "--init", model, "--freeze-backbone", "--adapter", "lora", "-f", 0, "--max-steps", 2)
     assert run(train.main, *words, *quick[2:], "--data", planned, "-o", tmp_path / "run") == 0
