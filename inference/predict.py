@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ from ..preprocessing.preprocess import preprocess
 from ..preprocessing.restore import Restorer
 from ..sides import PatientAxis
 from ..spacing import Shape
-from .budget import Budget, Demand, choose_storages, windows_at_once
+from .budget import Budget, Demand, choose_storages, require_room, windows_at_once
 from .confidence import Agreement, Confidence, ConfidenceSums
 from .ensemble import Member, as_one, in_step
 from .linear_head import logits_in_parts, with_features
@@ -67,6 +68,8 @@ class Engine:
     """How much memory logits may take."""
     is_judged: bool = False
     """Tell, too, how sure the networks are. Label maps stay the same."""
+    keeps_probabilities: bool = False
+    """Give probabilities on the image's own grid, too. Label maps stay the same."""
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -109,6 +112,7 @@ class Engine:
             num_channels=num_images * len(self.plan.channel_names),
             stored_shape=stored_shape,
             num_stored_channels=len(self.plan.channel_names),
+            num_probabilities=self.labels.num_outputs if self.keeps_probabilities else 0,
         )
 
 
@@ -122,6 +126,9 @@ class Answer:
     """By name of class or region; none unless the engine judges."""
     agreements: dict[str, float | None]
     """Dice of each model, or of each mirror image, with the mean; none where there is one alone."""
+    probabilities: np.ndarray | None = None
+    """(K, A0, A1, A2) float16 on the stored image's grid, of classes, background first, or of regions; None unless the
+    engine keeps them. The largest is the label map's class; regions are painted where theirs is above 0.5."""
 
 
 def build_network(model: Model, task_name: str) -> SegmentationNetwork:
@@ -175,7 +182,7 @@ def segment(views: Views, engine: Engine, times: StageTimes) -> Answer:
     Where memory does not suffice for its logits, they are held in the next place that takes less, and the log says so.
 
     Raises:
-        InputError: if a logit is NaN or infinite; names the case.
+        InputError: if a logit is NaN or infinite, or probabilities do not fit into memory; names the case.
         OutputError: if the last of these places, the disk, is full; names the case.
     """
     case = next(iter(views.values()))
@@ -184,6 +191,7 @@ def segment(views: Views, engine: Engine, times: StageTimes) -> Answer:
     if unoriented:
         log.info(unoriented)
     demand = engine.demand(geometry.shape, geometry.da, geometry.stored_shape)
+    require_room(case.name, demand, engine.budget)
     storages = choose_storages(demand, engine.budget)
     at_once = min(windows_at_once(patch, engine.device) for patch in demand.patches)
     ways = [(storages[0], at_once)] if at_once > 1 else []
@@ -210,7 +218,8 @@ def segment_by(storage: Storage, batch_size: int, views: Views, engine: Engine, 
     """As `segment`, in one way, plane by plane along an axis; what is finished is restored in a thread meanwhile."""
     labels, all_labels = engine.labels, engine.plan.labels
     has_regions = bool(labels.regions)
-    restorer = Restorer(next(iter(views.values())).geometry, labels, axis)
+    geometry = next(iter(views.values())).geometry
+    restorer = Restorer(geometry, labels, axis, keeps_probabilities=engine.keeps_probabilities)
     sums = ConfidenceSums(len(labels.structures), has_regions=has_regions)
     kept = outputs_of(all_labels, engine.chosen)
     agreement = Agreement(all_labels.num_outputs, kept, has_regions=has_regions) if engine.is_judged else None
@@ -241,7 +250,7 @@ def segment_by(storage: Storage, batch_size: int, views: Views, engine: Engine, 
                 restore(slab.logits, is_judged=is_judged)
             else:
                 where = "cpu" if head is None else slab.logits.device
-                is_last = slab.planes.stop == restorer.geometry.shape[axis]  # nothing more is added to its memory
+                is_last = slab.planes.stop == geometry.shape[axis]  # nothing more is added to its memory
                 copy = slab.logits.to(where, copy=not is_last)
                 running = thread.submit(restore, copy, is_judged=is_judged)
         if running is not None:
@@ -254,6 +263,7 @@ def segment_by(storage: Storage, batch_size: int, views: Views, engine: Engine, 
         label_map=label_map,
         confidences=dict(zip(names, sums.confidences(), strict=True)) if engine.is_judged else {},
         agreements=dict(zip(names, dices, strict=True)) if any(dice is not None for dice in dices) else {},
+        probabilities=restorer.probabilities,
     )
 
 

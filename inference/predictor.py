@@ -115,20 +115,28 @@ class Predictor:
         Raises:
             InputError: if axes, channels or spacing do not fit, or values are not finite.
         """
-        array, spacing = np.asarray(array), [float(side) for side in spacing_mm]
-        if array.ndim not in (3, 4) or len(spacing) != array.ndim - 1 or 0 in array.shape:
-            raise InputError(
-                f"array of shape {array.shape} with spacing {tuple(spacing)}: expected (channels, slices, rows, "
-                "columns) and three spacings, or (channels, rows, columns) and two"
-            )
-        if not all(0 < side < np.inf for side in spacing):
-            raise InputError(f"spacing {tuple(spacing)} mm: each must be above zero and finite")
-        is_flat = array.ndim == 3
-        if is_flat:
-            array, spacing = array[:, None], [SLICE_MM, *spacing]
-        affine = np.eye(4)[[2, 1, 0, 3]] * np.array([*spacing, 1.0])
-        ids = self.predict_image(Image(array=array, affine=affine)).array
+        image, is_flat = image_of(array, spacing_mm)
+        ids = self.predict_image(image).array
         return ids[0] if is_flat else ids
+
+    def predict_probabilities(self, array: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+        """Probabilities, float16 (K, A0, A1, A2), of an image (C, A0, A1, A2), before post-processing.
+
+        K counts the classes, background first, which add up to 1, or the regions; in the order of `labels`. The class
+        with the largest, and the regions above 0.5, are those of the label map.
+
+        Args:
+            array: as of `predict`; a 2D image (C, A1, A2) gives (K, A1, A2).
+            spacing_mm: as of `predict`.
+
+        Raises:
+            InputError: as `predict`, or if they take more memory than may be taken.
+        """
+        image, is_flat = image_of(array, spacing_mm)
+        self._check(image)
+        probabilities = answer_image(image, replace(self._engine, keeps_probabilities=True))[1].probabilities
+        assert probabilities is not None
+        return probabilities[:, 0] if is_flat else probabilities
 
     def predict_file(self, paths: AnyPath | Sequence[AnyPath | None]) -> np.ndarray:
         """Label ids, unsigned integers (A0, A1, A2), of an image on disk, on its own grid.
@@ -183,6 +191,27 @@ class Predictor:
             raise InputError(f"the image holds {array.dtype}; expected real numbers, integer or floating point")
         if problem := bad_values(array):
             raise InputError(f"the image {problem}")
+
+
+def image_of(array: np.ndarray, spacing_mm: Sequence[float]) -> tuple[Image, bool]:
+    """An array as an axial scan; True if it has two axes of space, which become a slice.
+
+    Raises:
+        InputError: if axes and spacing do not fit.
+    """
+    array, spacing = np.asarray(array), [float(side) for side in spacing_mm]
+    if array.ndim not in (3, 4) or len(spacing) != array.ndim - 1 or 0 in array.shape:
+        raise InputError(
+            f"array of shape {array.shape} with spacing {tuple(spacing)}: expected (channels, slices, rows, "
+            "columns) and three spacings, or (channels, rows, columns) and two"
+        )
+    if not all(0 < side < np.inf for side in spacing):
+        raise InputError(f"spacing {tuple(spacing)} mm: each must be above zero and finite")
+    is_flat = array.ndim == 3
+    if is_flat:
+        array, spacing = array[:, None], [SLICE_MM, *spacing]
+    affine = np.eye(4)[[2, 1, 0, 3]] * np.array([*spacing, 1.0])
+    return Image(array=array, affine=affine), is_flat
 
 
 def names_of(words: str | Sequence[str]) -> tuple[str, ...]:

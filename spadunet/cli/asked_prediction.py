@@ -96,6 +96,7 @@ def find_prediction(options: argparse.Namespace, device: torch.device) -> Asked:
         label_format=options.format,
         order=order,
         reject_below=options.reject_below,
+        saves_probabilities=options.saves_probabilities,
     )
     return Asked(
         cases=cases,

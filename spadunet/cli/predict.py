@@ -37,6 +37,7 @@ EXAMPLES = """\
   spadunet_predict -i imagesTs -o predictions -d Hippocampus -f 0 1 2 3 4        the mean of five folds
   spadunet_predict -i imagesTs -o predictions -m model_a model_b                 the mean of two models
   spadunet_predict -i imagesTs -o predictions --roi-subset liver spleen          nothing else
+  spadunet_predict -i imagesTs -o predictions --save-probabilities               <case>.npz beside each label map
   spadunet_predict -i imagesTs -o predictions --continue      go on after an interruption
   spadunet_predict -i imagesTs -o predictions --reject-below 0.7      doubtful label maps go to predictions/review
   spadunet_predict -i study -o segmentations --format dicom-seg
@@ -80,7 +81,13 @@ def predict(options: argparse.Namespace, ranks: Ranks) -> int:
 
     started = time.time()
     asked = find_prediction(options, ranks.device)
-    start = find_start(options.output, asked.request, asked.paths, must_keep=options.keep)
+    start = find_start(
+        options.output,
+        asked.request,
+        asked.paths,
+        must_keep=options.keep,
+        saves_probabilities=options.saves_probabilities,
+    )
     require_writable(options.output, dry_run=options.dry_run)
     if not options.dry_run and ranks.is_first:
         log_to_file(options.output / "spadunet_predict.log")
@@ -186,6 +193,7 @@ def finish(
     from ..evaluation.label_names import LABELS_JSON
     from ..inference.quality_table import QUALITY_CSV, REVIEW_FOLDER, review_path
     from ..inference.resume import MANIFEST
+    from ..inference.saved_probabilities import probabilities_path
     from ..record import write_record
 
     problems = {outcome.item.name: outcome.problem for outcome in outcomes if outcome.problem}
@@ -196,13 +204,18 @@ def finish(
     if (options.output / REVIEW_FOLDER).is_dir():
         write_record(review_path(options.output / LABELS_JSON), asked.judgement.labels)
     written = [outcome.result for outcome in outcomes if outcome.result is not None]
+    beside = [
+        probabilities_path(outcome.result, outcome.item.name)
+        for outcome in outcomes
+        if outcome.result is not None and options.saves_probabilities
+    ]
     write_manifest(
         options.output / MANIFEST,
         "spadunet_predict",
         options,
         started=started,
         device=str(asked.device),
-        files=[*written, options.output / QUALITY_CSV],
+        files=[*written, *beside, options.output / QUALITY_CSV],
         more={"made": start.made.model_dump(mode="json")},
     )
     start.end()

@@ -59,6 +59,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="leave out what spadunet_postprocess chose for the model",
     )
     parser.add_argument(
+        "--save-probabilities",
+        "--save_probabilities",
+        dest="saves_probabilities",
+        action="store_true",
+        help="write <case>.npz beside each label map: `probabilities`, float16, of all classes (background first) or "
+        "regions on the image's grid, before post-processing; they are all held in memory",
+    )
+    parser.add_argument(
         "--memory-gb",
         type=positive_float,
         metavar="GB",
