@@ -96,13 +96,15 @@ def find_study_images(folder: Path) -> StudyImages:
         optional_channels=description.optional_channels,
         patients=description.patients,
         views=views,
-        by_file={
-            text: name
-            for name, view in views.items()
-            for path in view.paths
-            for text in (path.name, strip_ending(path))
-        },
+        by_file=names_by_file(views),
     )
+
+
+def names_by_file(views: Mapping[str, RawCase]) -> dict[str, str]:
+    """Name of a view by each name of a file, with and without its ending."""
+    return {
+        text: name for name, view in views.items() for path in view.paths for text in (path.name, strip_ending(path))
+    }
 
 
 def describe_channels(folder: Path, images: Path, endings: Sequence[str]) -> ChannelDescription:
