@@ -13,7 +13,7 @@ from ..study import SPLIT_NAMES, SplitName, Study
 from ..study_images import IMAGE_FOLDERS, StudyImages, names_by_file
 from ..study_labels import check_splits, find_views, read_split, rows_of_studies, warn_unused
 from ..study_table import LABELS_CSV, SPLIT, LabelTable, read_table
-from .cases import find_cases
+from .cases import find_cases, tell_series
 from .channels import order_of
 from .studies import FileStudies, MedMNISTStudies, studies_of_medmnist
 
@@ -51,6 +51,8 @@ def find_studies(
     folder = next((path / name for name in IMAGE_FOLDERS if (path / name).is_dir()), path)
     order = order_of(plan, folder, channels)
     cases = find_cases(folder, len(order.names), order.optional, may_mix=True)
+    for line in tell_series(cases):
+        log.info(line)
     found = next((path / name for name in TABLES if (path / name).is_file()), None)
     if found is None:
         if split not in (None, ALL):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from classifier_model import SIDES, classification_plan, write_classifier
+from dicom_files import write_series
 from medmnist_file import members_of, write_medmnist
 from random_models import plan_of, write_model
 from study_folder import write_study_image
@@ -115,6 +116,27 @@ def test_a_table_says_which_images_are_views_of_one_study_and_of_which_split(
     assert exit_code("-m", model, "-i", tmp_path, "-o", tmp_path / "x") == 2
     assert "labels.csv: line 3: image 'x' is not in" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_series_of_an_examination_can_be_views(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog):
+    folder = tmp_path / "dicom"
+    rng = np.random.default_rng(0)
+    for name, description in (("exam", "T1"), ("exam", "T2"), ("other", "T1")):
+        names = [f"{description}_{number}" for number in range(4)]
+        volume = rng.integers(1, 99, (4, 8, 8)).astype(np.int16)
+        write_series(
+            folder / name, volume, names=names, uid=f"1.{len(name)}.{description[1]}", **{"0008|103e": description}
+        )
+    assert exit_code("-m", model, "-i", folder, "-o", tmp_path / "each") == 0
+    series = sorted(probabilities(tmp_path / "each"))
+    assert len(series) == 3
+    (folder / "studies.csv").write_text(f"image,study\n{series[0]},exam\n{series[1]},exam\nother,other\n")
+    assert exit_code("-m", model, "-i", folder, "-o", tmp_path / "grouped") == 0
+    assert list(probabilities(tmp_path / "grouped")) == ["exam", "other"]
+    (folder / "studies.csv").write_text("image\nexam\n")  # which of the two?
+    assert exit_code("-m", model, "-i", folder, "-o", tmp_path / "x") == 2
+    assert "image 'exam' is not in" in capsys.readouterr().err
+    assert f"holds 2 DICOM series, each a case of its own: {series[0]}, {series[1]}" in caplog.text
 
 
 def test_an_image_that_cannot_be_read_stops_no_other(model: Path, images: Path, tmp_path: Path, caplog):
