@@ -65,10 +65,10 @@ def execute(options: argparse.Namespace) -> int:
     from ..training.ranks import open_ranks
     from .predict_classes import predict_classes, predicts_classes
 
-    if predicts_classes(options):
-        return predict_classes(options)
     if options.dask is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(f"--dask {options.dask}: does not go with torchrun; give one of them")
+    if predicts_classes(options):
+        return predict_classes(options)
     with open_ranks(find_device(options.device), is_training=False) as ranks:
         return predict(options, ranks)
 
