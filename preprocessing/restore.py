@@ -84,6 +84,10 @@ def orders_back(geometry: Geometry) -> tuple[int, int, int]:
 
 def place(classes: np.ndarray, geometry: Geometry, labels: LabelSet) -> LabelMap:
     """Undo crop and orientation, and turn class numbers into label ids."""
-    whole = uncrop(classes, geometry.crop, geometry.oriented_shape)
-    stored = np.ascontiguousarray(unorient(whole, geometry.axes, geometry.flips))
-    return LabelMap(array=labels.to_ids(stored), affine=np.array(geometry.stored_affine))
+    return LabelMap(array=labels.to_ids(put_back(classes, geometry)), affine=np.array(geometry.stored_affine))
+
+
+def put_back(array: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """(D, H, W) of the cropped grid to storage order (A0, A1, A2); 0 outside the crop."""
+    whole = uncrop(array, geometry.crop, geometry.oriented_shape)
+    return np.ascontiguousarray(unorient(whole, geometry.axes, geometry.flips))

@@ -1,4 +1,4 @@
-"""spadunet_predict: a folder of images to a folder of label maps."""
+"""spadunet_predict: a folder of images to a folder of label maps, or to a table of classes."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ EXAMPLES = """\
   spadunet_predict -i study -o segmentations --format dicom-seg
   torchrun --standalone --nproc-per-node 4 $(which spadunet_predict) -i imagesTs -o predictions     on four GPUs
   spadunet_predict -i /shared/imagesTs -o /shared/predictions --dask tcp://node7:8786
+  spadunet_predict -i organmnist3d.npz -o predictions -m MODEL --heat-maps      classes, and where the network looks
 """
 
 log = logging.getLogger("spadunet")
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, exit."""
     parser = make_parser(
         "Predict a label map for every image of a folder, on the image's own grid. quality.csv beside them tells how\n"
-        "far each can be trusted.",
+        "far each can be trusted. A task that classifies writes predictions.csv, the probability of each class.",
         EXAMPLES,
     )
     add_options(parser)
@@ -63,9 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Join the other processes, if torchrun started several, and predict."""
     from ..training.ranks import open_ranks
+    from .predict_classes import predict_classes, predicts_classes
 
     if options.dask is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(f"--dask {options.dask}: does not go with torchrun; give one of them")
+    if predicts_classes(options):
+        return predict_classes(options)
     with open_ranks(find_device(options.device), is_training=False) as ranks:
         return predict(options, ranks)
 
