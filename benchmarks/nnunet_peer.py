@@ -44,12 +44,23 @@ class Peer:
             preprocess_for_nnunet(self.commands, self.data, dataset.name[7:10].lstrip("0"), 1, *spacing)
         return folder
 
-    def train(self, dataset: Dataset, fold: str, length: str, seed: int, folder: Path, *, splits: Path | None) -> None:
-        """Train unless that is done; what it says goes to log.txt.
+    def train(
+        self,
+        dataset: Dataset,
+        fold: str,
+        length: str,
+        seed: int,
+        folder: Path,
+        *,
+        splits: Path | None,
+        batch_size: int | None = None,
+    ) -> None:
+        """Train unless that is done, of steps from where an earlier call ended; what it says goes to log.txt.
 
         Args:
             length: as of nnunet_run.py.
             splits: a splits_final.json that holds the fold, in place of its own.
+            batch_size: in place of that of its plans.
         """
         preprocessed, results = self.preprocess(dataset), folder / "nnunet_results"
         if splits is not None:
@@ -57,7 +68,8 @@ class Peer:
         trainer = results / dataset.name / "nnUNetTrainer__nnUNetPlans__3d_fullres"
         if not (trainer / f"fold_{fold}" / "checkpoint_final.pth").is_file():
             script = Path(__file__).with_name("nnunet_run.py")
-            self.call([self.commands / "python", script, dataset.name, fold, length, seed, self.device], folder)
+            words = [self.commands / "python", script, dataset.name, fold, length, seed, self.device]
+            self.call([*words, *([] if batch_size is None else [batch_size])], folder)
 
     def predict(self, dataset: Dataset, fold: str, images: Path, folder: Path, *options: str) -> None:
         """Label maps of a folder of images in predictions/, by the model that `train` left in the same folder."""

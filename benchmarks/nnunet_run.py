@@ -1,18 +1,22 @@
 r"""nnU-Net's own trainer for a number of steps or minutes; run by the Python of nnU-Net's environment, not by ours.
 
     nnUNet_raw=… nnUNet_preprocessed=… nnUNet_results=… \
-        PEER/python benchmarks/nnunet_run.py DATASET FOLD LENGTH SEED DEVICE
+        PEER/python benchmarks/nnunet_run.py DATASET FOLD LENGTH SEED DEVICE [BATCH]
 
 LENGTH is 300 (steps) or 10min. Its learning rate falls to nothing by the end: epoch by epoch, into which the steps are
 divided, at most 20; or before every step, by the share of the minutes that are over. The minutes begin when its loaders
-have started, and it does not validate while they last. Prints how many steps it made, as JSON.
+have started, and it does not validate while they last. A training by steps leaves a checkpoint after each epoch, from
+which the same command goes on. BATCH stands in for the batch size of its plans: a departure from what it would do.
+Prints how many steps it made, as JSON.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,25 +30,47 @@ POWER = 0.9
 
 def main() -> None:
     """Train `3d_fullres` with its own plans, patches, batch and augmentation; write its final checkpoint."""
-    dataset, fold, length, seed, device = sys.argv[1:]
-    torch.manual_seed(int(seed))
-    np.random.seed(int(seed))
+    dataset, fold, length, seed, device, *batch = sys.argv[1:]
+    begin_random(int(seed))
     trainer = get_trainer_from_args(
         dataset, "3d_fullres", fold if fold == "all" else int(fold), device=torch.device(device)
     )
+    if batch:
+        trainer.configuration_manager.configuration["batch_size"] = int(batch[0])
     if length.endswith("min"):
         num_steps = train_minutes(trainer, float(length.removesuffix("min")))
     else:
         num_steps = int(length)
-        train_steps(trainer, num_steps)
+        train_steps(trainer, num_steps, int(seed))
     print(json.dumps({"steps": num_steps}))
 
 
-def train_steps(trainer: nnUNetTrainer, num_steps: int) -> None:
-    """As it would, in epochs so short that they make the number of steps."""
+def begin_random(seed: int) -> None:
+    """Of this process; those of its loaders are not told."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+
+
+def train_steps(trainer: nnUNetTrainer, num_steps: int, seed: int) -> None:
+    """As it would, in epochs so short that they make the number of steps; from the last one that was saved.
+
+    Its own would save every 50th epoch.
+    """
     trainer.num_epochs = next(number for number in range(MAX_EPOCHS, 0, -1) if num_steps % number == 0)
     trainer.num_iterations_per_epoch = num_steps // trainer.num_epochs
     trainer.num_val_iterations_per_epoch = 1
+    trainer.save_every = 1
+    save = trainer.save_checkpoint
+
+    def save_whole(path: str) -> None:
+        save(f"{path}.partial")
+        os.replace(f"{path}.partial", path)
+
+    trainer.save_checkpoint = save_whole
+    latest = Path(trainer.output_folder) / "checkpoint_latest.pth"
+    if latest.is_file():
+        trainer.load_checkpoint(str(latest))
+        begin_random(seed + trainer.current_epoch)  # else its first steps would be those of the start
     trainer.run_training()
 
 

@@ -7,23 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ..class_predictions import STUDY, ClassPredictions
+from ..class_predictions import ClassPredictions
 from ..classes import UNKNOWN, ClassSet
-from ..csv_table import MAX_TOLD, CsvTable, read_csv, require_column, require_none
+from ..csv_table import MAX_TOLD, require_none
 from ..errors import InputError, listed
 from ..formats import IMAGE_ENDINGS, strip_ending
+from ..medmnist import MedMNIST
 from ..record import read_record
+from ..study import SPLIT_NAMES, SplitName
+from ..study_classes import CLASSES_JSON, labels_of_rows
+from ..study_images import IMAGE_FOLDERS, StudyImages, find_study_images
+from ..study_labels import check_same, find_patients, read_split, rows_of_studies
+from ..study_table import IMAGE, LABELS_CSV, STUDY, LabelTable, TableRow, read_table
 
-IMAGE, PATIENT, SPLIT = "image", "patient", "split"
-NOT_LABELS = (IMAGE, STUDY, PATIENT, SPLIT)
-TEST = "test"
+TEST: SplitName = "test"
 """The split that is scored unless another one is asked for, where there is one."""
-LABELS_CSV, CLASSES_JSON = "labels.csv", "classes.json"
-FINDINGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "": UNKNOWN}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,7 @@ class ClassReferences:
     labels: np.ndarray
     """Int (N, L), `UNKNOWN` where nobody knows."""
     patients: tuple[str, ...]
-    """Whose study each is; of unknown patients, each is one of its own."""
+    """Whose study each is."""
     elsewhere: frozenset[str] = frozenset()
     """Studies of other splits."""
 
@@ -46,8 +49,15 @@ def labels_file(path: Path) -> Path:
     return path / LABELS_CSV if path.is_dir() else path
 
 
+def is_medmnist(path: Path) -> bool:
+    """Whether labels are those of a MedMNIST file."""
+    return path.suffix.lower() == ".npz"
+
+
 def find_classes(predictions: Path, references: Path, given: Path | None = None) -> tuple[ClassSet | None, Path | None]:
     """The classes that a file tells, and this file: the given one, else classes.json beside references or predictions.
+
+    A MedMNIST file has its own classes; a classes.json beside it is not of it.
 
     Raises:
         InputError: if it cannot be read, or the two differ and none is given.
@@ -55,7 +65,8 @@ def find_classes(predictions: Path, references: Path, given: Path | None = None)
     remedy = f"give a {CLASSES_JSON} with kind and names"
     if given is not None:
         return read_record(given, ClassSet, remedy=remedy), given
-    there = [path for it in (references, predictions) if (path := it.parent / CLASSES_JSON).is_file()]
+    beside = [predictions] if is_medmnist(references) else [references, predictions]
+    there = [path for it in beside if (path := it.parent / CLASSES_JSON).is_file()]
     found = [read_record(path, ClassSet, remedy=remedy) for path in there]
     if not found:
         return None, None
@@ -67,10 +78,8 @@ def find_classes(predictions: Path, references: Path, given: Path | None = None)
 def read_references(
     path: Path, split: str | None = None, *, classes: ClassSet | None = None, predicted: Sequence[str] = ()
 ) -> ClassReferences:
-    """Read a CSV of labels: columns study (or image), the labels, and if known patient and split.
-
-    One column of labels holds classes by name; several hold findings, 1 or 0 in each. An empty cell is unknown. Rows of
-    one study, its views, must agree.
+    """Read a table of labels as training does, but for two things: studies may be named without images, and a label
+    that is not there is unknown.
 
     Args:
         split: whose studies are scored; None for the test split if there is one, else for all.
@@ -80,42 +89,84 @@ def read_references(
     Raises:
         InputError: tells the first problems, a line each.
     """
-    table = read_csv(path, remedy="give the references as a CSV with the columns study and label")
-    key = require_column(table, STUDY, IMAGE)
-    studies = [strip_ending(Path(it), IMAGE_ENDINGS) if key == IMAGE else it for it in table.column(key)]
-    columns = [name for name in table.columns if name not in NOT_LABELS]
-    classes = classes or guess_classes(path, columns, predicted)
-    labels = labels_in(table, columns, classes)
-    patients = table.column(PATIENT) if PATIENT in table.columns else [""] * len(studies)
-    splits = table.column(SPLIT) if SPLIT in table.columns else [""] * len(studies)
-    split = split or (TEST if TEST in splits else None)
-    if split and split not in splits:
-        there = listed(sorted(set(splits) - {""}), MAX_TOLD) or "none"
-        raise InputError(f"{path}: no study of the split {split!r}, only {there}; choose another --split")
-    first: dict[str, int] = {}
-    problems = []
-    for place, (line, study) in enumerate(zip(table.lines, studies, strict=True)):
-        if not study:
-            problems.append(f"{path}: line {line}: no name of the study; fill in the column {key}")
-            continue
-        earlier = first.setdefault(study, place)
-        one, other = ((*labels[it], patients[it], splits[it]) for it in (place, earlier))
-        if one != other:
-            problems.append(
-                f"{path}: line {line}: study {study} has another label, patient or split in line "
-                f"{table.lines[earlier]}; correct one of them"
-            )
-    require_none(problems)
-    chosen = {study: place for study, place in first.items() if not split or splits[place] == split}
-    found = labels[list(chosen.values())]
-    if (found == UNKNOWN).all():
-        raise InputError(f"{path}: no study has a label; fill in the column {', '.join(columns)}")
+    table = read_table(path, names=(STUDY, IMAGE))
+    images = images_beside(table)
+    names = [name_of(row, images) for row in table.rows]
+    table.refuse(
+        [
+            f"line {row.line}: no name of the study; fill in the column {STUDY if table.has(STUDY) else IMAGE}"
+            for row, name in zip(table.rows, names, strict=True)
+            if not (row.keys.get(STUDY) or name)
+        ]
+    )
+    classes = classes or guess_classes(path, table.label_columns, predicted)
+    lines = rows_of_studies(table, names)
+    labels = labels_of_rows(table, classes, may_be_unknown=True)
+    check_same(table, lines, labels)
+    splits = {study: read_split(table.rows[numbers[0]]) for study, numbers in lines.items()}
+    patients = find_patients(table, lines, names, images.patients if images else {})
+    there = set(splits.values())
+    wanted = split or (TEST if TEST in there else None)
+    if wanted and wanted not in there:
+        found = listed([it for it in SPLIT_NAMES if it in there], MAX_TOLD) or "none"
+        raise InputError(f"{path}: no study of the split {wanted!r}, only {found}; choose another --split")
+    chosen = [study for study in lines if not wanted or splits[study] == wanted]
+    numbers = np.array([labels[lines[study][0]] for study in chosen], dtype=np.int64)  # (N, L)
+    if (numbers == UNKNOWN).all():
+        raise InputError(f"{path}: no study has a label; fill in the column {', '.join(table.label_columns)}")
     return ClassReferences(
         classes=classes,
         studies=tuple(chosen),
-        labels=found,
-        patients=tuple(patients[place] or f"study {study}" for study, place in chosen.items()),
-        elsewhere=frozenset(first) - frozenset(chosen),
+        labels=numbers,
+        patients=tuple(patients[study] for study in chosen),
+        elsewhere=frozenset(lines) - frozenset(chosen),
+    )
+
+
+def images_beside(table: LabelTable) -> StudyImages | None:
+    """The images that a table lies beside and names; None where there are none, or it names studies alone."""
+    folder = table.path.parent
+    has_images = any((folder / name).is_dir() for name in IMAGE_FOLDERS)
+    return find_study_images(folder) if table.has(IMAGE) and has_images else None
+
+
+def name_of(row: TableRow, images: StudyImages | None) -> str:
+    """What a row's image is called: as training calls it where it is there, else its file without the ending."""
+    text = row.keys.get(IMAGE, "")
+    view = images.find(text) if images else None
+    return view.name if view else strip_ending(Path(text), IMAGE_ENDINGS) if text else ""
+
+
+def medmnist_references(
+    dataset: MedMNIST, split: str | None = None, *, classes: ClassSet | None = None, source: Path | None = None
+) -> ClassReferences:
+    """Labels of one split of a MedMNIST file, by default of its test split; each image is of a patient of its own.
+
+    Args:
+        classes: what they are called, where another file tells.
+        source: this file.
+
+    Raises:
+        InputError: if there is no such split, or these are classes of another kind or number.
+    """
+    its = dataset.classes
+    if classes and (classes.is_exclusive, classes.num_outputs) != (its.is_exclusive, its.num_outputs):
+        raise InputError(
+            f"{source}: {classes.num_outputs} names, {classes.kind}; {dataset.path} has {its.num_outputs}, {its.kind}: "
+            "give the predictions of this dataset"
+        )
+    chosen = next((it for it in SPLIT_NAMES if it == (split or TEST)), None)
+    if chosen is None:
+        raise InputError(
+            f"{dataset.path}: no study of the split {split!r}, only {', '.join(SPLIT_NAMES)}; choose another --split"
+        )
+    names = {it: tuple(map(partial(dataset.study_name, it), range(len(rows)))) for it, rows in dataset.labels.items()}
+    return ClassReferences(
+        classes=classes or its,
+        studies=names[chosen],
+        labels=dataset.labels[chosen],
+        patients=names[chosen],
+        elsewhere=frozenset(name for it, found in names.items() if it != chosen for name in found),
     )
 
 
@@ -123,10 +174,8 @@ def guess_classes(path: Path, columns: Sequence[str], predicted: Sequence[str]) 
     """Classes where no file tells them: the predictions' in their order, of the kind that the references' columns show.
 
     Raises:
-        InputError: if there is no column of labels.
+        InputError: if the column of the references holds classes, and the predictions are of one finding.
     """
-    if not columns:
-        raise InputError(f"{path}: line 1: no column of labels; add one with the class, or one a finding")
     if len(columns) > 1 or tuple(columns) == tuple(predicted):
         names = predicted if set(predicted) == set(columns) else columns
         return ClassSet(kind="multi-label", names=tuple(names))
@@ -136,35 +185,6 @@ def guess_classes(path: Path, columns: Sequence[str], predicted: Sequence[str]) 
             f"probabilities of {', '.join(predicted)} alone; predict every class, or give this column a finding's name"
         )
     return ClassSet(kind="binary" if len(predicted) == 2 else "multi-class", names=tuple(predicted))
-
-
-def labels_in(table: CsvTable, columns: Sequence[str], classes: ClassSet) -> np.ndarray:
-    """Labels of all rows, int (rows, L).
-
-    Raises:
-        InputError: tells the first cells that hold no class or finding, a line each.
-    """
-    if classes.is_exclusive:
-        if len(columns) != 1:
-            found = ", ".join(columns) or "none"
-            raise InputError(
-                f"{table.path}: line 1: expected one column of labels for {classes.kind} classes, found {found}"
-            )
-        known = {name: place for place, name in enumerate(classes.names)} | {"": UNKNOWN}
-        wanted, used = f"none of {listed(classes.names, MAX_TOLD)}", columns
-    else:
-        for name in classes.names:
-            require_column(table, name)
-        known, wanted, used = FINDINGS, "neither 0 nor 1", classes.names
-    cells = [table.column(name) for name in used]
-    problems = [
-        f"{table.path}: line {line}: {name} is {cell!r}, {wanted}; correct it, or leave it empty if it is not known"
-        for line, *row in zip(table.lines, *cells, strict=True)
-        for name, cell in zip(used, row, strict=True)
-        if cell not in known
-    ]
-    require_none(problems)
-    return np.array([[known[cell] for cell in column] for column in cells], dtype=np.int64).T  # (rows, L)
 
 
 def match(references: ClassReferences, predictions: ClassPredictions, *, source: Path) -> np.ndarray:

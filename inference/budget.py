@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from ..errors import InputError
 from ..memory import available_bytes
 from ..spacing import Shape
 from .sliding import held_voxels, sweep_axis
@@ -25,6 +26,8 @@ IMAGE_BYTES = 8
 LABEL_BYTES = 8
 """Of a voxel of the image's own grid: class numbers and label map of a case, and the same of the last one that is being
 cleaned and written. With one channel and no read-ahead 11 bytes were measured, image included."""
+PROBABILITY_BYTES = 2
+"""Of one class's voxel on the image's own grid."""
 CASE_BYTES = 8
 """Of a channel's voxel on the network's grid: float32 of the case that is predicted, and of the next."""
 
@@ -69,6 +72,8 @@ class Demand:
     stored_shape: Shape | None = None
     """Of the image itself; None for `shape`."""
     num_stored_channels: int = 1
+    num_probabilities: int = 0
+    """Classes or regions whose probabilities are kept on the image's own grid."""
 
     @property
     def axis(self) -> int:
@@ -80,10 +85,14 @@ class Demand:
         held = sum(held_voxels(self.shape, patch, self.axis) for patch in self.patches)
         return self.num_outputs * held * dtype.itemsize
 
+    def probability_bytes(self) -> int:
+        """Of this case's probabilities."""
+        return PROBABILITY_BYTES * self.num_probabilities * math.prod(self.stored_shape or self.shape)
+
     def image_bytes(self) -> int:
         """Of all but logits: this case, the next one that is read and the last one that is written."""
         stored = math.prod(self.stored_shape or self.shape) * (IMAGE_BYTES * self.num_stored_channels + LABEL_BYTES)
-        return stored + math.prod(self.shape) * CASE_BYTES * self.num_channels
+        return stored + 2 * self.probability_bytes() + math.prod(self.shape) * CASE_BYTES * self.num_channels
 
     def least_bytes(self) -> int:
         """In the host's memory, however little is held there."""
@@ -123,11 +132,33 @@ def tell_choice(name: str, demand: Demand, budget: Budget, device: torch.device)
     limit = "unknown" if budget.host_bytes is None else f"{budget.host_bytes / 1e9:.3g} GB"
     of_models = "" if demand.num_models == 1 else f", the mean of {demand.num_models} models,"
     summed = "features of {} channels" if demand.adds_features else "logits of {} outputs"
+    shares = (
+        f"; its probabilities take {demand.probability_bytes() / 1e9:.2g} GB, and those of the last case are written "
+        "meanwhile"
+        if demand.num_probabilities
+        else ""
+    )
     return (
         f"memory that may be taken: {limit}; {name}, the largest, becomes {'×'.join(map(str, shape))} voxels; "
         f"{summed.format(demand.num_outputs)}{of_models} are added up as {storage}, {count} {along} at a time "
-        f"({demand.held_bytes(storage.dtype) / 1e9:.2g} GB); windows at once: {windows_at_once(patch, device)}"
+        f"({demand.held_bytes(storage.dtype) / 1e9:.2g} GB); windows at once: {windows_at_once(patch, device)}{shares}"
     )
+
+
+def require_room(name: str, demand: Demand, budget: Budget) -> None:
+    """Refuse a case whose probabilities alone take more memory than may be taken: the system would end the process.
+
+    Raises:
+        InputError: naming the case, how much that is, and what can be done.
+    """
+    if budget.host_bytes is not None and demand.probability_bytes() > budget.host_bytes:
+        size = "×".join(map(str, demand.stored_shape or demand.shape))
+        raise InputError(
+            f"{name}: probabilities of {demand.num_probabilities} classes or regions of {size} voxels take "
+            f"{demand.probability_bytes() / 1e9:.3g} GB of memory, more than the {budget.host_bytes / 1e9:.3g} GB that "
+            "may be taken; leave --save-probabilities out, ask for fewer with --roi-subset, or give a larger "
+            "--memory-gb"
+        )
 
 
 def tell_shortage(name: str, demand: Demand, budget: Budget) -> str:
@@ -135,8 +166,10 @@ def tell_shortage(name: str, demand: Demand, budget: Budget) -> str:
     least = demand.least_bytes()
     if budget.host_bytes is None or least <= budget.host_bytes:
         return ""
+    shares = 2 * demand.probability_bytes()
+    of_these = f" ({shares / 1e9:.3g} GB of it for --save-probabilities)" if shares else ""
     return (
-        f"{name} takes at least {least / 1e9:.3g} GB of memory beside the networks, with all logits on disk: more than "
-        f"the {budget.host_bytes / 1e9:.3g} GB that may be taken (--memory-gb, or 80 % of what is free); it is tried "
-        "all the same"
+        f"{name} takes at least {least / 1e9:.3g} GB of memory beside the networks, with all logits on disk{of_these}: "
+        f"more than the {budget.host_bytes / 1e9:.3g} GB that may be taken (--memory-gb, or 80 % of what is free); it "
+        "is tried all the same"
     )

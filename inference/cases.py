@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,9 @@ from ..formats import DICOM_ENDING, NIFTI_ENDINGS, ending_of, is_dicom
 from ..parallel import map_cases
 
 
-def find_cases(folder: Path, num_channels: int, optional: Collection[int] = ()) -> list[RawCase]:
+def find_cases(
+    folder: Path, num_channels: int, optional: Collection[int] = (), *, may_mix: bool = False
+) -> list[RawCase]:
     """Images of one ending, named as for training, or the slices of a DICOM series.
 
     A folder or zip file of several DICOM series is a case a series, if a case has one channel: with more, nothing
@@ -23,21 +26,27 @@ def find_cases(folder: Path, num_channels: int, optional: Collection[int] = ()) 
 
     Args:
         optional: numbers of channels that a case may lack.
+        may_mix: images may be of several endings.
 
     Raises:
-        InputError: if there are no images, or of several formats, or channels are missing of all.
+        InputError: if there are no images, or of several formats, or of one name, or channels are missing of all.
     """
     if not folder.is_dir():
         raise InputError(f"-i {folder}: folder not found; give the folder that holds the images")
     endings = image_endings(folder)
-    if len(endings) > 1:
+    if len(endings) > 1 and not may_mix:
         raise InputError(f"-i {folder}: holds both {' and '.join(endings)} files; put them into one folder each")
     if endings in ([], [DICOM_ENDING]) and holds_slices(folder):
         cases = [RawCase(name=folder.resolve().name, image_paths=(folder,), label_path=None)]
     else:
-        ending = endings[0] if endings else NIFTI_ENDINGS[0]
-        files = find_files(folder, ending, num_channels)
-        cases = [case_of(folder / name, found, ending, num_channels, optional) for name, found in files.items()]
+        cases = [
+            case_of(folder / name, found, ending, num_channels, optional)
+            for ending in endings or NIFTI_ENDINGS[:1]
+            for name, found in find_files(folder, ending, num_channels).items()
+        ]
+        twice = [name for name, count in Counter(case.name for case in cases).items() if count > 1]
+        if twice:
+            raise InputError(f"-i {folder}: several images are called {twice[0]}; rename or remove all but one")
         if all(case.problem for case in cases):
             raise InputError(cases[0].problem)
     return split_series(cases) if num_channels == 1 else cases

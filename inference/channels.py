@@ -11,7 +11,7 @@ from ..channels import match_names
 from ..dataset import numbers_of
 from ..description import DATASET_JSON, read_description
 from ..errors import InputError
-from ..plan import Plan
+from ..plan import ImagePlan
 
 log = logging.getLogger("spadunet")
 
@@ -28,7 +28,7 @@ class ChannelOrder:
     """Numbers that a case may lack: what the model can do without, or does not know."""
 
 
-def order_of(plan: Plan, folder: Path, names: Sequence[str] | None = None) -> ChannelOrder:
+def order_of(plan: ImagePlan, folder: Path, names: Sequence[str] | None = None) -> ChannelOrder:
     """Match a folder's channels with the model's by their names, else by their order.
 
     Args:

@@ -110,16 +110,12 @@ def classify(
     Raises:
         InputError: if a study cannot be read, or a logit is NaN or infinite; names the study.
     """
-    device = next(network.parameters()).device
     waiting: list[tuple[int, tuple[View, ...]]] = []
 
     def answer() -> tuple[tuple[int, ...], Tensor]:
         numbers, batch = zip(*waiting, strict=True)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
-            logits = network(as_input(batch, plan, device)).float().cpu()
-        for number, row in zip(numbers, logits, strict=True):
-            if not row.isfinite().all():
-                raise InputError(f"{studies.names[number]}: the network gives values that are not finite")
+        x = as_input(batch, plan, next(network.parameters()).device)
+        logits = logits_of(network, x, [studies.names[number] for number in numbers], precision)
         waiting.clear()
         return numbers, logits
 
@@ -130,6 +126,20 @@ def classify(
         waiting.append((number, views))
     if waiting:
         yield answer()
+
+
+def logits_of(network: ClassificationNetwork, x: Input, names: Sequence[str], precision: torch.dtype) -> Tensor:
+    """Logits (B, K) float32 of a batch, on the processor.
+
+    Raises:
+        InputError: if one is NaN or infinite; names the study.
+    """
+    with torch.autocast(x[0][0].device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+        logits = network(x).float().cpu()
+    for name, row in zip(names, logits, strict=True):
+        if not row.isfinite().all():
+            raise InputError(f"{name}: the network gives values that are not finite")
+    return logits
 
 
 def probabilities_of(logits: Tensor, classes: ClassSet) -> np.ndarray:

@@ -47,6 +47,7 @@ class Job:
     label_format: LabelFormat
     order: ChannelOrder
     reject_below: float | None
+    saves_probabilities: bool
 
 
 @functools.lru_cache(maxsize=1)
@@ -78,6 +79,7 @@ def engine_of(job: Job, sources: Sequence[Source], device: torch.device) -> Engi
         memory_gb=job.memory_gb,
         folder=job.folder,
         is_judged=True,
+        keeps_probabilities=job.saves_probabilities,
     )
 
 

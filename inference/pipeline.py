@@ -22,6 +22,7 @@ from .dicom_seg import read_headers, write_segmentation
 from .label_format import LabelFormat, label_ending
 from .postprocess import clean
 from .predict import Answer, Engine, Views, segment, views_of
+from .saved_probabilities import probabilities_path, write_probabilities
 from .stages import StageTimes
 
 if TYPE_CHECKING:
@@ -157,9 +158,14 @@ def load(
 
 
 def write(loaded: Loaded, answer: Answer, engine: Engine, place: Place | None) -> Path:
-    """Clean a label map by the engine's rules and write it in its format; the path."""
+    """Clean a label map by the engine's rules and write it in its format; the path.
+
+    Probabilities, where there are any, come before it: a label map that is there has them.
+    """
     label_map = clean(answer.label_map, engine.labels, engine.rules)
     path = place(loaded.raw.name, loaded.path, label_map, answer) if place else loaded.path
+    if answer.probabilities is not None:
+        write_probabilities(probabilities_path(path, loaded.raw.name), answer.probabilities)
     if loaded.headers:
         write_segmentation(path, label_map, loaded.headers, engine.labels, engine.plan.dataset_name)
     else:

@@ -8,6 +8,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +29,7 @@ from ..preprocessing.restore import Restorer
 from ..sides import PatientAxis
 from ..spacing import Shape
 from ..task import ADAPTER_PREFIX
-from .budget import Budget, Demand, choose_storages, windows_at_once
+from .budget import Budget, Demand, choose_storages, require_room, windows_at_once
 from .confidence import Agreement, Confidence, ConfidenceSums
 from .ensemble import Member, as_one, in_step
 from .linear_head import logits_in_parts, with_features
@@ -69,6 +70,8 @@ class Engine:
     """How much memory logits may take."""
     is_judged: bool = False
     """Tell, too, how sure the networks are. Label maps stay the same."""
+    keeps_probabilities: bool = False
+    """Give probabilities on the image's own grid, too. Label maps stay the same."""
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -111,6 +114,7 @@ class Engine:
             num_channels=num_images * len(self.plan.channel_names),
             stored_shape=stored_shape,
             num_stored_channels=len(self.plan.channel_names),
+            num_probabilities=self.labels.num_outputs if self.keeps_probabilities else 0,
         )
 
 
@@ -124,6 +128,9 @@ class Answer:
     """By name of class or region; none unless the engine judges."""
     agreements: dict[str, float | None]
     """Dice of each model, or of each mirror image, with the mean; none where there is one alone."""
+    probabilities: np.ndarray | None = None
+    """(K, A0, A1, A2) float16 on the stored image's grid, of classes, background first, or of regions; None unless the
+    engine keeps them. The largest is the label map's class; regions are painted where theirs is above 0.5."""
 
 
 def build_network(model: Model, task_name: str, *, is_merged: bool = False) -> SegmentationNetwork:
@@ -204,13 +211,14 @@ def segment(views: Views, engine: Engine, times: StageTimes) -> Answer:
     Where memory does not suffice for its logits, they are held in the next place that takes less, and the log says so.
 
     Raises:
-        InputError: if a logit is NaN or infinite; names the case.
+        InputError: if a logit is NaN or infinite, or probabilities do not fit into memory; names the case.
         OutputError: if the last of these places, the disk, is full; names the case.
     """
     case = next(iter(views.values()))
     geometry = case.geometry
     tell_mirroring(geometry, engine)
     demand = engine.demand(geometry.shape, geometry.da, geometry.stored_shape)
+    require_room(case.name, demand, engine.budget)
     storages = choose_storages(demand, engine.budget)
     at_once = min(windows_at_once(patch, engine.device) for patch in demand.patches)
     ways = [(storages[0], at_once)] if at_once > 1 else []
@@ -258,7 +266,8 @@ class Answering:
     ) -> None:
         labels, all_labels = engine.labels, engine.plan.labels
         self.engine, self.storage, self.times, self.axis, self.thread = engine, storage, times, axis, thread
-        self.restorer = Restorer(geometry, labels, axis)
+        self.geometry = geometry
+        self.restorer = Restorer(geometry, labels, axis, keeps_probabilities=engine.keeps_probabilities)
         self.sums = ConfidenceSums(len(labels.structures), has_regions=bool(labels.regions))
         kept = outputs_of(all_labels, engine.chosen)
         agreement = Agreement(all_labels.num_outputs, kept, has_regions=bool(labels.regions))
@@ -277,7 +286,7 @@ class Answering:
             self.restore(slab.logits, is_judged=is_judged)
             return
         where = "cpu" if self.head is None else slab.logits.device
-        is_last = slab.planes.stop == self.restorer.geometry.shape[self.axis]  # nothing more is added to its memory
+        is_last = slab.planes.stop == self.geometry.shape[self.axis]  # nothing more is added to its memory
         copy = slab.logits.to(where, copy=not is_last)
         self.running = self.thread.submit(self.restore, copy, is_judged=is_judged)
 
@@ -293,6 +302,7 @@ class Answering:
             label_map=label_map,
             confidences=dict(zip(names, self.sums.confidences(), strict=True)) if is_judged else {},
             agreements=dict(zip(names, dices, strict=True)) if any(dice is not None for dice in dices) else {},
+            probabilities=self.restorer.probabilities,
         )
 
     def wait(self) -> None:

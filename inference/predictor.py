@@ -115,20 +115,28 @@ class Predictor:
         Raises:
             InputError: if axes, channels or spacing do not fit, or values are not finite.
         """
-        array, spacing = np.asarray(array), [float(side) for side in spacing_mm]
-        if array.ndim not in (3, 4) or len(spacing) != array.ndim - 1 or 0 in array.shape:
-            raise InputError(
-                f"array of shape {array.shape} with spacing {tuple(spacing)}: expected (channels, slices, rows, "
-                "columns) and three spacings, or (channels, rows, columns) and two"
-            )
-        if not all(0 < side < np.inf for side in spacing):
-            raise InputError(f"spacing {tuple(spacing)} mm: each must be above zero and finite")
-        is_flat = array.ndim == 3
-        if is_flat:
-            array, spacing = array[:, None], [SLICE_MM, *spacing]
-        affine = np.eye(4)[[2, 1, 0, 3]] * np.array([*spacing, 1.0])
-        ids = self.predict_image(Image(array=array, affine=affine)).array
-        return ids[0] if is_flat else ids
+        image = image_of_array(array, spacing_mm)
+        ids = self.predict_image(image).array
+        return ids[0] if len(spacing_mm) == 2 else ids
+
+    def predict_probabilities(self, array: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+        """Probabilities, float16 (K, A0, A1, A2), of an image (C, A0, A1, A2), before post-processing.
+
+        K counts the classes, background first, which add up to 1, or the regions; in the order of `labels`. The class
+        with the largest, and the regions above 0.5, are those of the label map.
+
+        Args:
+            array: as of `predict`; a 2D image (C, A1, A2) gives (K, A1, A2).
+            spacing_mm: as of `predict`.
+
+        Raises:
+            InputError: as `predict`, or if they take more memory than may be taken.
+        """
+        image = image_of_array(array, spacing_mm)
+        require_fitting(image, self.channel_names)
+        probabilities = answer_image(image, replace(self._engine, keeps_probabilities=True))[1].probabilities
+        assert probabilities is not None
+        return probabilities[:, 0] if len(spacing_mm) == 2 else probabilities
 
     def predict_file(self, paths: AnyPath | Sequence[AnyPath | None]) -> np.ndarray:
         """Label ids, unsigned integers (A0, A1, A2), of an image on disk, on its own grid.
@@ -140,11 +148,7 @@ class Predictor:
         Raises:
             InputError: if a file is missing, damaged or does not fit the model.
         """
-        listed = [paths] if isinstance(paths, str | Path) else list(paths)
-        files = [None if path is None else Path(path) for path in listed]
-        if not any(files):
-            raise InputError("no path of an image is given")
-        return self.predict_image(read_image(files, num_channels=len(self.channel_names))).array
+        return self.predict_image(image_of_files(paths, self.channel_names)).array
 
     def predict_image(self, image: Image) -> LabelMap:
         """Label ids on the grid of an image, with its affine.
@@ -152,7 +156,7 @@ class Predictor:
         Raises:
             InputError: if channels do not fit, or values are not finite.
         """
-        self._check(image)
+        require_fitting(image, self.channel_names)
         return predict_image(image, self._engine)
 
     def judge_image(self, image: Image) -> tuple[LabelMap, dict[str, QualityRow]]:
@@ -163,26 +167,60 @@ class Predictor:
         Raises:
             InputError: as `predict_image`.
         """
-        self._check(image)
+        require_fitting(image, self.channel_names)
         label_map, answer = answer_image(image, replace(self._engine, is_judged=True))
         rows = rows_of("image", judge(answer, label_map, self.labels), self._calibration)
         return label_map, {row.name: row for row in rows}
 
-    def _check(self, image: Image) -> None:
-        """Refuse an image that the model cannot take.
 
-        Raises:
-            InputError: if channels do not fit, or values are not finite.
-        """
-        array, num_channels = image.array, len(self.channel_names)
-        if len(array) != num_channels:
-            raise InputError(
-                f"the image has {len(array)} channels, the model {num_channels}: {', '.join(self.channel_names)}"
-            )
-        if array.dtype.kind not in "uif":
-            raise InputError(f"the image holds {array.dtype}; expected real numbers, integer or floating point")
-        if problem := bad_values(array):
-            raise InputError(f"the image {problem}")
+def image_of_array(array: np.ndarray, spacing_mm: Sequence[float]) -> Image:
+    """An image (C, A0, A1, A2) or (C, A1, A2) that runs as `Predictor.predict` says.
+
+    Raises:
+        InputError: if axes and spacing do not fit.
+    """
+    array, spacing = np.asarray(array), [float(side) for side in spacing_mm]
+    if array.ndim not in (3, 4) or len(spacing) != array.ndim - 1 or 0 in array.shape:
+        raise InputError(
+            f"array of shape {array.shape} with spacing {tuple(spacing)}: expected (channels, slices, rows, "
+            "columns) and three spacings, or (channels, rows, columns) and two"
+        )
+    if not all(0 < side < np.inf for side in spacing):
+        raise InputError(f"spacing {tuple(spacing)} mm: each must be above zero and finite")
+    if array.ndim == 3:
+        array, spacing = array[:, None], [SLICE_MM, *spacing]
+    return Image(array=array, affine=np.eye(4)[[2, 1, 0, 3]] * np.array([*spacing, 1.0]))
+
+
+def image_of_files(paths: AnyPath | Sequence[AnyPath | None], channel_names: Sequence[str]) -> Image:
+    """An image on disk: the path of its file, or of a file a channel, None for one that is missing.
+
+    Raises:
+        InputError: if a file is missing, damaged, or has other channels.
+    """
+    listed = [paths] if isinstance(paths, str | Path) else list(paths)
+    files = [None if path is None else Path(path) for path in listed]
+    if not any(files):
+        raise InputError("no path of an image is given")
+    return read_image(files, num_channels=len(channel_names))
+
+
+def require_fitting(image: Image, channel_names: Sequence[str]) -> None:
+    """Refuse an image that a model cannot take.
+
+    Args:
+        channel_names: the model's.
+
+    Raises:
+        InputError: if channels do not fit, or values are not finite.
+    """
+    array, num_channels = image.array, len(channel_names)
+    if len(array) != num_channels:
+        raise InputError(f"the image has {len(array)} channels, the model {num_channels}: {', '.join(channel_names)}")
+    if array.dtype.kind not in "uif":
+        raise InputError(f"the image holds {array.dtype}; expected real numbers, integer or floating point")
+    if problem := bad_values(array):
+        raise InputError(f"the image {problem}")
 
 
 def names_of(words: str | Sequence[str]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from ..quality import MEAN, Calibration, QualityRow, rows_of
 from ..record import first_problem
 from .judge import judge
 from .predict import Answer
+from .saved_probabilities import probabilities_path
 
 QUALITY_CSV = "quality.csv"
 UNFINISHED_CSV = "quality.unfinished.csv"
@@ -105,7 +106,10 @@ class QualityTable:
             raise cannot_be_written(path_of_rows, error) from error
 
     def sort(self, paths: Mapping[str, Path]) -> None:
-        """Put kept label maps where the threshold has them, if there is one and their expected Dice is known."""
+        """Put kept label maps where the threshold has them, if there is one and their expected Dice is known.
+
+        Their probabilities, where there are any, go with them, and before them.
+        """
         for case, path in paths.items():
             rows = self.table.get(case, [])
             if self.judgement.reject_below is None or not rows or rows[-1].expected_dice is None:
@@ -113,9 +117,10 @@ class QualityTable:
             self.table[case] = self.judgement.settled(rows)
             doubtful = self.table[case][-1].review
             here, there = (path, review_path(path)) if doubtful else (review_path(path), path)
-            if here.is_file():
-                there.parent.mkdir(exist_ok=True)
-                os.replace(here, there)
+            for old, new in ((probabilities_path(here, case), probabilities_path(there, case)), (here, there)):
+                if old.is_file():
+                    new.parent.mkdir(exist_ok=True)
+                    os.replace(old, new)
 
     def finish(self, failed: Collection[str]) -> list[str]:
         """Write quality.csv, without cases that failed; lines for the log."""

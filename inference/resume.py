@@ -1,7 +1,8 @@
 """What was asked of an output folder before, and which of its label maps a run may therefore keep.
 
-A label map is kept only where a record beside it says that it was made for the same request. While a run is unfinished
-the record is UNFINISHED_FILE; once it is done, it is part of MANIFEST.
+A label map is kept only where a record beside it says that it was made for the same request, and, where probabilities
+are asked for, with these. While a run is unfinished the record is UNFINISHED_FILE; once it is done, it is part of
+MANIFEST.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from ..errors import InputError, listed
 from ..files import sha256_of_file
 from ..model import MODEL_JSON
-from ..record import FormatVersion, Record, write_record
+from ..record import FormatVersion, Record, is_unused, write_record
 from .job import Job
 from .label_format import written_before
 from .quality_table import MAX_NAMED, REVIEW_FOLDER, review_path
+from .saved_probabilities import probabilities_path
 from .sources import Source
 
 if TYPE_CHECKING:
@@ -90,6 +94,8 @@ class Made(Record):
     """Of this request, made or to be made."""
     others: tuple[str, ...] = ()
     """Of requests before, whose images the folder of this one did not have."""
+    probabilities: tuple[str, ...] = Field(default=(), exclude_if=is_unused)
+    """Each beside the label map of its case, and made with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +110,7 @@ class Start:
     kept: frozenset[str]
     """Names of cases whose label maps stay."""
     outdated: tuple[Path, ...]
-    """Label maps of cases that are predicted anew."""
+    """Label maps, and their probabilities, of cases that are predicted anew."""
     left: tuple[str, ...]
     """File names of label maps without an image; they stay, and are told."""
 
@@ -165,19 +171,24 @@ def read_made(folder: Path) -> Made | None:
         return None
 
 
-def find_start(folder: Path, request: Request, paths: Mapping[str, Path], *, must_keep: bool) -> Start:
+def find_start(
+    folder: Path, request: Request, paths: Mapping[str, Path], *, must_keep: bool, saves_probabilities: bool = False
+) -> Start:
     """What is in an output folder of a request; nothing is changed.
 
     Args:
         paths: where the label map of each case goes.
         must_keep: keep label maps also of a finished run; those of an unfinished one are kept anyway.
+        saves_probabilities: keep a label map only where its probabilities are there, too.
 
     Raises:
-        InputError: if label maps that are no predictions would be written over, or if some should be kept that were
-            made for another request.
+        InputError: if label maps or probabilities that are no predictions would be written over, or if some should be
+            kept that were made for another request.
     """
     is_unfinished, made = (folder / UNFINISHED_FILE).is_file(), read_made(folder)
-    require_own(folder, paths, made)
+    beside = {name: probabilities_path(path, name) for name, path in paths.items()}
+    known = set() if made is None else set(made.probabilities)
+    require_own(folder, paths, beside.values() if saves_probabilities else (), made)
     if must_keep and made is None and (is_unfinished or (folder / MANIFEST).is_file()):
         raise InputError(
             f"--continue: nothing in {folder} says what its label maps were made for; leave --continue out to predict "
@@ -193,14 +204,29 @@ def find_start(folder: Path, request: Request, paths: Mapping[str, Path], *, mus
     keeps = must_keep or (is_same and is_unfinished)
     earlier = () if made is None else made.label_maps
     trusted = set(earlier) if keeps else set()
-    kept = frozenset(name for name, path in paths.items() if path.name in trusted and is_there(path))
-    outdated = [at for name, path in paths.items() if name not in kept for at in (path, review_path(path))]
+    kept = frozenset(
+        name
+        for name, path in paths.items()
+        if path.name in trusted
+        and is_there(path)
+        and (not saves_probabilities or (beside[name].name in known and is_there(beside[name])))
+    )
+    anew = [name for name in paths if name not in kept]
+    gone = [beside[name] for name in anew if beside[name].name in known]
+    outdated = [at for path in (*(paths[name] for name in anew), *gone) for at in (path, review_path(path))]
+    probabilities = known - {path.name for path in gone}
+    probabilities |= {path.name for path in beside.values()} if saves_probabilities else set()
     current = {path.name for path in paths.values()}
     own = current.union(earlier) if is_same else current
     others = {*earlier, *(() if made is None else made.others)} - own
     return Start(
         folder=folder,
-        made=Made(request=request, label_maps=in_order(own), others=in_order(others)),
+        made=Made(
+            request=request,
+            label_maps=in_order(own),
+            others=in_order(others),
+            probabilities=in_order(probabilities),
+        ),
         keeps=keeps,
         kept=kept,
         outdated=tuple(path for path in outdated if path.is_file()),
@@ -214,17 +240,20 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def is_there(path: Path) -> bool:
-    """True if a label map lies there, or in review/."""
+    """True if a file lies there, or in review/."""
     return path.is_file() or review_path(path).is_file()
 
 
-def require_own(folder: Path, predictions: Mapping[str, Path], made: Made | None) -> None:
+def require_own(
+    folder: Path, predictions: Mapping[str, Path], probabilities: Iterable[Path], made: Made | None
+) -> None:
     """Refuse to write over label maps that are no predictions: a slip of `-o` must not cost hand-drawn references.
 
     Nor beside one of the same case in another format: it would pass as this run's.
 
     Args:
         predictions: by case name.
+        probabilities: files of these that would be written.
         made: what the record of the last run says, where there is one that can be read.
 
     Raises:
@@ -246,3 +275,7 @@ def require_own(folder: Path, predictions: Mapping[str, Path], made: Made | None
             raise InputError(f"-o {folder}: holds {shown}, which spadunet_predict did not write; give another folder")
         if is_other_format:
             raise InputError(f"-o {folder}: holds {shown}, the same case in another format; give another folder")
+    for path in (at for own in probabilities for at in (own, review_path(own)) if at.is_file()):
+        if not is_own or (made is not None and path.name not in made.probabilities):
+            shown = path.relative_to(folder)
+            raise InputError(f"-o {folder}: holds {shown}, which spadunet_predict did not write; give another folder")

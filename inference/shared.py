@@ -24,7 +24,7 @@ from ..parallel import is_out_of_memory
 from ..plan import IntensityRule
 from ..preprocessing.mirror import mirror_axes
 from ..spacing import Spacing
-from .budget import Demand, choose_storages, windows_at_once
+from .budget import Demand, choose_storages, require_room, windows_at_once
 from .mirroring import with_mirroring
 from .predict import Answer, Answering, Engine, Views, plan_at, tell_mirroring
 from .sliding import Network, Slab, sweep_logits
@@ -116,6 +116,7 @@ def segment_together(views: Views, engines: Sequence[Engine], times: StageTimes)
         demands[0],
         num_outputs=sum(demand.num_outputs for demand in demands),
         num_logits=sum(demand.num_logits for demand in demands),
+        num_probabilities=sum(demand.num_probabilities for demand in demands),
     )
     storage = choose_storages(together, first.budget)[0]
     alone = [choose_storages(demand, engine.budget)[0] for demand, engine in zip(demands, engines, strict=True)]
@@ -123,6 +124,7 @@ def segment_together(views: Views, engines: Sequence[Engine], times: StageTimes)
         log.info("%s: no room for the logits of %d tasks at once; predicted one by one", case.name, len(engines))
         return None
     try:
+        require_room(case.name, together, first.budget)
         return sweep_together(views, engines, demands, storage, times)
     except (InputError, OutputError):
         return None

@@ -136,6 +136,7 @@ def build_engine(
     memory_gb: float | None,
     folder: Path | None,
     is_judged: bool = False,
+    keeps_probabilities: bool = False,
 ) -> Engine:
     """An engine of all models' networks on a device.
 
@@ -143,6 +144,7 @@ def build_engine(
         memory_gb: that images and logits may take; None for a share of what is free.
         folder: for what does not fit into memory; None for the system's temporary folder.
         is_judged: tell how sure the networks are, too.
+        keeps_probabilities: give these on the image's own grid, too.
     """
     first, *others = [Member(network=it.network.to(device), plan=it.plan) for it in sources]
     return Engine(
@@ -158,6 +160,7 @@ def build_engine(
         rules=rules,
         budget=find_budget(memory_gb, device, folder),
         is_judged=is_judged,
+        keeps_probabilities=keeps_probabilities,
     )
 
 

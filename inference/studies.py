@@ -9,11 +9,16 @@ from typing import Protocol
 
 import numpy as np
 
+from ..channels import pick_channels
 from ..classification_plan import ClassificationPlan
+from ..dataset import RawCase
+from ..errors import InputError
+from ..image import Image
 from ..medmnist import MedMNIST, read_images
 from ..preprocessing.store import open_case
-from ..preprocessing.views import View, view_of_array, views_of_study
+from ..preprocessing.views import View, read_view, view_of_array, views_of_study
 from ..study import SplitName, Study
+from .channels import ChannelOrder
 
 
 class Studies(Protocol):
@@ -45,6 +50,10 @@ class MedMNISTStudies:
     def __getitem__(self, number: int) -> tuple[View, ...]:
         return (view_of_array(self.names[number], self.images[number], self.plan),)
 
+    def view_names(self, number: int) -> tuple[str, ...]:
+        """That of the study."""
+        return (self.names[number],)
+
 
 def studies_of_medmnist(dataset: MedMNIST, split: SplitName, plan: ClassificationPlan) -> MedMNISTStudies:
     """Read a split's images.
@@ -63,6 +72,8 @@ class FileStudies:
 
     studies: tuple[Study, ...]
     plan: ClassificationPlan
+    order: ChannelOrder | None = None
+    """Of the images' channels; None for that of the plan."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,7 +84,26 @@ class FileStudies:
         return len(self.studies)
 
     def __getitem__(self, number: int) -> tuple[View, ...]:
-        return tuple(views_of_study(self.studies[number], self.plan))
+        return tuple(views_of_study(self.studies[number], self.plan, read=self.read if self.order else None))
+
+    def view_names(self, number: int) -> tuple[str, ...]:
+        """In the study's order."""
+        return tuple(raw.name for raw in self.studies[number].views)
+
+    def read(self, raw: RawCase) -> Image:
+        """An image with the channels of the plan, in its order.
+
+        Raises:
+            InputError: if it cannot be read, or lacks one.
+        """
+        assert self.order is not None
+        if raw.problem is not None:
+            raise InputError(raw.problem)
+        image, _ = read_view(raw, num_channels=len(self.order.names))
+        try:
+            return pick_channels(image, self.order.numbers)
+        except InputError as error:
+            raise InputError(f"{raw.name}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,28 +31,40 @@ class View:
     """The way back to the image on disk; None of an image that has no place in space, as MedMNIST's."""
 
 
-def views_of_study(study: Study, plan: ClassificationPlan, *, device: str = "cpu") -> Iterator[View]:
+def views_of_study(
+    study: Study,
+    plan: ClassificationPlan,
+    *,
+    device: str = "cpu",
+    read: Callable[[RawCase], Image] | None = None,
+) -> Iterator[View]:
     """Each view of a study, read and preprocessed by the plan, in the study's order.
 
     Args:
         device: where images are resampled: cpu, or what torch calls a GPU.
+        read: gives an image with the plan's channels; None where the files have them, in the plan's order.
 
     Raises:
         InputError: if an image cannot be read, is constant, or does not fit the plan; names the file.
     """
     for raw in study.views:
-        yield view_of_case(preprocess_view(raw, plan, device=device))
+        yield view_of_case(preprocess_view(raw, plan, device=device, read=read))
 
 
 def preprocess_view(
-    raw: RawCase, plan: ClassificationPlan, *, dtype: type[np.floating] = np.float32, device: str = "cpu"
+    raw: RawCase,
+    plan: ClassificationPlan,
+    *,
+    dtype: type[np.floating] = np.float32,
+    device: str = "cpu",
+    read: Callable[[RawCase], Image] | None = None,
 ) -> Case:
     """Read an image and bring it to the plan's spacing or size; a case without classes.
 
     Raises:
         InputError: as `views_of_study`.
     """
-    image, _ = read_view(raw, num_channels=len(plan.channel_names))
+    image = read(raw) if read else read_view(raw, num_channels=len(plan.channel_names))[0]
     try:
         return preprocess_image(raw.name, image, plan, size_voxels=plan.input_size_voxels, dtype=dtype, device=device)
     except InputError as error:
@@ -65,7 +77,7 @@ def read_view(raw: RawCase, *, num_channels: int) -> tuple[Image, LabelMap | Non
     Raises:
         InputError: if a file cannot be read, there are too few or too many channels, or one is constant.
     """
-    image = read_image(raw.image_paths, num_channels=num_channels)
+    image = read_image(raw.image_paths, num_channels=num_channels, series=raw.series)
     if problems := list(constant_channels(raw.image_paths, image)):
         raise InputError("\n".join(problems))
     return image, None

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..spacing import Shape
+from .probabilities import class_shares, region_shares
 from .resample import NEAREST, Block, Orders, axis_operator, block_of
 
 BLOCK_ROWS = 24
@@ -36,12 +37,21 @@ class Winners:
         orders: linear or nearest neighbour, of each axis.
         num_outputs: K.
         painted: class number that each region is painted with; None for classes.
+        probabilities: (K, *new_shape) float16 that is filled with those of all classes or regions, each interpolated;
+            None for none.
     """
 
     def __init__(
-        self, shape: Shape, new_shape: Shape, orders: Orders, num_outputs: int, painted: Sequence[int] | None = None
+        self,
+        shape: Shape,
+        new_shape: Shape,
+        orders: Orders,
+        num_outputs: int,
+        painted: Sequence[int] | None = None,
+        *,
+        probabilities: np.ndarray | None = None,
     ) -> None:
-        self.painted = painted
+        self.painted, self.probabilities = painted, probabilities
         highest = num_outputs - 1 if painted is None else max(painted)
         self.result = np.zeros(new_shape, np.min_scalar_type(highest))
         self.operators = [
@@ -75,6 +85,9 @@ class Winners:
                 fill_largest(part, block.weights, self.in_plane, place)
             else:
                 fill_positive(part, block.weights, self.in_plane, self.painted, place)
+            if self.probabilities is not None:
+                winners, shares = (place if self.painted is None else None), self.probabilities[:, block.rows]
+                fill_probabilities(part, block.weights, self.in_plane, winners, shares)
         self.num_rows = ready
         needed = int(self.first_plane[ready]) if ready < len(self.first_plane) else self.num_planes
         self.kept = self.planes(logits, slice(needed - begin, self.num_planes - begin)).copy()
@@ -182,3 +195,25 @@ def fill_positive(
             for region in np.flatnonzero(highest[:, row, column] > 0):
                 values = logits[region, :, high.columns, wide.columns][None]
                 place[interpolate(values, weights, high.weights, wide.weights)[0] > 0] = numbers[int(region)]
+
+
+def fill_probabilities(
+    logits: np.ndarray,
+    weights: np.ndarray,
+    in_plane: Sequence[Sequence[Block]],
+    winners: np.ndarray | None,
+    probabilities: np.ndarray,
+) -> None:
+    """Fill slices of probabilities (K, slices, H', W'), float16; nothing is left out.
+
+    Args:
+        logits, weights, in_plane: as of `fill_largest`.
+        winners: (slices, H', W') of classes; None for regions.
+    """
+    for high in in_plane[0]:
+        for wide in in_plane[1]:
+            part = logits[:, :, high.columns, wide.columns]
+            values = interpolate(part, weights, high.weights, wide.weights)
+            place = (slice(None), high.rows, wide.rows)
+            shares = region_shares(values) if winners is None else class_shares(values, winners[place])
+            probabilities[(slice(None), *place)] = shares

@@ -91,7 +91,7 @@ def names_in(path: Path) -> tuple[str, ...]:
     Raises:
         InputError: if it cannot be read, or has none.
     """
-    return names_of(read_csv(path, remedy=REMEDY))
+    return names_of(read_csv(path, keys=(STUDY, PREDICTED), remedy=REMEDY))
 
 
 def names_of(table: CsvTable) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ def read_predictions(path: Path, classes: ClassSet) -> ClassPredictions:
         InputError: tells the first problems, a line each: columns that are not the classes, a study twice or without
             a name, what is no probability, exclusive classes whose probabilities do not add up to 1.
     """
-    table = read_csv(path, remedy=REMEDY)
+    table = read_csv(path, keys=(STUDY, PREDICTED), remedy=REMEDY)
     studies = table.column(require_column(table, STUDY))
     names = names_of(table)
     problems = [f"{path}: line 1: no column {PREFIX}{name}; add it" for name in classes.names if name not in names]

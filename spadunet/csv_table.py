@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InputError, listed
 
-MAX_TOLD = 20
+DELIMITERS = (",", ";", "\t")
+"""Comma, and what spreadsheets write in its place."""
+MAX_TOLD = 10
 """Problems of one file that are told."""
 
 
@@ -30,10 +33,12 @@ class CsvTable:
         return [row[place] for row in self.rows]
 
 
-def read_csv(path: Path, *, remedy: str) -> CsvTable:
-    """Read a CSV file of comma-separated UTF-8, with or without a byte order mark.
+def read_csv(path: Path, *, keys: Collection[str], remedy: str) -> CsvTable:
+    """Read a CSV file of UTF-8, with or without a byte order mark; commas, semicolons or tabs between cells.
 
     Args:
+        keys: columns that are known by name, in small letters; a header may have capitals. They tell what is between
+            cells.
         remedy: what to do where there is no such file.
 
     Raises:
@@ -42,16 +47,20 @@ def read_csv(path: Path, *, remedy: str) -> CsvTable:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        found = [(reader.line_num, tuple(cell.strip() for cell in row)) for row in reader]
     except FileNotFoundError as error:
         raise InputError(f"{path}: not found; {remedy}") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({error}); write it as comma-separated UTF-8") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text ({error}); save it as CSV UTF-8") from error
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text, keys), strict=True)
+    try:
+        found = [(reader.line_num, tuple(cell.strip() for cell in row)) for row in reader]
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num}: {error}; save it as CSV UTF-8") from error
     found = [(line, row) for line, row in found if any(row)]
     if len(found) < 2:
         raise InputError(f"{path}: has {'a header but no rows' if found else 'no header'}; {remedy}")
-    (_, columns), *rows = found
+    (_, names), *rows = found
+    columns = tuple(name.lower() if name.lower() in keys else name for name in names)
     twice = [name for place, name in enumerate(columns) if name in columns[:place]]
     if twice:
         raise InputError(f"{path}: line 1: column {twice[0]!r} is there twice; rename or remove one")
@@ -64,6 +73,17 @@ def read_csv(path: Path, *, remedy: str) -> CsvTable:
     return CsvTable(
         path=path, columns=columns, rows=tuple(row for _, row in rows), lines=tuple(line for line, _ in rows)
     )
+
+
+def delimiter_of(text: str, keys: Collection[str]) -> str:
+    """What stands between cells: what parts most of the known names in the first line, of equals what is there most."""
+    header = text.partition("\n")[0].lower()
+
+    def num_found(delimiter: str) -> tuple[int, int]:
+        cells = [cell.strip(' "\r') for cell in header.split(delimiter)]
+        return sum(key in cells for key in keys), len(cells)
+
+    return max(DELIMITERS, key=num_found)
 
 
 def require_column(table: CsvTable, *names: str) -> str:

@@ -97,8 +97,12 @@ def class_columns(table: LabelTable, classes: ClassSet) -> tuple[str, ...]:
     return (named[0],)
 
 
-def labels_of_rows(table: LabelTable, classes: ClassSet) -> list[tuple[int, ...]]:
+def labels_of_rows(table: LabelTable, classes: ClassSet, *, may_be_unknown: bool = False) -> list[tuple[int, ...]]:
     """The label of each row as numbers.
+
+    Args:
+        may_be_unknown: an empty cell is an unknown class, and a row without any finding is one that nobody looked at;
+            nothing can be learned of them, but they do no harm where others are scored.
 
     Raises:
         InputError: if one is missing or is none of the classes; up to ten lines.
@@ -108,7 +112,12 @@ def labels_of_rows(table: LabelTable, classes: ClassSet) -> list[tuple[int, ...]
     if ignored:
         log.info("%s: columns that are no labels: %s", table.path, ", ".join(ignored))
     read = read_class if classes.is_exclusive else read_findings
-    found = [read(row, columns, classes) for row in table.rows]
+    found = [
+        (UNKNOWN,) * classes.num_labels
+        if may_be_unknown and not any(row.labels[name] for name in columns)
+        else read(row, columns, classes)
+        for row in table.rows
+    ]
     table.refuse([it for it in found if isinstance(it, str)])
     return [it for it in found if not isinstance(it, str)]
 

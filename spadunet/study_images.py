@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,13 +97,15 @@ def find_study_images(folder: Path) -> StudyImages:
         optional_channels=description.optional_channels,
         patients=description.patients,
         views=views,
-        by_file={
-            text: name
-            for name, view in views.items()
-            for path in view.paths
-            for text in (path.name, strip_ending(path))
-        },
+        by_file=names_by_file(views),
     )
+
+
+def names_by_file(views: Mapping[str, RawCase]) -> dict[str, str]:
+    """Name of a view by each name of a file, with and without its ending; not of a file that holds several views."""
+    pairs = {(text, name) for name, view in views.items() for it in view.paths for text in (it.name, strip_ending(it))}
+    counts = Counter(text for text, _ in pairs)
+    return {text: name for text, name in pairs if counts[text] == 1}
 
 
 def describe_channels(folder: Path, images: Path, endings: Sequence[str]) -> ChannelDescription:

@@ -14,7 +14,8 @@ from .study_classes import choose_classes, labels_of_rows, require_different, wa
 from .study_images import StudyImages, find_study_images
 from .study_table import IMAGE, LABELS_CSV, PATIENT, SPLIT, STUDY, LabelTable, TableRow, read_table
 
-MAX_TOLD = 3
+MAX_UNUSED = 3
+"""Images without a row that are told."""
 
 log = logging.getLogger("spadunet")
 
@@ -32,14 +33,13 @@ def read_studies(folder: Path) -> LabelledStudies:
     table = read_table(folder / LABELS_CSV)
     images = find_study_images(folder)
     views = find_views(table, images)
-    lines: dict[str, list[int]] = {}
-    for number, (row, view) in enumerate(zip(table.rows, views, strict=True)):
-        lines.setdefault(row.keys.get(STUDY) or view.name, []).append(number)
+    names = [view.name for view in views]
+    lines = rows_of_studies(table, names)
     classes = choose_classes(folder, table, num_studies=len(lines))
     labels = labels_of_rows(table, classes)
     check_same(table, lines, labels)
     splits = {name: read_split(table.rows[numbers[0]]) for name, numbers in lines.items()}
-    patients = find_patients(table, lines, views, images.patients)
+    patients = find_patients(table, lines, names, images.patients)
     check_leaks(table, lines, patients, splits)
     studies = tuple(
         Study(
@@ -61,11 +61,28 @@ def read_studies(folder: Path) -> LabelledStudies:
     )
     require_different(found)
     warn_missing(found)
+    warn_unused(table, images, views)
+    return found
+
+
+def warn_unused(table: LabelTable, images: StudyImages, views: Sequence[RawCase]) -> None:
+    """Say which images have no row."""
     unused = sorted(images.views.keys() - {view.name for view in views})
     if unused:
-        told = listed(unused, MAX_TOLD)
+        told = listed(unused, MAX_UNUSED)
         log.warning("%s: %d images have no row and are not used: %s", table.path, len(unused), told)
-    return found
+
+
+def rows_of_studies(table: LabelTable, names: Sequence[str]) -> dict[str, list[int]]:
+    """Numbers of the rows of each study, its views.
+
+    Args:
+        names: of the image of each row, which is a study of its own where the table names none.
+    """
+    lines: dict[str, list[int]] = {}
+    for number, (row, name) in enumerate(zip(table.rows, names, strict=True)):
+        lines.setdefault(row.keys.get(STUDY) or name, []).append(number)
+    return lines
 
 
 def find_views(table: LabelTable, images: StudyImages) -> list[RawCase]:
@@ -92,13 +109,21 @@ def find_views(table: LabelTable, images: StudyImages) -> list[RawCase]:
     return found
 
 
+def check_splits(table: LabelTable) -> None:
+    """Refuse splits of other names."""
+    table.refuse(
+        [
+            f"line {row.line}: split is '{row.keys[SPLIT]}'; expected {', '.join(SPLIT_NAMES)}"
+            for row in table.rows
+            if SPLIT in row.keys and read_split(row) is None
+        ]
+    )
+
+
 def check_same(table: LabelTable, lines: Mapping[str, Sequence[int]], labels: Sequence[tuple[int, ...]]) -> None:
     """Refuse studies whose rows have different labels, patients or splits, and splits of other names."""
+    check_splits(table)
     problems = []
-    for row in table.rows if table.has(SPLIT) else ():
-        if row.keys[SPLIT].lower() not in SPLIT_NAMES:
-            problems.append(f"line {row.line}: split is '{row.keys[SPLIT]}'; expected {', '.join(SPLIT_NAMES)}")
-    table.refuse(problems)
     for name, (first, *others) in lines.items():
         for other in others:
             here, there = table.rows[other], table.rows[first]
@@ -127,10 +152,15 @@ def read_split(row: TableRow) -> SplitName | None:
 
 
 def find_patients(
-    table: LabelTable, lines: Mapping[str, Sequence[int]], views: Sequence[RawCase], known: Mapping[str, str]
+    table: LabelTable, lines: Mapping[str, Sequence[int]], names: Sequence[str], known: Mapping[str, str]
 ) -> dict[str, str]:
-    """Patient of each study: of the table, else of dataset.json, else as names tell."""
-    of_view = {name: views[numbers[0]].name for name, numbers in lines.items()}
+    """Patient of each study: of the table, else of dataset.json, else as names tell.
+
+    Args:
+        names: of the image of each row.
+        known: patient by name of a study or an image.
+    """
+    of_view = {name: names[numbers[0]] for name, numbers in lines.items()}
     told = {**known, **{name: known[view] for name, view in of_view.items() if view in known}}
     by_name = patients_of(list(lines), told)
     return {name: table.rows[numbers[0]].keys.get(PATIENT) or by_name[name] for name, numbers in lines.items()}

@@ -97,10 +97,17 @@ def test_all_wrong_lines_are_told_at_once(tmp_path: Path):
     assert read_predictions(both, FINDINGS).probabilities.tolist() == [[0.9, 0.9]]
 
 
+def test_what_a_spreadsheet_saved_is_read(tmp_path: Path):
+    text = "\ufeffStudy;p_mild, early;p_severe, late;predicted\r\na;0.25;0.75;severe, late\r\n"
+    path = write(tmp_path / "p.csv", text)
+    classes = ClassSet(kind="binary", names=("mild, early", "severe, late"))
+    assert read_predictions(path, classes).probabilities.tolist() == [[0.25, 0.75]]
+
+
 def test_of_very_many_wrong_lines_the_first_are_told(tmp_path: Path):
     lines = told(write(tmp_path / "p.csv", "study,p_left,p_right", *(f"{it},2,2" for it in range(30))), SIDES)
-    assert len(lines) == 21
-    assert lines[-1] == "… and 10 more"
+    assert len(lines) == 11
+    assert lines[-1] == "… and 20 more"
 
 
 def test_columns_that_are_not_the_classes(tmp_path: Path):
@@ -122,8 +129,8 @@ def test_columns_that_are_not_the_classes(tmp_path: Path):
         (b"study,p_left,p_right\n", "has a header but no rows"),
         (b"study,p_left,p_left\na,1,0\n", "column 'p_left' is there twice"),
         (b"study,p_left,p_right\na,1\n", "line 2: 2 cells, where the header has 3"),
-        (b"\xff\xfe\x00", "cannot be read as CSV"),
-        (b'study,p_left,p_right\n"a,1,0\n', "cannot be read as CSV"),
+        (b"\xff\xfe\x00", "cannot be read as UTF-8 text"),
+        (b'study,p_left,p_right\n"a,1,0\n', "line 2: unexpected end of data"),
     ],
 )
 def test_a_file_that_is_no_table(tmp_path: Path, text: bytes, words: str):

@@ -9,7 +9,7 @@ import pytest
 
 from spadunet.errors import InputError
 from spadunet.model import ModelRecord
-from spadunet.models import choose_task, find_model, find_models, task_named
+from spadunet.models import choose_task, find_model, find_models, named
 from spadunet.record import write_record
 
 HIPPOCAMPUS, HEART = "Dataset004_Hippocampus", "Dataset101_SunnybrookLV"
@@ -86,8 +86,8 @@ def test_the_only_task_needs_no_name(results: Path):
 def test_a_task_is_known_by_number_name_and_path():
     record = ModelRecord(backbone="spad_unet", preset="tiny", tasks=(HIPPOCAMPUS,), provenance={}, sha256={})
     for name in ("4", "004", "hippocampus", HIPPOCAMPUS, f"raw/{HIPPOCAMPUS}"):
-        assert task_named(record, name) == HIPPOCAMPUS
-    assert task_named(record, "Hippo") is None
+        assert named(record.tasks, name) == HIPPOCAMPUS
+    assert named(record.tasks, "Hippo") is None
 
 
 def test_a_pretrained_backbone_is_no_model_to_predict_with(results: Path, tmp_path: Path):

@@ -153,13 +153,13 @@ def test_classes_that_a_split_lacks_are_told(tmp_path: Path, caplog: pytest.LogC
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("", "is empty; expected the columns image, study"),
-        ("name,grade\na,low\n", "line 1: no column is called image, but name, grade"),
+        ("", "has no header; expected the columns image, study"),
+        ("name,grade\na,low\n", "line 1: no column 'image', only name, grade; add it"),
         ("image,split\na,train\n", "line 1: no column of labels beside image, split"),
-        ("image,grade,grade\na,x,y\n", "line 1: several columns are called grade"),
+        ("image,grade,grade\na,x,y\n", "line 1: column 'grade' is there twice"),
         ("image,grade,\na,x,y\n", "line 1: a column has no name"),
-        ("image,grade\n", "holds no row below the names"),
-        ("image,grade\na,x,y\n", "line 2: has 3 cells; expected 2"),
+        ("image,grade\n", "has a header but no rows; expected"),
+        ("image,grade\na,x,y\n", "line 2: 3 cells, where the header has 2; correct the line"),
         ('image,grade\na,"x\n', "line 2: unexpected end of data"),
         (TWO.replace("b,", "x,"), "line 3: image 'x' is not in"),
         (TWO.replace("b,", ","), "line 3: image is empty"),
@@ -213,7 +213,7 @@ def test_all_slips_of_a_kind_are_told_at_once_up_to_ten(tmp_path: Path):
         read_studies(write_studies(tmp_path, table))
     lines = str(caught.value).splitlines()
     assert len(lines) == 11
-    assert lines[-1] == f"{tmp_path / 'labels.csv'}: and 2 more of the kind"
+    assert lines[-1] == "… and 2 more"
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,7 @@ def find_prediction(
         label_format=options.format,
         order=order,
         reject_below=options.reject_below,
+        saves_probabilities=options.saves_probabilities,
     )
     return Asked(
         cases=cases,

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 LABEL_BYTES_PER_VOXEL = 0.05
 """Of compressed label maps: left ventricle 0.003, hippocampus 0.014, 41 structures in a CT with 3 mm voxels 0.052."""
 
+PACKED_PROBABILITIES = 0.6
+"""Of their bytes in memory, those of a file: 0.58 of 30 images cut around the hippocampus; air around a body packs."""
+
 
 def show_prediction(
     cases: list[RawCase],
@@ -78,6 +81,8 @@ def show_prediction(
     num_replaced = len(there) - len(kept)
     state = [f"{num_new} new", *([f"{num_replaced} replaced"] if num_replaced or not kept else [])]
     written = [f"label maps, {kind}: {', '.join([*state, *([f'{len(kept)} kept'] if kept else [])])}"]
+    if options.saves_probabilities:
+        written.append(f"probabilities, <case>.npz beside each: {len(cases) - len(kept)} made")
     written += [state_of(options.output / name) for name in (LABELS_JSON, QUALITY_CSV, "spadunet_predict.json")]
     if options.reject_below is not None:
         written.append(f"{REVIEW_FOLDER}/: of these, label maps with mean expected Dice below {options.reject_below:g}")
@@ -109,8 +114,10 @@ def estimate(
 
     Of an ensemble, the first model stands for all.
     """
+    from ..inference.budget import PROBABILITY_BYTES
     from ..inference.estimate import num_windows, prepare_and_restore, try_model
     from ..inference.predict import plan_at
+    from ..inference.subset import labels_of
     from ..measure import measure_apart
     from ..preprocessing.estimate import Stage, samples_of, try_stages
 
@@ -136,18 +143,24 @@ def estimate(
     device_bytes = max(cost.device_bytes for cost in windows.result.values())
     on_device = device_bytes + 4 * num_values * max(shape[0] * shape[1] * shape[2] for shape, _ in grids)
     num_all = sum(counts.values())
+    num_outputs = labels_of(plan.labels, options.roi_subset or ()).num_outputs if options.saves_probabilities else 0
+    share_bytes = [PROBABILITY_BYTES * num_outputs * header.num_voxels for header in found]
+    more_memory = f"; twice the probabilities of {num_outputs} classes or regions" if num_outputs else ""
+    more_disk = f"; and about {PACKED_PROBABILITIES:.0%} of the probabilities' bytes in memory" if num_outputs else ""
     return Needs(
         time=Amount(
             value=windows.start_seconds + network_seconds + rest.seconds("rest", sum(work), 1),
             basis=f"{num_all} windows of {network_seconds / num_all:.2g} s, by a trial here; the rest by {rest.basis}",
         ),
         memory=Amount(
-            value=network_bytes + rest_bytes,
-            basis=f"a window here, and {rest.basis} scaled by those of the largest image",
+            value=network_bytes + rest_bytes + 2 * max(share_bytes),
+            basis=f"a window here, and {rest.basis} scaled by those of the largest image{more_memory}",
         ),
         disk=Amount(
-            value=LABEL_BYTES_PER_VOXEL * sum(header.num_voxels for header in found),
-            basis=f"at most {LABEL_BYTES_PER_VOXEL} bytes a voxel; real label maps took 0.003 to 0.05 when compressed",
+            value=LABEL_BYTES_PER_VOXEL * sum(header.num_voxels for header in found)
+            + PACKED_PROBABILITIES * sum(share_bytes),
+            basis=f"at most {LABEL_BYTES_PER_VOXEL} bytes a voxel; real label maps took 0.003 to 0.05 when compressed"
+            + more_disk,
         ),
         device_memory=Amount(value=on_device, basis="a window here, and the largest image with its logits")
         if device_bytes

@@ -27,7 +27,8 @@ EXAMPLES = """\
   spadunet_evaluate -p predictions -r references --allow-missing -np 4
   spadunet_evaluate -p predictions -r references --report --images spadunet_data/raw/Dataset007_Liver/imagesTs
   spadunet_evaluate -p predictions -r spadunet_data/raw/Dataset007_BTCV/labelsTr --protocol btcv
-  spadunet_evaluate -p predictions/predictions.csv -r labels.csv --report"""
+  spadunet_evaluate -p predictions/predictions.csv -r labels.csv --report
+  spadunet_evaluate -p predictions/predictions.csv -r organmnist3d.npz --split test"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=Path,
         required=True,
         metavar="PATH",
-        help="label maps of the same names, or a CSV of labels (study, label; or study and a column a finding)",
+        help="label maps of the same names, or a CSV of labels (study, label; or study and a column a finding), "
+        "a folder with labels.csv, a MedMNIST .npz file",
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="where to write (else -p, or its folder)")
     parser.add_argument(

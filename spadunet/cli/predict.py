@@ -1,4 +1,4 @@
-"""spadunet_predict: a folder of images to a folder of label maps."""
+"""spadunet_predict: a folder of images to a folder of label maps, or to a table of classes."""
 
 from __future__ import annotations
 
@@ -38,11 +38,13 @@ EXAMPLES = """\
   spadunet_predict -i imagesTs -o predictions -m model_a model_b                 the mean of two models
   spadunet_predict -i imagesTs -o predictions -m model --tasks Liver Spleen      each into a folder of its own
   spadunet_predict -i imagesTs -o predictions --roi-subset liver spleen          nothing else
+  spadunet_predict -i imagesTs -o predictions --save-probabilities               <case>.npz beside each label map
   spadunet_predict -i imagesTs -o predictions --continue      go on after an interruption
   spadunet_predict -i imagesTs -o predictions --reject-below 0.7      doubtful label maps go to predictions/review
   spadunet_predict -i study -o segmentations --format dicom-seg
   torchrun --standalone --nproc-per-node 4 $(which spadunet_predict) -i imagesTs -o predictions     on four GPUs
   spadunet_predict -i /shared/imagesTs -o /shared/predictions --dask tcp://node7:8786
+  spadunet_predict -i organmnist3d.npz -o predictions -m MODEL --heat-maps      classes, and where the network looks
 """
 
 log = logging.getLogger("spadunet")
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, exit."""
     parser = make_parser(
         "Predict a label map for every image of a folder, on the image's own grid. quality.csv beside them tells how\n"
-        "far each can be trusted.",
+        "far each can be trusted. A task that classifies writes predictions.csv, the probability of each class.",
         EXAMPLES,
     )
     add_options(parser)
@@ -63,10 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Join the other processes, if torchrun started several, and predict."""
     from ..training.ranks import open_ranks
+    from .predict_classes import predict_classes, predicts_classes
 
     if options.dask is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(f"--dask {options.dask}: does not go with torchrun; give one of them")
     check_tasks_options(options)
+    if options.tasks is None and predicts_classes(options):
+        return predict_classes(options)
     with open_ranks(find_device(options.device), is_training=False) as ranks:
         return predict(options, ranks) if options.tasks is None else predict_tasks(options, ranks)
 
@@ -82,7 +87,13 @@ def predict(options: argparse.Namespace, ranks: Ranks) -> int:
 
     started = time.time()
     asked = find_prediction(options, ranks.device)
-    start = find_start(options.output, asked.request, asked.paths, must_keep=options.keep)
+    start = find_start(
+        options.output,
+        asked.request,
+        asked.paths,
+        must_keep=options.keep,
+        saves_probabilities=options.saves_probabilities,
+    )
     require_writable(options.output, dry_run=options.dry_run)
     if not options.dry_run and ranks.is_first:
         log_to_file(options.output / "spadunet_predict.log")

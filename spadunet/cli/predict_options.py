@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .fine_tuning import USUAL_OVERLAP, add_recipe_option
-from .options import add_dask_option, add_device_options, add_mirror_option, positive_float, probability
+from .options import (
+    add_dask_option,
+    add_device_options,
+    add_mirror_option,
+    positive_float,
+    positive_int,
+    probability,
+)
 from .recipes import Recipe, default_text
 from .run import add_data_option, add_dry_run_option
 
@@ -16,6 +24,21 @@ if TYPE_CHECKING:
     from ..workspace import Workspace
 
 MAX_OVERLAP = 0.95
+OF_LABEL_MAPS = {
+    "--format": "format",
+    "--overlap": "overlap",
+    "--spacing": "spacing",
+    "--roi-subset": "roi_subset",
+    "--mirror": "mirror",
+    "--recipe": "recipe",
+    "--no-postprocessing": "cleans",
+    "--memory-gb": "memory_gb",
+    "--dask": "dask",
+    "--reject-below": "reject_below",
+}
+"""Options that a classification has no use for, and their names when parsed."""
+OF_CLASSES = {"--split": "split", "--heat-maps": "heat_maps", "--batch-size": "batch_size"}
+"""Those that label maps have no use for."""
 USUAL = Recipe(options={"overlap": USUAL_OVERLAP, "mirror": ["none"]})
 
 
@@ -26,10 +49,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--input",
         type=Path,
         required=True,
-        metavar="FOLDER",
-        help="images, named as for training; DICOM series too",
+        metavar="PATH",
+        help="folder of images, named as for training; DICOM series too; to classify, also a MedMNIST .npz file",
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where label maps go")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="where label maps or predictions.csv go"
+    )
     add_model_options(parser, "dataset whose model to use (name, number or path)", several="whose mean counts")
     parser.add_argument(
         "--tasks",
@@ -66,6 +91,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="leave out what spadunet_postprocess chose for the model",
     )
     parser.add_argument(
+        "--save-probabilities",
+        "--save_probabilities",
+        dest="saves_probabilities",
+        action="store_true",
+        help="write <case>.npz beside each label map: `probabilities`, float16, of all classes (background first) or "
+        "regions on the image's grid, before post-processing; they are all held in memory",
+    )
+    parser.add_argument(
         "--memory-gb",
         type=positive_float,
         metavar="GB",
@@ -95,8 +128,46 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="label maps whose mean expected Dice is below this go to review/ in the output folder (0 to 1; needs a "
         "model that spadunet_quality --fit has judged)",
     )
+    add_class_options(parser)
     add_data_option(parser)
     add_dry_run_option(parser)
+
+
+def add_class_options(parser: argparse.ArgumentParser) -> None:
+    """For a task that classifies."""
+    parser.add_argument(
+        "--split",
+        choices=("train", "val", "test", "all"),
+        help="of a classification: only the studies of this split of a MedMNIST file or a labels.csv (default: test if "
+        "there is one, else all)",
+    )
+    parser.add_argument(
+        "--heat-maps",
+        action="store_true",
+        help="of a classification: write where the network looks, a NIfTI and a picture for each image",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=positive_int,
+        metavar="N",
+        help="of a classification: studies at once (default: 32, fewer of large images)",
+    )
+
+
+def refuse_others(options: argparse.Namespace, flags: Mapping[str, str], why: str) -> None:
+    """Refuse options that are not for the kind of task.
+
+    Args:
+        flags: these options, and the name that each has in the parsed ones.
+
+    Raises:
+        InputError: names the first that was given.
+    """
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    for flag, name in flags.items():
+        if getattr(options, name) != parser.get_default(name):
+            raise InputError(f"{flag}: {why}; leave {flag} out")
 
 
 def add_overlap_option(parser: argparse.ArgumentParser) -> None:
@@ -126,10 +197,13 @@ def add_model_options(parser: argparse.ArgumentParser, dataset_help: str, *, sev
     )
 
 
-def find_models_asked(options: argparse.Namespace, workspace: Workspace) -> list[Path]:
+def find_models_asked(options: argparse.Namespace, workspace: Workspace, *, may_classify: bool = False) -> list[Path]:
     """The model folders that `-m`, `-d` and `-f` mean, in the order given.
 
     Without `-m`, the folds beside the first one's model that was trained last.
+
+    Args:
+        may_classify: tasks that classify count, too.
 
     Raises:
         InputError: if one of them is not there.
@@ -139,7 +213,7 @@ def find_models_asked(options: argparse.Namespace, workspace: Workspace) -> list
     folds: list[str | None] = options.fold or [None]
     if options.model:
         return [model_of_fold(model, fold) for model in options.model for fold in folds]
-    first = find_model(workspace.results, dataset=options.dataset, fold=folds[0])
+    first = find_model(workspace.results, dataset=options.dataset, fold=folds[0], may_classify=may_classify)
     return [first, *(model_of_fold(first.parent, fold) for fold in folds[1:])]
 
 

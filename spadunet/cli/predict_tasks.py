@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .asked_prediction import Asked, find_prediction
-from .predict_options import find_models_asked
+from .predict_classes import predict_classes
+from .predict_options import OF_CLASSES, OF_LABEL_MAPS, find_models_asked, refuse_others
 from .prediction_folder import finish, open_table, show, tell_memory
 from .run import log_to_file
 
@@ -47,20 +48,39 @@ def check_tasks_options(options: argparse.Namespace) -> None:
 
 
 def predict_tasks(options: argparse.Namespace, ranks: Ranks) -> int:
-    """Predict all tasks; 1 if some case failed.
+    """Predict all tasks, those that classify last; 1 if some case failed.
 
     Args:
         ranks: this process, alone.
     """
+    from ..workspace import find_workspace
+
+    (folder,) = find_models_asked(options, find_workspace(options.data), may_classify=True)
+    segmenting, classifying = find_tasks(folder, options.tasks)
+    if not classifying:
+        refuse_others(options, OF_CLASSES, "is for tasks that classify, and these predict label maps")
+    if not segmenting:
+        refuse_others(options, OF_LABEL_MAPS, "is for label maps, and these tasks classify")
+    code = predict_label_maps(options, folder, segmenting, ranks) if segmenting else 0
+    for name in classifying:
+        code = max(code, predict_classes(alone(options, folder, name)))
+    return code
+
+
+def alone(options: argparse.Namespace, folder: Path, name: str) -> argparse.Namespace:
+    """The options by which one task would be asked for, with its own folder."""
+    own = {"tasks": None, "model": [folder], "fold": None, "dataset": name, "output": options.output / name}
+    return argparse.Namespace(**(vars(options) | own))
+
+
+def predict_label_maps(options: argparse.Namespace, folder: Path, names: Sequence[str], ranks: Ranks) -> int:
+    """As `predict_tasks`, of those that segment."""
     from ..inference.many_tasks import predict_many
     from ..inference.sources import open_tasks
     from ..inference.stages import StageTimes
     from ..parallel import Outcome, with_progress
-    from ..workspace import find_workspace
 
     started = time.time()
-    (folder,) = find_models_asked(options, find_workspace(options.data))
-    names = find_tasks(folder, options.tasks)
     runs = {source.task: begin(options, source, ranks) for source in open_tasks(folder, names)}
     if options.dry_run:
         return max(show(run.options, run.asked, run.start, ranks) for run in runs.values())
@@ -107,10 +127,11 @@ def begin(options: argparse.Namespace, source: Source, ranks: Ranks) -> TaskRun:
     from ..files import require_writable
     from ..inference.resume import find_start
 
-    alone = {"tasks": None, "dataset": source.task, "output": options.output / source.task}
-    own = argparse.Namespace(**(vars(options) | alone))
+    own = alone(options, source.folder, source.task)
     asked = find_prediction(own, ranks.device, [source])
-    start = find_start(own.output, asked.request, asked.paths, must_keep=own.keep)
+    start = find_start(
+        own.output, asked.request, asked.paths, must_keep=own.keep, saves_probabilities=own.saves_probabilities
+    )
     require_writable(own.output, dry_run=own.dry_run)
     for note in asked.notes:
         log.info(note)
@@ -137,11 +158,11 @@ def part_of(run: TaskRun, table: QualityTable, ranks: Ranks) -> Part:
     )
 
 
-def find_tasks(folder: Path, words: Sequence[str]) -> list[str]:
-    """The model's tasks that names, numbers or paths mean, each once.
+def find_tasks(folder: Path, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The model's tasks that names, numbers or paths mean, each once: those that segment, those that classify.
 
     Raises:
-        InputError: if one is no task of the model, or classifies.
+        InputError: if one is no task of the model.
     """
     from ..dataset import is_named
     from ..model import read_model_record
@@ -153,10 +174,9 @@ def find_tasks(folder: Path, words: Sequence[str]) -> list[str]:
         if name is None:
             there = ", ".join(record.all_tasks) or "none, it is a pre-trained backbone"
             raise InputError(f"--tasks {word}: is no task of {folder}, which has {there}")
-        if name in record.classifiers:
-            raise InputError(f"--tasks {word}: classifies whole studies; predict it apart, with -d {name}")
         found.append(name)
-    return list(dict.fromkeys(found))
+    found = list(dict.fromkeys(found))
+    return [name for name in found if name in record.tasks], [name for name in found if name in record.classifiers]
 
 
 def tell_sharing(parts: Mapping[str, Part]) -> None:

@@ -73,6 +73,7 @@ def finish(
     from ..evaluation.label_names import LABELS_JSON
     from ..inference.quality_table import QUALITY_CSV, REVIEW_FOLDER, review_path
     from ..inference.resume import MANIFEST
+    from ..inference.saved_probabilities import probabilities_path
     from ..record import write_record
 
     problems = {outcome.item.name: outcome.problem for outcome in outcomes if outcome.problem}
@@ -83,13 +84,18 @@ def finish(
     if (options.output / REVIEW_FOLDER).is_dir():
         write_record(review_path(options.output / LABELS_JSON), asked.judgement.labels)
     written = [outcome.result for outcome in outcomes if outcome.result is not None]
+    beside = [
+        probabilities_path(outcome.result, outcome.item.name)
+        for outcome in outcomes
+        if outcome.result is not None and options.saves_probabilities
+    ]
     write_manifest(
         options.output / MANIFEST,
         "spadunet_predict",
         options,
         started=started,
         device=str(asked.device),
-        files=[*written, options.output / QUALITY_CSV],
+        files=[*written, *beside, options.output / QUALITY_CSV],
         more={"made": start.made.model_dump(mode="json")},
     )
     start.end()

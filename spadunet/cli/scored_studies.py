@@ -105,13 +105,24 @@ def scores_of(references: ClassReferences, probabilities: np.ndarray) -> Classif
 def read_studies(options: argparse.Namespace) -> tuple[ClassReferences, np.ndarray, dict[str, Path]]:
     """What is right, the probabilities (N, K) of these studies, and the files that tell."""
     from ..class_predictions import names_in, read_predictions
-    from ..evaluation.class_references import find_classes, labels_file, match, read_references
+    from ..evaluation.class_references import (
+        find_classes,
+        is_medmnist,
+        labels_file,
+        match,
+        medmnist_references,
+        read_references,
+    )
+    from ..medmnist import open_medmnist
 
     path = options.predictions
     source = labels_file(options.references)
     predicted = names_in(path)
     classes, classes_json = find_classes(path, source, options.labels)
-    references = read_references(source, options.split, classes=classes, predicted=predicted)
+    if is_medmnist(source):
+        references = medmnist_references(open_medmnist(source), options.split, classes=classes, source=classes_json)
+    else:
+        references = read_references(source, options.split, classes=classes, predicted=predicted)
     probabilities = match(references, read_predictions(path, references.classes), source=path)
     sources = {"predictions": path, "references": source}
     return references, probabilities, sources | ({"class names": classes_json} if classes_json else {})

@@ -222,6 +222,11 @@ def test_prediction_tells_and_writes_nothing(
     for flag, fate in (("--continue", "kept"), ("--overlap=0.5", "replaced")):
         assert run(predict.main, *options, flag, "--dry-run") == 0
         assert f"1 new, 5 {fate}" in capsys.readouterr().out
+    assert run(predict.main, *options, "--continue", "--save-probabilities", "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "1 new, 5 replaced" in out
+    assert "probabilities, <case>.npz beside each: 6 made" in out
+    assert "twice the probabilities of 3 classes or regions" in out
     assert snapshot(planned, output) == before
 
 

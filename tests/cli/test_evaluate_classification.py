@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from medmnist_file import members_of, write_medmnist
 
 from spadunet.class_predictions import write_predictions
 from spadunet.classes import ClassSet
@@ -56,6 +57,19 @@ def test_scores_a_table_of_probabilities(predictions: Path, references: Path, ca
     assert sorted(Path(it).name for it in json.loads((output / "spadunet_evaluate.json").read_text())["files"]) == names
     assert exit_code("-p", predictions, "-r", references.parent) == 0  # a folder with labels.csv; without a report
     assert not (output / "report.html").exists()
+
+
+def test_scores_the_split_of_a_medmnist_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = write_medmnist(tmp_path / "cubes.npz", members_of())
+    path = tmp_path / "p/predictions.csv"
+    numbers = ClassSet(kind="binary", names=("0", "1"))
+    right = np.array([0.1, 0.9, 0.2, 0.4])  # labels are 0, 1, 0, 1
+    write_predictions(path, numbers, [f"test_{number:05}" for number in range(4)], np.stack([1 - right, right], 1))
+    assert exit_code("-p", path, "-r", file) == 0
+    scores = ClassificationScores.from_json((path.parent / "scores.json").read_text())
+    assert (scores.auc, scores.accuracy) == (1, 0.75)
+    assert exit_code("-p", path, "-r", file, "--split", "val", "-o", tmp_path / "v") == 2
+    assert "no prediction of val_00000, val_00001, val_00002" in capsys.readouterr().err
 
 
 def test_a_dry_run_writes_nothing(

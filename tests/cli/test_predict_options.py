@@ -122,6 +122,28 @@ def test_a_subset_is_predicted_and_its_labels_are_written(workspace: Path, image
     assert scores.summary()["Posterior"].dice == pytest.approx(full_scores.summary()["Posterior"].dice, abs=0.01)
 
 
+def test_probabilities_are_saved_beside_label_maps_and_made_good_where_they_lack(
+    workspace: Path, images: Path, tmp_path: Path, run, caplog
+):
+    command = ("-i", images, "-o", tmp_path, "-m", fold_of(workspace, 0), *QUICK)
+    assert run(predict.main, *command) == 0
+    before = label_maps(tmp_path)
+    assert not list(tmp_path.glob("*.npz"))
+    assert run(predict.main, *command, "--continue", "--save_probabilities") == 0  # as nnU-Net writes it
+    files = sorted(tmp_path.glob("*.npz"))
+    assert [path.with_suffix(".nii.gz").is_file() for path in files] == [True, True]
+    arrays = [np.load(path, allow_pickle=False)["probabilities"] for path in files]
+    assert np.array_equal(np.concatenate([array.argmax(axis=0).ravel() for array in arrays]), before)
+    assert np.array_equal(label_maps(tmp_path), before)
+    assert "its probabilities take" in caplog.text
+    assert str(files[0]) in json.loads((tmp_path / "spadunet_predict.json").read_text())["files"]
+    files[0].unlink()
+    caplog.clear()
+    assert run(predict.main, *command, "--continue", "--save-probabilities") == 0
+    assert "1 of 2 label maps are there already and kept" in caplog.text
+    assert files[0].is_file()
+
+
 def test_an_interrupted_run_goes_on_only_where_the_same_was_asked_for(
     workspace: Path, images: Path, tmp_path: Path, run, caplog, monkeypatch
 ):

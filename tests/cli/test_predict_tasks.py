@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from classifier_model import write_classifier
 from random_models import plan_of, write_model
-from small_model import CLASSIFIER, make_adapted_model, shrink_presets
 
 from spadunet.cli import predict
 from spadunet.files import sha256_of_file
@@ -185,7 +185,7 @@ def test_a_broken_image_fails_in_every_task_and_stops_no_other(model: Path, imag
 
 
 def test_a_dry_run_writes_nothing_and_wrong_options_are_told(
-    model: Path, images: Path, tmp_path: Path, run, capsys: pytest.CaptureFixture[str], monkeypatch
+    model: Path, images: Path, tmp_path: Path, run, capsys: pytest.CaptureFixture[str]
 ):
     out = tmp_path / "out"
     said = {
@@ -193,12 +193,22 @@ def test_a_dry_run_writes_nothing_and_wrong_options_are_told(
         ("--tasks", NAMES[0], "-d", 1): "-d: does not go with --tasks",
         ("--tasks", NAMES[0], "--roi-subset", "a"): "--roi-subset: does not go with --tasks",
         ("--tasks", NAMES[0], "-m", model, model): "--tasks: are of one model",
+        ("--tasks", NAMES[0], "--heat-maps"): "--heat-maps: is for tasks that classify, and these predict label maps",
     }
     for words, message in said.items():
         assert predicted(run, model, images, out, *words) == 2
         assert message in capsys.readouterr().err
-    shrink_presets(monkeypatch)
-    save_model(tmp_path / "mixed", make_adapted_model(AdapterRecord(rank=2)))
-    assert predicted(run, tmp_path / "mixed", images, out, "--tasks", CLASSIFIER) == 2
-    assert f"--tasks {CLASSIFIER}: classifies whole studies" in capsys.readouterr().err
+    assert predicted(run, model, images, out, "--tasks", *NAMES[:2], "--dry-run") == 0
+    assert capsys.readouterr().out.count("spadunet_predict --dry-run: nothing is written") == 2
     assert not out.exists()
+
+
+def test_tasks_that_classify_follow_those_that_segment(model: Path, images: Path, tmp_path: Path, run):
+    """Each with what it writes when it is asked for alone."""
+    whole, name = load_model(model), "cubes"
+    write_classifier(tmp_path / "mixed", size=(16, 16, 16), tasks={NAMES[0]: whole.tasks[NAMES[0]]})
+    assert predicted(run, tmp_path / "mixed", images, tmp_path / "out", "--tasks", name, NAMES[0], "--overlap", 0) == 0
+    assert len(label_maps(tmp_path / "out" / NAMES[0])) == 2
+    assert predicted(run, tmp_path / "mixed", images, tmp_path / "alone", "-d", name) == 0
+    table = "predictions.csv"
+    assert (tmp_path / "out" / name / table).read_text() == (tmp_path / "alone" / table).read_text()

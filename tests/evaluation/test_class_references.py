@@ -6,11 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from medmnist_file import members_of, write_medmnist
+from study_folder import write_studies
 
 from spadunet.class_predictions import ClassPredictions
 from spadunet.classes import UNKNOWN, ClassSet
 from spadunet.errors import InputError
-from spadunet.evaluation.class_references import find_classes, labels_file, match, read_references
+from spadunet.evaluation.class_references import (
+    find_classes,
+    labels_file,
+    match,
+    medmnist_references,
+    read_references,
+)
+from spadunet.medmnist import open_medmnist
+from spadunet.study_labels import read_studies
 
 SIDES = ("left", "right")
 GRADES = ClassSet(kind="ordinal", names=("mild", "severe", "fatal"))
@@ -62,7 +72,7 @@ def test_the_test_split_is_scored_unless_another_is_asked_for(tmp_path: Path):
     assert (found.studies, found.elsewhere) == (("b",), {"a", "c"})
     assert read_references(path, "val", predicted=SIDES).studies == ("c",)
     assert told(path, "tset", predicted=SIDES) == [
-        "no study of the split 'tset', only test, train, val; choose another --split"
+        "no study of the split 'tset', only train, val, test; choose another --split"
     ]
     without = write(tmp_path / "without.csv", "study,split,label", "a,train,left", "b,val,right")
     assert read_references(without, predicted=SIDES).studies == ("a", "b")
@@ -73,24 +83,60 @@ def test_views_of_a_study_are_one_and_images_name_studies_where_nothing_else_doe
         tmp_path / "r.csv", "image,study,patient,label", "1.nii.gz,a,p,left", "2.nii.gz,a,p,left", "3.png,b,,left"
     )
     found = read_references(path, predicted=SIDES)
-    assert (found.studies, found.patients) == (("a", "b"), ("p", "study b"))
+    assert (found.studies, found.patients) == (("a", "b"), ("p", "b"))
     images = write(tmp_path / "images.csv", "image,label", "scan_1.nii.gz,left")
     assert read_references(images, predicted=SIDES).studies == ("scan_1",)
+
+
+def test_a_table_means_to_scoring_what_it_means_to_training(tmp_path: Path):
+    rows = [
+        "Image;Patient;Split;age;Label",
+        "a_0000.nii.gz;p;Train;50;left",
+        "b;q;test;51;right",
+        "c;;TEST;52;left",
+        "d;r;test;53;right",
+        "e;s;train;54;right",
+    ]
+    folder = write_studies(tmp_path, "\n".join(rows), [f"{it}_0000" for it in "abcde"])
+    (folder / "classes.json").write_text(ClassSet(kind="binary", names=SIDES[::-1]).to_json())
+    learned = read_studies(folder)
+    scored = read_references(folder / "labels.csv", classes=learned.classes)
+    of_test = learned.of("test")
+    assert scored.studies == tuple(it.name for it in of_test) == ("b", "c", "d")
+    assert scored.labels.tolist() == [list(it.labels) for it in of_test]
+    assert scored.patients == tuple(it.patient for it in of_test) == ("q", "c", "r")
+    assert scored.elsewhere == {"a", "e"}
+
+
+def test_labels_of_a_medmnist_file(tmp_path: Path):
+    dataset = open_medmnist(write_medmnist(tmp_path / "cubes.npz", members_of()))
+    found = medmnist_references(dataset)
+    assert found.studies == found.patients == tuple(f"test_{number:05}" for number in range(4))
+    assert (found.labels.tolist(), found.classes.kind) == ([[0], [1], [0], [1]], "binary")
+    assert len(found.elsewhere) == 9
+    assert len(medmnist_references(dataset, "val").studies) == 3
+    named = ClassSet(kind="binary", names=SIDES)
+    assert medmnist_references(dataset, classes=named).classes is named
+    with pytest.raises(InputError, match="no study of the split 'valid', only train, val, test"):
+        medmnist_references(dataset, "valid")
+    with pytest.raises(InputError, match="c.json: 3 names, ordinal; .*has 2, binary: give the predictions of this"):
+        medmnist_references(dataset, classes=GRADES, source=Path("c.json"))
 
 
 def test_all_wrong_lines_are_told_at_once(tmp_path: Path):
     path = write(tmp_path / "r.csv", "study,label", "a,left", "b,lft", "c,middle")
     assert told(path, predicted=SIDES) == [
-        f"line {line}: label is {value!r}, none of left, right; correct it, or leave it empty if it is not known"
-        for line, value in ((3, "lft"), (4, "middle"))
+        f"line {line}: label is {value!r}; expected one of left, right" for line, value in ((3, "lft"), (4, "middle"))
     ]
-    differ = write(tmp_path / "d.csv", "study,label", "a,left", ",left", "a,right")
+    nameless = write(tmp_path / "n.csv", "study,label", "a,left", ",left")
+    assert told(nameless, predicted=SIDES) == ["line 3: no name of the study; fill in the column study"]
+    differ = write(tmp_path / "d.csv", "study,label", "a,left", "b,left", "a,right")
     assert told(differ, predicted=SIDES) == [
-        "line 3: no name of the study; fill in the column study",
-        "line 4: study a has another label, patient or split in line 2; correct one of them",
+        "line 4: study 'a' has the labels 'right', but 'left' in line 2; write the same in each row of a study, "
+        "or give it another name"
     ]
     finding = write(tmp_path / "f.csv", "study,mass,rib", "a,2,0")
-    assert told(finding, predicted=("mass", "rib"))[0].startswith("line 2: mass is '2', neither 0 nor 1")
+    assert told(finding, predicted=("mass", "rib"))[0].startswith("line 2: mass is '2'; expected 0, 1 or")
 
 
 @pytest.mark.parametrize(
@@ -108,9 +154,12 @@ def test_a_file_without_what_is_needed(tmp_path: Path, lines: list[str], words: 
 def test_columns_that_do_not_fit_the_classes(tmp_path: Path):
     two = write(tmp_path / "two.csv", "study,left,right", "a,1,0")
     exclusive = ClassSet(kind="binary", names=SIDES)
-    assert "expected one column of labels for binary classes, found left, right" in told(two, classes=exclusive)[0]
+    assert "which of the columns left, right holds the class" in told(two, classes=exclusive)[0]
     one = write(tmp_path / "one.csv", "study,label", "a,left")
-    assert "no column 'left', only study, label" in told(one, classes=ClassSet(kind="multi-label", names=SIDES))[0]
+    assert (
+        "no column is called 'left', a finding of classes.json, but label"
+        in told(one, classes=ClassSet(kind="multi-label", names=SIDES))[0]
+    )
     assert "the predictions have probabilities of left alone" in told(one, predicted=("left",))[0]
 
 

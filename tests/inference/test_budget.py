@@ -11,12 +11,13 @@ import pytest
 import torch
 from bright_network import Threshold, engine_of, image_with_box, plan_of
 
-from spadunet.errors import OutputError
+from spadunet.errors import InputError, OutputError
 from spadunet.inference.budget import (
     Budget,
     Demand,
     choose_storages,
     find_budget,
+    require_room,
     tell_choice,
     tell_shortage,
     windows_at_once,
@@ -53,6 +54,20 @@ def test_the_fastest_place_that_fits_comes_first_and_smaller_ones_follow():
     assert places(Budget(host_bytes=rest + HELD - 1)) == [disk]
     assert places(Budget(host_bytes=0, device_bytes=HELD * 2))[0] == "float32 in the device's memory"
     assert places(Budget(host_bytes=0, device_bytes=HELD)) == [disk]
+
+
+def test_probabilities_of_the_case_and_of_the_last_one_count_on_the_images_own_grid():
+    plain, keeps = (demand(stored_shape=(600, 400, 400), num_probabilities=count) for count in (0, 10))
+    assert keeps.probability_bytes() == 600 * 400 * 400 * 10 * 2 == 1_920_000_000
+    assert keeps.least_bytes() - plain.least_bytes() == 2 * keeps.probability_bytes()
+    budget = Budget(host_bytes=3 * 10**9)
+    assert "its probabilities take 1.9 GB, and those of the last case" in tell_choice("liver_1", keeps, budget, CPU)
+    assert "(3.84 GB of it for --save-probabilities)" in tell_shortage("liver_1", keeps, budget)
+    require_room("liver_1", keeps, budget)
+    require_room("liver_1", plain, Budget(host_bytes=0))
+    message = "^liver_1: probabilities of 10 classes or regions of 600×400×400 voxels take 1.92 GB of memory, more than"
+    with pytest.raises(InputError, match=message):
+        require_room("liver_1", keeps, Budget(host_bytes=10**9))
 
 
 def test_the_budget_knows_the_models_of_an_ensemble_and_the_outputs_asked_for():

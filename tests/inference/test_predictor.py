@@ -104,6 +104,18 @@ def test_threads_may_read_files_of_any_format(predictor: Predictor, tmp_path: Pa
         assert np.array_equal(one, other)
 
 
+def test_probabilities_of_an_array_have_the_label_maps_grid(predictor: Predictor):
+    (array,) = parts(1)
+    found = predictor.predict_probabilities(array, SPACING)
+    assert found.dtype == np.float16
+    assert found.shape == (len(CLASSES.names), *array.shape[1:])
+    assert np.array_equal(CLASSES.to_ids(found.argmax(axis=0)), predictor.predict(array, SPACING))
+    flat = predictor.predict_probabilities(array[:, 5], SPACING[1:])
+    assert flat.shape == (len(CLASSES.names), *array.shape[2:])
+    with pytest.raises(InputError, match="three spacings"):
+        predictor.predict_probabilities(array, SPACING[1:])
+
+
 def test_an_image_is_judged_and_its_label_map_stays_the_same(predictor: Predictor, tmp_path: Path):
     array = parts(1)[0]
     image = read_image([write_scan(tmp_path / "scan_0000.nii.gz", array[0])])
@@ -249,7 +261,7 @@ def test_one_name_stands_for_itself(models: list[Path]):
 def test_the_guides_example_runs_as_it_stands(
     models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
-    (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert 5 <= len([line for line in code.splitlines() if line.strip()]) <= 10
     (tmp_path / "model").symlink_to(models[0])
     (array,) = parts(1)

@@ -127,13 +127,16 @@ def test_kept_label_maps_go_where_another_threshold_has_them(tmp_path: Path):
     add(table, "a", 0.9)
     add(table, "b", 0.6)
     table.finish(())
-    for path in paths.values():
+    probabilities = {case: tmp_path / f"{case}.npz" for case in ("a", "unknown")}
+    for path in (*paths.values(), *probabilities.values()):
         path.write_bytes(b"x")
     for reject_below, rejected in ((0.5, {"b"}), (0.9, {"a", "b"}), (0.1, set())):
         table = QualityTable(tmp_path, judged(CALIBRATION, reject_below), keep=True)
         table.sort(paths)
         table.finish(())
         for case, path in paths.items():
+            assert review_path(path).is_file() == (case in rejected) != path.is_file()
+        for case, path in probabilities.items():
             assert review_path(path).is_file() == (case in rejected) != path.is_file()
         found = read_table(tmp_path / QUALITY_CSV)
         assert {case for case, rows in found.items() if rows[-1].review} == rejected

@@ -17,18 +17,22 @@ class Folder:
 
     path: Path
 
-    def start(self, request: Request, names: str, *, must_keep: bool = False) -> Start:
+    def start(self, request: Request, names: str, *, must_keep: bool = False, saves: bool = False) -> Start:
         paths = {name: self.path / f"{name}.nii.gz" for name in names}
-        return find_start(self.path, request, paths, must_keep=must_keep)
+        return find_start(self.path, request, paths, must_keep=must_keep, saves_probabilities=saves)
 
-    def run(self, request: Request, names: str, *, must_keep: bool = False, num_done: int = 99) -> Start:
+    def run(
+        self, request: Request, names: str, *, must_keep: bool = False, num_done: int = 99, saves: bool = False
+    ) -> Start:
         """A run, stopped after some cases."""
-        start = self.start(request, names, must_keep=must_keep)
+        start = self.start(request, names, must_keep=must_keep, saves=saves)
         start.clear()
         start.begin()
         todo = [name for name in names if name not in start.kept]
         for name in todo[:num_done]:
             (self.path / f"{name}.nii.gz").write_text(request.spacing)
+            if saves:
+                (self.path / f"{name}.npz").write_text(request.spacing)
         if num_done >= len(todo):
             (self.path / MANIFEST).write_text(f'{{"made": {start.made.to_json()}}}')
             start.end()
@@ -137,6 +141,41 @@ def test_label_maps_in_review_count_too(folder: Folder):
     assert folder.start(NATIVE, "b").left == ("a.nii.gz",)
 
 
+def test_a_case_is_done_only_with_its_probabilities_where_they_are_asked_for(folder: Folder):
+    folder.run(PLAN, "ab")
+    assert folder.start(PLAN, "ab", must_keep=True, saves=True).kept == frozenset()
+    folder.run(PLAN, "ab", saves=True)
+    (folder.path / "a.npz").unlink()
+    again = folder.start(PLAN, "ab", must_keep=True, saves=True)
+    assert again.kept == {"b"}
+    assert again.outdated == (folder.path / "a.nii.gz",)
+    assert folder.start(PLAN, "ab", must_keep=True).kept == {"a", "b"}
+
+
+def test_no_probabilities_outlive_the_label_map_that_they_were_made_with(folder: Folder):
+    folder.run(PLAN, "abc", saves=True)
+    (folder.path / "review").mkdir()
+    for ending in ("nii.gz", "npz"):
+        (folder.path / f"a.{ending}").rename(folder.path / f"review/a.{ending}")
+    folder.run(NATIVE, "ab", num_done=1)
+    assert [path.name for path in folder.path.rglob("*.npz")] == ["c.npz"]
+    folder.run(NATIVE, "ab")
+    made = read_made(folder.path)
+    assert made is not None
+    assert made.probabilities == ("c.npz",)
+    folder.run(NATIVE, "abc", must_keep=True)
+    assert not list(folder.path.rglob("*.npz"))
+
+
+def test_files_of_probabilities_that_no_run_made_are_not_touched(folder: Folder):
+    (folder.path / "b.npz").write_text("of another program")
+    for _ in range(2):
+        folder.run(PLAN, "ab")
+        with pytest.raises(InputError, match=r"holds b\.npz, which spadunet_predict did not write"):
+            folder.start(PLAN, "ab", saves=True)
+    assert (folder.path / "b.npz").read_text() == "of another program"
+
+
 @pytest.mark.parametrize("must_keep", [False, True])
 def test_a_file_that_no_run_made_is_not_touched(folder: Folder, must_keep: bool):
     folder.run(PLAN, "a")
@@ -146,5 +185,5 @@ def test_a_file_that_no_run_made_is_not_touched(folder: Folder, must_keep: bool)
 
 
 def test_the_record_is_the_same_once_read(folder: Folder):
-    made = Made(request=PLAN, label_maps=("a.nii.gz",), others=("b.nii.gz",))
+    made = Made(request=PLAN, label_maps=("a.nii.gz",), others=("b.nii.gz",), probabilities=("a.npz",))
     assert Made.from_json(made.to_json()) == made

@@ -10,10 +10,16 @@ from spadunet.image import Image, LabelMap
 from spadunet.labels import LabelSet, Region
 from spadunet.plan import IntensityRule, Plan
 from spadunet.preprocessing.preprocess import preprocess
-from spadunet.preprocessing.restore import restore_logits
+from spadunet.preprocessing.probabilities import HALF
+from spadunet.preprocessing.restore import Restorer, restore_logits
 from spadunet.spacing import MAX_DA
 
 LABELS = LabelSet(names=("background", "liver", "tumour"), ids=(0, 63, 7))
+REGIONS = LABELS.model_copy(
+    update={
+        "regions": (Region(name="organ", ids=(63, 7), painted_id=63), Region(name="tumour", ids=(7,), painted_id=7))
+    }
+)
 ANGLE = np.deg2rad(25)
 TURN = np.array([[np.cos(ANGLE), -np.sin(ANGLE), 0], [np.sin(ANGLE), np.cos(ANGLE), 0], [0, 0, 1]])
 AXIAL = np.eye(3)[[2, 1, 0]]  # the first array axis goes up, the second back, the third left
@@ -124,12 +130,45 @@ def test_a_single_voxel_and_an_empty_map_come_back():
 @pytest.mark.parametrize("target_spacing_mm", ["native", (1.3, 1.3, 1.3)])
 def test_regions_come_back_as_the_ids_they_are_painted_with(target_spacing_mm):
     image, label_map = ball(STORAGES["oblique"], (1.5, 1.5, 1.5))
-    regions = (Region(name="organ", ids=(63, 7), painted_id=63), Region(name="tumour", ids=(7,), painted_id=7))
-    labels = LABELS.model_copy(update={"regions": regions})
     case = preprocess("a", image, label_map, plan_of(target_spacing_mm))
     assert case.classes is not None
     logits = np.stack([case.classes > 0, case.classes == LABELS.names.index("tumour")]) * 2.0 - 1  # (R, D, H, W)
-    restored = restore_logits(logits, case.geometry, labels)
+    restored = restore_logits(logits, case.geometry, REGIONS)
     assert set(np.unique(restored.array).tolist()) == {0, 63, 7}
     for ids in ((63, 7), (7,)):
         assert dice(np.isin(restored.array, ids), np.isin(label_map.array, ids)) > 0.95
+
+
+def probabilities_of(labels: LabelSet, storage: str, target_spacing_mm, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of a ball, of noise as logits that come three planes at a time; and its label map's ids."""
+    image, _ = ball(STORAGES[storage], (1.5, 1.5, 1.5))
+    geometry = preprocess("a", image, None, plan_of(target_spacing_mm)).geometry
+    logits = np.random.default_rng(0).normal(0, 1, (labels.num_outputs, *geometry.shape)).astype(np.float32)
+    restorer = Restorer(geometry, labels, axis, keeps_probabilities=True)
+    for first in range(0, geometry.shape[axis], 3):
+        restorer.add(logits[(slice(None),) * (1 + axis) + (slice(first, first + 3),)])
+    plain = Restorer(geometry, labels, axis)
+    plain.add(logits)
+    found = restorer.label_map().array
+    assert np.array_equal(found, plain.label_map().array)
+    assert plain.probabilities is None
+    assert restorer.probabilities is not None
+    assert restorer.probabilities.shape == (labels.num_outputs, *image.shape)
+    assert geometry.cropped_shape != geometry.oriented_shape
+    assert (restorer.probabilities[0, 0] == (0 if labels.regions else 1)).all()  # air beyond the body
+    assert (restorer.probabilities[1:, 0] == 0).all()
+    return restorer.probabilities, found
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize(("target_spacing_mm", "axis"), [("native", 0), ((2.0, 1.2, 1.7), 0), ((1.2, 1.7, 1.2), 2)])
+def test_the_largest_probability_is_that_of_the_label_map_on_the_stored_grid(storage: str, target_spacing_mm, axis):
+    found, ids = probabilities_of(LABELS, storage, target_spacing_mm, axis)
+    np.testing.assert_array_equal(LABELS.to_ids(found.argmax(axis=0)), ids)
+    np.testing.assert_allclose(found.astype(np.float64).sum(axis=0), 1, atol=5e-4)
+
+
+@pytest.mark.parametrize("target_spacing_mm", ["native", (2.0, 1.2, 1.7)])
+def test_regions_above_one_half_are_those_that_are_painted(target_spacing_mm):
+    found, ids = probabilities_of(REGIONS, "oblique", target_spacing_mm, 1)
+    np.testing.assert_array_equal(np.where(found[1] > HALF, 7, np.where(found[0] > HALF, 63, 0)), ids)
