@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from classifier_model import write_classifier
@@ -102,7 +103,9 @@ def label_maps(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [(), ("--mirror", "left-right"), ("--precision", "bf16", "--spacing", "native")])
+@pytest.mark.parametrize(
+    "words", [(), ("--mirror", "left-right"), ("--precision", "bf16", "--spacing", "native", "--save-probabilities")]
+)
 def test_tasks_together_give_the_label_maps_and_quality_of_each_alone(
     words, model: Path, images: Path, tmp_path: Path, run, passes: list[int], caplog: pytest.LogCaptureFixture
 ):
@@ -120,6 +123,10 @@ def test_tasks_together_give_the_label_maps_and_quality_of_each_alone(
         for file in ("quality.csv", "labels.json"):
             assert (folder / file).read_text() == (tmp_path / name / file).read_text()
         assert (folder / "spadunet_predict.json").is_file()
+        for path in (tmp_path / name).glob("*.npz"):
+            with np.load(path) as one, np.load(folder / path.name) as other:
+                assert np.array_equal(one["probabilities"], other["probabilities"])
+        assert len(list(folder.glob("*.npz"))) == (2 if "--save-probabilities" in words else 0)
     mirrored = max(alone[name] for name in NAMES[:3])  # regions of left and right may not be mirrored
     assert num_together == mirrored + alone[NAMES[3]] + alone[NAMES[4]]
     assert num_together < sum(alone.values())
