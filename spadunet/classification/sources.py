@@ -21,6 +21,7 @@ from .batches import Labelled
 from .folds import NUM_FOLDS, fold_of_studies
 
 MAX_TOLD = 8
+SPLIT = "split"
 
 log = logging.getLogger("spadunet")
 
@@ -33,6 +34,8 @@ class Source:
     train: Labelled
     held_out: Labelled | None
     """None where nothing is held out."""
+    fold: str
+    """Its number, `all`, or `split` where the data say who trains."""
 
     @property
     def name(self) -> str:
@@ -72,14 +75,14 @@ def medmnist_source(dataset: MedMNIST, plan: ClassificationPlan, fold: str | Non
     require_no_number(fold, str(dataset.path))
     train, val = (side_of_medmnist(dataset, split, plan) for split in ("train", "val"))
     if fold != "all":
-        return Source(plan=plan, train=train, held_out=val)
+        return Source(plan=plan, train=train, held_out=val, fold=SPLIT)
     both = Labelled(
         names=(*train.names, *val.names),
         labels=np.concatenate([train.labels, val.labels]),
         patients=(*train.patients, *val.patients),
         open=lambda: Chain(first=train.open(), second=val.open()),
     )
-    return Source(plan=plan, train=both, held_out=None)
+    return Source(plan=plan, train=both, held_out=None, fold="all")
 
 
 def side_of_medmnist(dataset: MedMNIST, split: SplitName, plan: ClassificationPlan) -> Labelled:
@@ -102,17 +105,22 @@ def folder_source(found: LabelledStudies, plan: ClassificationPlan, cases: Path,
     if found.has_splits:
         require_no_number(fold, str(found.folder))
         train, val = list(found.of("train")), list(found.of("val"))
-        if not val:
+        if fold == "all":
+            train, val = [*train, *val], []
+        elif not val:
             log.warning(
                 "%s: no study has the split val, so nothing tells which epoch is the best: the last weights are kept",
                 found.folder,
             )
     else:
-        train, val = fold_of(found, "0" if fold is None else fold)
-    if fold == "all":
-        train, val = [*train, *val], []
+        train, val = fold_of(found, fold or "0")
     require_different(found, train, fold)
-    return Source(plan=plan, train=side_of_folder(train, cases), held_out=side_of_folder(val, cases) if val else None)
+    return Source(
+        plan=plan,
+        train=side_of_folder(train, cases),
+        held_out=side_of_folder(val, cases) if val else None,
+        fold=fold or (SPLIT if found.has_splits else "0"),
+    )
 
 
 def fold_of(found: LabelledStudies, fold: str) -> tuple[list[Study], list[Study]]:

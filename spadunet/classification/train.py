@@ -71,7 +71,6 @@ def prepare_classification(
     *,
     backbone: str,
     preset: str,
-    fold: str | None = None,
     pooling: Pooling | None = None,
     init: Path | None = None,
     adds_task: bool = False,
@@ -80,7 +79,6 @@ def prepare_classification(
     """Build the network. Reads no image and writes nothing.
 
     Args:
-        fold: as it was asked for.
         pooling: None for the backbone's own.
         init: what the run starts from.
         adds_task: the task will be added to `init`, whose backbone must be frozen.
@@ -109,7 +107,7 @@ def prepare_classification(
         "backbone": backbone,
         "preset": preset,
         "pooling": parts.task.pooling,
-        "fold": fold or "0",
+        "fold": source.fold,
         "cases": digest_of_sides(source),
         "init": str(init and init.resolve()),
         "seed": str(options.seed),

@@ -95,7 +95,6 @@ def prepare(
         options_of(options, source, place, device, earlier),
         backbone=place.backbone,
         preset=place.preset,
-        fold=options.fold,
         pooling=options.pooling,
         init=options.init,
         adds_task=options.add_task,

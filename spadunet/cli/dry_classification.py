@@ -58,7 +58,7 @@ def show_folder(options: argparse.Namespace, found: LabelledStudies, folder: Pat
     if found.has_splits:
         sides = {split or "": list(found.of(split)) for split in ("train", "val", "test")}
     else:
-        sides = dict(zip(("train", "val"), fold_of(found, options.fold or "0"), strict=True))
+        sides = dict(zip(("train", "val"), fold_of(found, options.fold), strict=True))
     names = found.classes.names
     rows = []
     for side, studies in sides.items():

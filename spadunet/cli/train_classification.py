@@ -48,6 +48,8 @@ def train_classifier(options: argparse.Namespace) -> int:
             raise InputError(f"--task {CLASSIFICATION}: runs in one process; start it without torchrun")
         workspace = find_workspace(options.data)
         found = find_studies(options, workspace)
+        if options.fold is None and not isinstance(found, MedMNIST) and not found.has_splits:
+            options.fold = "0"
         place = find_place(options, workspace, found.name, ranks.device)
         with take_folder(place.folder, is_first=True, dry_run=options.dry_run) as is_locked:
             tell(notes)

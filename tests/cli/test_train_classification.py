@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -229,6 +230,21 @@ def test_wrong_options_are_refused_by_name(classify: Classify, run, folder: Path
     assert "--learning-rate search: is for --task classification" in capsys.readouterr().err
     assert run(train.main, "--recipe", "paper-medmnist", "--data", tmp_path) == 2
     assert "--recipe paper-medmnist: is not for --task segmentation" in capsys.readouterr().err
+
+
+def test_studies_of_several_views_are_learned_beside_those_of_one(classify: Classify, folder: Path, tmp_path: Path):
+    table = (folder / "labels.csv").read_text().splitlines()
+    lines = [f"{table[0]},study", *(f"{line},{line[:3]}" for line in table[1:])]
+    for number in range(0, 12, 3):
+        shutil.copy(folder / f"images/c{number:02}.nii.gz", folder / f"images/c{number:02}_again.nii.gz")
+        image, rest = lines[number + 1].split(",", 1)
+        lines.append(f"{image}_again,{rest}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    words = ("--epochs", 2, "--pooling", "attention", *QUICK, "-o", tmp_path / "run")
+    assert classify(*words, dataset=folder) == 0
+    scores = (tmp_path / "run/validation/Sides/predictions.csv").read_text().splitlines()
+    assert len(scores) == 1 + 4  # a row a study, and not a view
+    assert load_model(tmp_path / "run").provenance["fold"] == "0"
 
 
 def test_a_split_without_validation_keeps_the_last_weights_and_says_so(
