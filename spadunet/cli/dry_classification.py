@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .dry_run import begin, finish, show, show_needs, table
+from ..errors import OutputError
+from .dry_run import begin, finish, show, show_needs, table, unknown
 from .train_place import MANIFEST
 
 if TYPE_CHECKING:
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 def show_run(run: PreparedClassification, folder: Path, *, model_folder: Path) -> int:
     """The dry run, where the plan is known."""
+    from ..classification.estimate import estimate_classification
     from ..classification.options import LIGHT
-    from ..measure import Amount, Needs
-    from ..network.adapters import count_parameters, describe_share
+    from ..network.adapters import describe_share
 
     options, source, parts = run.options, run.source, run.parts
     held_out = source.held_out
@@ -41,10 +42,12 @@ def show_run(run: PreparedClassification, folder: Path, *, model_folder: Path) -
         + ([f"validation/{source.name}/"] if held_out else []),
     )
     show(f"model in {model_folder}", ["model.json", "backbone.safetensors", f"tasks/{source.name}/"])
-    kept, learned = count_parameters(parts.backbone), sum(map(count_parameters, parts.learning.values()))
-    trial = Amount(value=None, basis="not tried; --max-minutes ends a run in time")
-    disk = Amount(value=8 * kept + 24 * learned, basis="model, and checkpoint with the best weights, by parameters")
-    show_needs(Needs(time=trial, memory=trial, disk=disk), folder)
+    size = source.plan.input_size_voxels
+    try:
+        needs = unknown("images differ in size") if size is None else estimate_classification(run, size)
+    except OutputError as error:
+        needs = unknown(str(error))
+    show_needs(needs, folder)
     return 0
 
 

@@ -193,6 +193,7 @@ def test_a_dry_run_writes_nothing(classify: Classify, folder: Path, tmp_path: Pa
     said = capsys.readouterr().out
     assert "8 studies to learn from, 4 to validate" in said
     assert "2 steps, light augmentation" in said
+    assert re.search(r"time +about \d.*: 2 epochs of .* s, by a trial here with one study of 8×8×8 voxels", said)
     assert sorted(tmp_path.rglob("*")) == before
 
 
