@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .options import positive_float
+from .options import positive_float, positive_int
 
 if TYPE_CHECKING:
+    from ..task import AdapterRecord
     from ..training.train import TrainingDataset
 
+USUAL_RANK, USUAL_EXPERTS = 8, 4
 ADDED_FOLDER = "added"
 """Below a model: the runs that added tasks to it."""
 
@@ -45,6 +47,16 @@ def add_joint_options(parser: argparse.ArgumentParser) -> None:
         help="add the datasets of -d to the model of --init, which keeps its backbone and older tasks to the byte: in "
         "its own folder, or in a copy with -o",
     )
+    parser.add_argument(
+        "--adapter",
+        choices=("lora", "experts"),
+        help="with --freeze-backbone or --add-task: each dataset also learns a low-rank change of the backbone, or "
+        "several that a router weighs for each image; kept with the task, and others are as they were",
+    )
+    parser.add_argument("--rank", type=positive_int, metavar="R", help=f"of --adapter (default: {USUAL_RANK})")
+    parser.add_argument(
+        "--experts", type=positive_int, metavar="K", help=f"of --adapter experts (default: {USUAL_EXPERTS})"
+    )
 
 
 def class_weight(text: str) -> tuple[str, float]:
@@ -76,6 +88,33 @@ def check_joint_options(options: argparse.Namespace) -> None:
         raise InputError("--repeats: a model can learn a task once; leave --add-task out")
     if options.add_task and options.init.is_file():
         raise InputError(f"--init {options.init}: is a file; --add-task needs the folder of a model")
+    check_adapter_options(options)
+
+
+def check_adapter_options(options: argparse.Namespace) -> None:
+    """As `check_joint_options`, of `--adapter`.
+
+    Raises:
+        InputError: names the option and what it needs.
+    """
+    kinds = {"--rank": ("lora", "experts"), "--experts": ("experts",)}
+    for flag, value in (("--rank", options.rank), ("--experts", options.experts)):
+        if value is not None and options.adapter not in kinds[flag]:
+            raise InputError(f"{flag} {value}: is of an adapter; give --adapter {kinds[flag][0]} too")
+    if options.adapter is not None and not (options.add_task or options.freeze_backbone):
+        raise InputError(
+            f"--adapter {options.adapter}: changes a frozen backbone; give --add-task or --freeze-backbone, and --init"
+        )
+
+
+def adapter_of(options: argparse.Namespace) -> AdapterRecord | None:
+    """The adapter that was asked for."""
+    from ..task import AdapterRecord
+
+    if options.adapter is None:
+        return None
+    num_experts = (options.experts or USUAL_EXPERTS) if options.adapter == "experts" else 1
+    return AdapterRecord(rank=options.rank or USUAL_RANK, num_experts=num_experts)
 
 
 def class_weights_for(
@@ -112,7 +151,7 @@ def require_new_tasks(init: Path, names: Sequence[str]) -> None:
     """
     from ..model import read_model_record
 
-    there = [name for name in names if name in read_model_record(init).tasks]
+    there = [name for name in names if name in read_model_record(init).all_tasks]
     if there:
         raise InputError(
             f"--add-task: {init} has a task {there[0]} already, which stays as it is; to train it further, "
@@ -139,7 +178,7 @@ def require_none_lost(model_folder: Path, names: Sequence[str], source: Path | N
         told = read_model_record(model_folder).provenance
     except InputError:  # nothing to be lost
         return
-    kept = {*names, *(read_model_record(source).tasks if source else ())}
+    kept = {*names, *(read_model_record(source).all_tasks if source else ())}
     lost = [key.removeprefix(ADDED) for key in told if key.startswith(ADDED) and key.removeprefix(ADDED) not in kept]
     if lost:
         raise InputError(
