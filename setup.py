@@ -41,6 +41,7 @@ setup(
     python_requires=">=3.10",
     packages=[
         "spadunet",
+        "spadunet.classification",
         "spadunet.cli",
         "spadunet.demo",
         "spadunet.network",

@@ -71,16 +71,27 @@ def shape_of(view: View) -> Shape:
 
 
 def as_input(studies: Sequence[tuple[View, ...]], plan: ClassificationPlan, device: torch.device) -> Input:
-    """Studies of one layout on a device, interpolated to the plan's size where it has one.
+    """Studies of one layout on a device, of the plan's brightness and size where it has these.
 
     Args:
         studies: the views of each of the B studies.
     """
     together = [np.stack([view.array for view in views]) for views in zip(*studies, strict=True)]
     return [
-        (resize(torch.from_numpy(array).to(device), plan), view.da)
+        (resize(dim(torch.from_numpy(array).to(device), plan.brightness), plan), view.da)
         for array, view in zip(together, studies[0], strict=True)
     ]
+
+
+def dim(x: Tensor, factor: Tensor | float | None) -> Tensor:
+    """(B, C, D, H, W) in [-1, 1] with intensities, as they are in [0, 1], multiplied by a factor or one a study, (B,).
+
+    A channel that is missing, 0 everywhere, stays so.
+    """
+    if factor is None:
+        return x
+    each = factor.view(-1, 1, 1, 1, 1) if isinstance(factor, Tensor) else factor
+    return ((x + 1) * each - 1) * x.flatten(2).any(2)[..., None, None, None]
 
 
 def resize(x: Tensor, plan: ClassificationPlan) -> Tensor:

@@ -63,11 +63,21 @@ def fingerprint_studies(
     Raises:
         InputError: if an image cannot be used; all problems in one text, a line each.
     """
-    views = [view for study in found.studies if study.split != "test" for view in study.views]
+    views = planned_views(found)
     extract = partial(extract_case, read=read, orient=orient)
     observed = extract_all(extract, views, f"Reading {found.name}", workers=workers, memory_of=memory_of)
-    digest = digest_of("".join(view.name + view.content() for view in sorted(views, key=lambda view: view.name)))
-    return summarise_images(found.name, found.folder, observed, source_digest=digest)
+    return summarise_images(found.name, found.folder, observed, source_digest=digest_of_studies(found))
+
+
+def planned_views(found: LabelledStudies) -> list[RawCase]:
+    """All images that are not of the test split."""
+    return [view for study in found.studies if study.split != "test" for view in study.views]
+
+
+def digest_of_studies(found: LabelledStudies) -> str:
+    """Changes when one of the files does that a fingerprint is made of."""
+    views = sorted(planned_views(found), key=lambda view: view.name)
+    return digest_of("".join(view.name + view.content() for view in views))
 
 
 def plan_studies(

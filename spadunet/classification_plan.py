@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from .classes import ClassSet
 from .plan import MAX_PATCH_VOXELS, ImagePlan
-from .record import PositiveShape, digest_of
+from .record import PositiveShape, digest_of, is_unused
 from .spacing import MAX_DA
 
 
@@ -21,6 +21,10 @@ class ClassificationPlan(ImagePlan):
     """(depth, height, width) that every whole image is interpolated to; None: each has its own size.
 
     A single slice stays one whatever the depth."""
+    brightness: float | None = Field(default=None, gt=0, exclude_if=is_unused)
+    """What intensities, from 0 to 1, are multiplied by before a network sees them; None for not.
+
+    Of a task that has learned from random brightness it is the mean of that: MedMNIST's regularisation."""
     classes: ClassSet
     fingerprint_digest: str
 

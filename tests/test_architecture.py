@@ -28,6 +28,7 @@ FOLDERS = {
     "spadunet.inference": ("inference", 3),
     "spadunet.training": ("spadunet/training", 4),
     "spadunet.pretraining": ("spadunet/pretraining", 5),
+    "spadunet.classification": ("spadunet/classification", 5),
     "spadunet.sharing": ("spadunet/sharing", 4),
     "spadunet.cli": ("spadunet/cli", 6),
     "spadunet.demo": ("spadunet/demo", 6),

@@ -92,12 +92,13 @@ FINE_TUNING: Mapping[str, FineTuning] = {
 """Spacings are the medians of the paper's training data."""
 
 
-def add_recipe_option(parser: argparse.ArgumentParser, what: str) -> None:
-    """`--recipe`; `what` it sets."""
+def add_recipe_option(parser: argparse.ArgumentParser, what: str, more: Sequence[str] = ()) -> None:
+    """`--recipe`; `what` it sets, and `more` recipes of the command's own."""
+    where = "BTCV or CHAOS (docs/training.md)" + (", or MedMNIST (docs/classification.md)" if more else "")
     parser.add_argument(
         "--recipe",
-        choices=tuple(FINE_TUNING),
-        help=f"take the paper's {what} where you give none: its fine-tuning on BTCV or CHAOS (docs/training.md)",
+        choices=(*FINE_TUNING, *more),
+        help=f"take the paper's {what} where you give none: its fine-tuning on {where}",
     )
 
 

@@ -23,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, exit."""
     parser = make_parser(
         "List all runs, of training and pre-training, with their state: running, interrupted, failed, finished or\n"
-        "broken; what they learn from, how far they are, and the mean validation Dice. The last changed comes last.",
+        "broken; what they learn from, how far they are, and the mean validation Dice, or AUC. The last changed\n"
+        "comes last.",
         EXAMPLES,
     )
     parser.add_argument(
@@ -82,10 +83,17 @@ def cells_of(run: RunSummary, below: Path | None) -> list[str]:
         run.fold or "-",
         share_text(run.steps, run.max_steps),
         share_text(run.minutes and round(run.minutes, 1), run.max_minutes),
-        "-" if run.dice is None else f"{run.dice:.4f}",
+        score_text(run),
         f"{run.changed.astimezone():%Y-%m-%d %H:%M}",
         str(folder),
     ]
+
+
+def score_text(run: RunSummary) -> str:
+    """The mean validation Dice, or the AUC of a classification, which says so."""
+    if run.auc is not None:
+        return f"AUC {run.auc:.4f}"
+    return "-" if run.dice is None else f"{run.dice:.4f}"
 
 
 def share_text(done: float | None, asked: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,8 @@ from ..errors import InputError
 from ..pretrained import BACKBONE, find_weights
 from ..training.recipes import CHANNEL_DROPOUT, PRESETS, RECIPES
 from ..training.schedule import WARM_UP
+from .classification_options import RECIPES as CLASSIFICATION_RECIPES
+from .classification_options import add_classification_options, check_task, learning_rate
 from .control_options import add_control_options, check_control_options, check_deterministic, deterministic
 from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of, require_apart, take_folder
 from .fine_tuning import OVERLAP, USUAL_OVERLAP, add_recipe_option, differences_of_plan, settle_training, tell
@@ -41,6 +43,7 @@ from .recipes import Recipe
 from .repeats import train_repeats
 from .run import add_data_option, add_dry_run_option, make_parser, run_command, write_manifest
 from .stages import FINGERPRINT_JSON, PLAN_JSON, check_names_differ, read_plan
+from .train_classification import train_classifier
 from .train_place import MANIFEST, choose_network, usual_folder
 from .variety_options import add_variety_options, find_variety
 
@@ -58,6 +61,7 @@ EXAMPLES = """\
   spadunet_train -d Heart --init MODEL --add-task   MODEL learns hearts too; what it knew stays as it is
   spadunet_train -d Heart --init MODEL --add-task --adapter lora     and learns a small change of the backbone for them
   spadunet_train -d BTCV --recipe paper-btcv --init results/pretraining/spad_vit_base
+  spadunet_train --task classification -d organmnist3d.npz
   spadunet_train -d BTCV -f 0                       again: an interrupted run goes on
   spadunet_train -d BTCV --fraction 0.2 --repeats 3 a fifth of the patients, three seeds
   torchrun --standalone --nproc-per-node 4 $(which spadunet_train) -d BTCV --batch-size 8
@@ -114,7 +118,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=positive_int,
         help="patches a step, of all processes together (default: 2, up to 4 if small)",
     )
-    parser.add_argument("--learning-rate", type=positive_float, help=f"peak (default: {rates_text()})")
+    parser.add_argument(
+        "--learning-rate",
+        type=learning_rate,
+        metavar="RATE",
+        help=f"peak (default: {rates_text()}), or search: the paper's nine for --task classification, the best wins",
+    )
     parser.add_argument("--weight-decay", type=non_negative_float, help=f"of AdamW (default: {decay_text()})")
     parser.add_argument(
         "--seed", type=non_negative_int, default=0, help="of weights, batches and augmentation (default: 0)"
@@ -122,7 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_variety_options(parser)
     add_control_options(parser)
     add_recipe_option(
-        parser, "steps, batch, learning rate, network, fold and augmentation, and its overlap in validation"
+        parser,
+        "steps, batch, learning rate, network, fold and augmentation, and its overlap in validation",
+        more=CLASSIFICATION_RECIPES,
     )
     add_device_options(parser)
     parser.add_argument(
@@ -137,15 +148,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="MODEL", help="model folder (default: below results/)")
     add_data_option(parser)
     add_dry_run_option(parser)
+    add_classification_options(parser)
     options = parser.parse_args(arguments)
+    given = [name for name, value in vars(options).items() if value != parser.get_default(name)]
     stopped = f"the same command goes on from here{', without --restart' if options.restart else ''}"
-    run_command(parser, options, lambda: execute(options), if_stopped=stopped)
+    run_command(parser, options, lambda: execute(options, given), if_stopped=stopped)
 
 
-def execute(options: argparse.Namespace) -> int:
-    """Join the other processes; one run, or several that differ in their seed."""
+def execute(options: argparse.Namespace, given: Collection[str]) -> int:
+    """Join the other processes; one run, or several that differ in their seed.
+
+    Args:
+        given: names of the options that the user gave.
+    """
     from ..training.ranks import open_ranks
 
+    if check_task(options, given):
+        return train_classifier(options)
     settled, notes = settle_training(options, USUAL)
     check_control_options(options)
     one = partial(train_one, settled=settled, notes=notes)

@@ -51,5 +51,5 @@ def add_trained(source: Path, folder: Path, trained: Model, *, backbone_sha256: 
         raise OutputError(f"{source}: has got another backbone since this run began; start anew with --restart")
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")
     told = f"{when}, after {trained.provenance['steps']} steps, by spadunet {__version__}, to {source.resolve()}"
-    tasks = {name: replace(task, provenance=trained.provenance) for name, task in trained.tasks.items()}
+    tasks = {name: replace(task, provenance=trained.provenance) for name, task in trained.all_tasks.items()}
     add_tasks(source, folder, tasks, {f"{ADDED}{name}": told for name in tasks})

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..class_predictions import PREDICTIONS_CSV
+from ..evaluation.classification import ClassificationScores
 from ..files import write_text
 from ..record import read_record
 from ..scores import Scores
 from .curves import TENSORBOARD_FOLDER, read_rows
+from .epochs import read_epochs
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -84,9 +87,25 @@ def read_final_scores(folder: Path, *, since: float = 0.0) -> dict[str, Scores]:
     """
     return {
         path.parent.name: read_record(path, Scores, remedy="validate again")
-        for path in sorted((folder / VALIDATION_FOLDER).glob(f"*/{SCORES_JSON}"))
-        if path.stat().st_mtime >= since
+        for path in score_files(folder, since, is_classification=False)
     }
+
+
+def read_class_scores(folder: Path, *, since: float = 0.0) -> dict[str, ClassificationScores]:
+    """As `read_final_scores`, of what a classification leaves."""
+    return {
+        path.parent.name: read_record(path, ClassificationScores, remedy="validate again")
+        for path in score_files(folder, since, is_classification=True)
+    }
+
+
+def score_files(folder: Path, since: float, *, is_classification: bool) -> list[Path]:
+    """Files of final scores, of one kind: those of a classification lie beside their predictions.csv."""
+    return [
+        path
+        for path in sorted((folder / VALIDATION_FOLDER).glob(f"*/{SCORES_JSON}"))
+        if path.stat().st_mtime >= since and (path.parent / PREDICTIONS_CSV).is_file() == is_classification
+    ]
 
 
 class ValidationBoard:
@@ -95,11 +114,17 @@ class ValidationBoard:
     def __init__(self, folder: Path):
         self.folder = folder
         self.shown: set[DicePoint] = set()
+        self.last_epoch_step = -1
         self.writer: SummaryWriter | None = None
 
     def update(self) -> None:
         """Show what came since; all anew where points are gone, since the run goes on from before them."""
         points = read_validation(self.folder)
+        for epoch in read_epochs(self.folder):
+            if epoch.step > self.last_epoch_step:
+                values = {"loss": epoch.loss, "AUC": epoch.auc, "ACC": epoch.accuracy}
+                self.add({f"validation_{name}": it for name, it in values.items() if it is not None}, epoch.step)
+                self.last_epoch_step = epoch.step
         if not self.shown <= set(points):
             self.close()
         for point in points:
@@ -111,6 +136,11 @@ class ValidationBoard:
         """Show the Dice of each class of a dataset after the last step, and their mean."""
         values = {name: row.dice for name, row in scores.summary().items()} | {"mean": scores.mean("dice")}
         self.add({f"final_dice/{dataset}/{name}": dice for name, dice in values.items() if dice is not None}, step)
+
+    def add_classes(self, dataset: str, scores: ClassificationScores, step: int) -> None:
+        """Show AUC and ACC of a classification after the last step."""
+        values = {"AUC": scores.auc, "ACC": scores.accuracy}
+        self.add({f"final_{name}/{dataset}": value for name, value in values.items() if value is not None}, step)
 
     def add(self, values: Mapping[str, float], step: int) -> None:
         """Write some values."""
@@ -127,4 +157,4 @@ class ValidationBoard:
         """End it; what comes after is shown anew."""
         if self.writer is not None:
             self.writer.close()
-        self.writer, self.shown = None, set()
+        self.writer, self.shown, self.last_epoch_step = None, set(), -1

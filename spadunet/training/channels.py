@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..channels import match_names
-from ..task import Task
+from ..task import AnyTask
 
 WEIGHT, BIAS = "channel_map.weight", "channel_map.bias"
 
@@ -38,7 +38,7 @@ class ChannelMatch:
         return f"{' and '.join(parts)} of the channels of task {self.task}"
 
 
-def match_channels(dataset: str, names: Sequence[str], tasks: Mapping[str, Task]) -> ChannelMatch | None:
+def match_channels(dataset: str, names: Sequence[str], tasks: Mapping[str, AnyTask]) -> ChannelMatch | None:
     """The channel map of the task with the most channels of these names, or None if the model has no task.
 
     A channel that the task knows begins as there, any other as the mean of the task's. The map is a mean over the

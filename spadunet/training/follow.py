@@ -12,9 +12,10 @@ from importlib import metadata
 from pathlib import Path
 
 from .. import __version__
+from ..classification_plan import ClassificationPlan
 from ..errors import InputError
 from ..plan import Plan
-from .board import ValidationBoard, read_final_scores
+from .board import ValidationBoard, read_class_scores, read_final_scores
 from .curves import CSV_FILE, read_rows
 from .options import LoopOptions
 from .report import write_report
@@ -62,8 +63,11 @@ class Followed:
     def show_scores(self) -> None:
         """Put the final scores into TensorBoard."""
         rows = read_rows(self.folder / CSV_FILE)
-        for dataset, scores in read_final_scores(self.folder, since=self.status.started.timestamp()).items():
-            self.board.add_final(dataset, scores, int(rows[-1]["step"]) + 1 if rows else 0)
+        step, since = int(rows[-1]["step"]) + 1 if rows else 0, self.status.started.timestamp()
+        for dataset, scores in read_final_scores(self.folder, since=since).items():
+            self.board.add_final(dataset, scores, step)
+        for dataset, of_classes in read_class_scores(self.folder, since=since).items():
+            self.board.add_classes(dataset, of_classes, step)
 
     def draw(self) -> None:
         """Draw the page."""
@@ -91,6 +95,7 @@ def followed(
     *,
     request: Mapping[str, str],
     plans: Sequence[Plan] = (),
+    classification: ClassificationPlan | None = None,
     is_first: bool = True,
     is_locked: bool | None = None,
 ) -> Iterator[Followed]:
@@ -99,6 +104,7 @@ def followed(
     Args:
         request: what was asked for, as kept in the checkpoint.
         plans: of the datasets that are trained on.
+        classification: of the dataset whose studies are classified.
         is_first: of several processes of the run, the one that writes.
         is_locked: what `hold` gave, where the caller holds the folder; None to hold it here.
 
@@ -131,6 +137,7 @@ def followed(
                 "system": platform.platform(),
             },
             plans=tuple(plans),
+            classification=classification,
         )
         run = Followed(folder, status, is_silent=not is_first)
         run.tell("running")

@@ -46,11 +46,18 @@ def take_step(loss: Tensor, network: nn.Module, optimiser: torch.optim.Optimizer
     """
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
+    if not follow_gradient(network, optimiser, max_norm):
+        return torch.full_like(loss.detach(), float("nan"))
+    return loss.detach()
+
+
+def follow_gradient(network: nn.Module, optimiser: torch.optim.Optimizer, max_norm: float) -> bool:
+    """The step of a gradient that is there, clipped to a norm; False where it is not finite, and nothing is changed."""
     norm = nn.utils.clip_grad_norm_(network.parameters(), max_norm)
     if not norm.isfinite():
-        return torch.full_like(loss.detach(), float("nan"))
+        return False
     # One group of parameters has learned before the next one's moments are made: if memory is short, now, while a step
     # can still be taken again.
     room_for_moments(optimiser)
     optimiser.step()
-    return loss.detach()
+    return True

@@ -11,17 +11,23 @@ import numpy as np
 from ..errors import InputError
 from ..files import write_text
 from ..page import Html, figure, grid, heading, inline_image, legend, number, page, paragraph, text, tiles
-from .board import read_final_scores
+from .board import read_class_scores, read_final_scores
 from .charts import Line, draw_chart, running_mean
 from .curves import CSV_FILE, read_rows
+from .report_classes import classes_of
 from .report_description import description_of
 from .report_validation import validation_of
 from .status import RunStatus, read_status
 
 REPORT_HTML = "report.html"
 REFRESH_SECONDS = 60
-TITLES = {"train": "Training", "tokenizer": "Pre-training of a tokenizer", "mim": "Masked image modelling"}
-FACTS = ("step", "minutes", "task", "da")
+TITLES = {
+    "train": "Training",
+    "classification": "Training of a classification",
+    "tokenizer": "Pre-training of a tokenizer",
+    "mim": "Masked image modelling",
+}
+FACTS = ("step", "minutes", "task", "da", "epoch")
 PACE = {
     "learning_rate": "Learning rate",
     "samples_per_second": "Throughput (samples per second)",
@@ -64,6 +70,7 @@ def write_report(folder: Path) -> Path:
     sections: list[tuple[str, Callable[[], Iterator[Html]]]] = [
         ("summary", lambda: summary_of(folder, status, rows)),
         ("validation", lambda: validation_of(folder, status)),
+        ("classes", lambda: classes_of(folder, status)),
         ("curves", lambda: curves_of(folder, status, rows)),
         ("pictures", lambda: sheets_of(folder)),
         ("description", lambda: description_of(folder, status)),
@@ -83,7 +90,8 @@ def write_report(folder: Path) -> Path:
 
 def title_of(status: RunStatus) -> str:
     """What is trained on what."""
-    names = ", ".join(plan.dataset_name for plan in status.plans) or status.request.get("corpus", "")
+    plans = [*status.plans, *([status.classification] if status.classification else [])]
+    names = ", ".join(plan.dataset_name for plan in plans) or status.request.get("corpus", "")
     fold = status.request.get("fold")
     return f"{TITLES[status.kind]}: {names}{f', fold {fold}' if fold is not None else ''}"
 
@@ -109,6 +117,9 @@ def summary_of(folder: Path, status: RunStatus, rows: list[dict[str, str]]) -> I
     scores = read_final_scores(folder, since=status.started.timestamp())
     for name, found in scores.items():
         values[f"mean validation Dice{f', {name}' if len(scores) > 1 else ''}"] = number(found.mean("dice"), 4)
+    for name, of_classes in read_class_scores(folder, since=status.started.timestamp()).items():
+        values[f"validation AUC, {name}"] = number(of_classes.auc, 4)
+        values[f"validation ACC, {name}"] = number(of_classes.accuracy, 4)
     for name, words, scale, unit in (
         ("samples_per_second", "samples per second", 1, ""),
         ("waiting_share", "waiting for data", 100, " %"),

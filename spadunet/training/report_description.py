@@ -10,6 +10,7 @@ from ..page import Html, block, details, grid, heading, paragraph, table
 from ..plan import Plan
 from ..record import read_record
 from .init import INIT_COVERAGE_JSON, Coverage
+from .report_classes import class_plan_facts
 from .status import RunStatus
 
 UNSAID = ("None", "False")
@@ -25,6 +26,8 @@ def description_of(folder: Path, status: RunStatus) -> Iterator[Html]:
     asked = {name: value for name, value in status.request.items() if name not in HIDDEN and value not in UNSAID}
     facts = {"started": when, "last change": f"{status.updated:%Y-%m-%d %H:%M} UTC", "machine": status.host}
     blocks = [block([heading(plan.dataset_name, 3), words_table(plan_facts(plan))]) for plan in status.plans]
+    if (plan := status.classification) is not None:
+        blocks.append(block([heading(plan.dataset_name, 3), words_table(class_plan_facts(plan))]))
     yield grid(
         [
             *blocks,

@@ -16,7 +16,7 @@ from ..files import PARTIAL_PREFIX
 from ..model import MODEL_JSON, STATE_FOLDER, TOKENIZER_JSON, read_model_record
 from ..record import Record
 from ..scores import mean_of
-from .board import VALIDATION_FOLDER, read_final_scores
+from .board import VALIDATION_FOLDER, read_class_scores, read_final_scores
 from .curves import CSV_FILE, TENSORBOARD_FOLDER
 from .state import CHECKPOINT_FILE, Progress, checkpoint_path, read_progress
 from .status import STATUS_JSON, RunKind, RunState, RunStatus, is_alive, last_news, read_status
@@ -60,6 +60,9 @@ class RunSummary(Record):
     max_minutes: float | None = None
     dice: float | None = None
     """Mean over datasets of the mean validation Dice over classes, at the end."""
+    auc: float | None = None
+    """Of a classification, on its validation studies, at the end."""
+    accuracy: float | None = None
     changed: datetime
 
 
@@ -115,6 +118,7 @@ def summarise_sound(folder: Path) -> RunSummary:
     kind = status.kind if status else kind_of(folder, asked)
     since = status.started.timestamp() if status else 0.0
     scores = read_final_scores(folder, since=since) if state == "finished" else {}
+    of_classes = [*read_class_scores(folder, since=since).values()] if state == "finished" else []
     return RunSummary(
         folder=folder,
         state=state,
@@ -129,6 +133,8 @@ def summarise_sound(folder: Path) -> RunSummary:
         minutes=None if minutes is None else round(minutes, 2),
         max_minutes=float(number) if (number := asked.get("max_minutes", "None")) != "None" else None,
         dice=mean_of([found.mean("dice") for found in scores.values()]),
+        auc=mean_of([found.auc for found in of_classes]),
+        accuracy=mean_of([found.accuracy for found in of_classes]),
         changed=change_of(folder),
     )
 
@@ -176,6 +182,8 @@ def kind_of(folder: Path, asked: dict[str, str]) -> RunKind | None:
 
 def datasets_of(status: RunStatus | None, asked: dict[str, str]) -> tuple[str, ...]:
     """Names of what a run learns from."""
+    if status is not None and status.classification is not None:
+        return (status.classification.dataset_name,)
     if status is not None and status.plans:
         return tuple(plan.dataset_name for plan in status.plans)
     return tuple(asked.get("datasets", "").split()) or tuple(filter(None, [asked.get("corpus")]))

@@ -11,11 +11,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal, TextIO
 
+from pydantic import Field
+
+from ..classification_plan import ClassificationPlan
 from ..errors import InputError
 from ..locks import flock
 from ..model import STATE_FOLDER
 from ..plan import Plan
-from ..record import FormatVersion, Record, read_record, write_record
+from ..record import FormatVersion, Record, is_unused, read_record, write_record
 from .curves import CSV_FILE
 from .state import CHECKPOINT_FILE
 
@@ -26,7 +29,7 @@ MAX_SILENCE_SECONDS = 900
 LOCK_TRIES = 20
 
 RunState = Literal["running", "interrupted", "failed", "finished"]
-RunKind = Literal["train", "tokenizer", "mim"]
+RunKind = Literal["train", "classification", "tokenizer", "mim"]
 
 
 class RunStatus(Record):
@@ -53,6 +56,8 @@ class RunStatus(Record):
     """What else is worth knowing: device, versions."""
     plans: tuple[Plan, ...] = ()
     """Of the datasets that are trained on."""
+    classification: ClassificationPlan | None = Field(default=None, exclude_if=is_unused)
+    """Of the dataset whose studies are classified."""
 
 
 def status_path(folder: Path) -> Path:

@@ -7,7 +7,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -29,16 +29,20 @@ MAX_NAMES = 8
 log = logging.getLogger("spadunet")
 
 
+class DivergedError(OutputError):
+    """A measure was not finite, and no image of the batch is the cause."""
+
+
 class ImageBatch(Protocol):
-    """Images of one degree of anisotropy and one size."""
+    """Images that are learned from in one step."""
 
     @property
     def da(self) -> int:
         """Degree of anisotropy."""
 
     @property
-    def image(self) -> torch.Tensor:
-        """(B, C, D, H, W)."""
+    def image(self) -> Sized:
+        """The images, as many as it has."""
 
 
 B = TypeVar("B", bound=ImageBatch)
@@ -234,7 +238,7 @@ def not_finite(what: str, where: str, causes: str) -> OutputError:
         causes: cases that did; empty if it is the weights.
     """
     if not causes:
-        return OutputError(
+        return DivergedError(
             f"{what} ({where}) with every case of the batch: the weights have diverged; lower --learning-rate and give "
             "--restart"
         )

@@ -1,0 +1,1 @@
+"""Training of tasks that classify whole studies."""

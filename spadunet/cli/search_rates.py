@@ -1,0 +1,87 @@
+"""`spadunet_train --task classification --learning-rate search`: a run for each rate, the best wins."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from .classification_options import SEARCH
+from .classification_run import Place, prepare, train_one
+from .run import write_manifest
+from .train_place import MANIFEST
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..classification.search import Trial
+    from ..classification.sources import Source
+
+log = logging.getLogger("spadunet")
+
+
+def search_rates(
+    options: argparse.Namespace, source: Source, place: Place, device: torch.device, *, started: float
+) -> int:
+    """A run for each learning rate, then the best one's model; an interrupted search goes on. The exit code."""
+    from ..classification import search as rates
+    from ..model import MODEL_JSON
+    from ..training.steps import DivergedError
+    from .dry_run import table
+
+    folder = place.folder
+    if source.held_out is None:
+        raise InputError(f"--learning-rate {SEARCH}: {source.name} has no validation studies to compare rates by")
+    if (folder / MANIFEST).is_file() and (folder / MODEL_JSON).is_file() and not options.restart:
+        raise InputError(f"{folder}: trained already; --restart to start anew, or -o for another")
+    if not options.dry_run and options.restart:
+        shutil.rmtree(folder / rates.SEARCH_FOLDER, ignore_errors=True)
+        for name in (MANIFEST, MODEL_JSON):
+            (folder / name).unlink(missing_ok=True)
+    trials = []
+    for rate in rates.RATES:
+        of_rate = argparse.Namespace(**{**vars(options), "learning_rate": rate, "restart": False, "c": False})
+        place_of_rate = replace(
+            place, folder=rates.folder_of_rate(folder, rate), model_folder=rates.folder_of_rate(folder, rate)
+        )
+        if options.dry_run:
+            span = f"from {rates.RATES[0]:g} to {rates.RATES[-1]:g}"
+            print(f"{len(rates.RATES)} runs like this one, with learning rates {span}")
+            return train_one(of_rate, source, place_of_rate, device, started=started, is_locked=False)
+        try:
+            trials.append(try_rate(of_rate, source, place_of_rate, device))
+        except DivergedError as error:
+            log.warning("learning rate %g: %s", rate, error)
+            trials.append(rates.Trial(rate=rate, folder=place_of_rate.folder))
+        rates.write_trials(folder, trials)
+    best = rates.choose_trial(trials)
+    rows = [[cell or "-" for cell in row] for row in rates.rows_of(trials)]
+    log.info("\n".join(table([name.replace("_", " ") for name in rates.COLUMNS], rows, "rates")))
+    rates.keep_best(folder, best, trials, source.name)
+    log.info("model of learning rate %g: %s", best.rate, folder)
+    write_manifest(folder / MANIFEST, "spadunet_train", options, started=started, device=str(device), files=[folder])
+    return 0
+
+
+def try_rate(options: argparse.Namespace, source: Source, place: Place, device: torch.device) -> Trial:
+    """The run of one rate, done now or before; of a finished one only the model is kept."""
+    from ..classification.search import read_trial, require_same
+    from ..model import MODEL_JSON, read_model_record
+    from ..training.state import checkpoint_path
+    from ..training.status import hold
+
+    folder, rate = place.folder, options.learning_rate
+    if (folder / MANIFEST).is_file() and (folder / MODEL_JSON).is_file():
+        told = read_model_record(folder).provenance
+        require_same(folder, told, prepare(options, source, place, device, told).request)
+        log.info("learning rate %g: done before", rate)
+        return read_trial(rate, folder)
+    log.info("learning rate %g", rate)
+    with hold(folder) as is_locked:
+        train_one(options, source, place, device, started=time.time(), is_locked=is_locked)
+    checkpoint_path(folder).unlink(missing_ok=True)
+    return read_trial(rate, folder)
