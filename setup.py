@@ -152,6 +152,7 @@ setup(
             "spadunet_export_model = spadunet.cli.export_model:main",
             "spadunet_export_onnx = spadunet.cli.export_onnx:main",
             "spadunet_import_model = spadunet.cli.import_model:main",
+            "spadunet_tasks = spadunet.cli.tasks:main",
             "spadunet_pretrain_tokenizer = spadunet.cli.pretrain_tokenizer:main",
             "spadunet_index = spadunet.cli.index:main",
             "spadunet_runs = spadunet.cli.runs:main",

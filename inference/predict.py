@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..case import Case
+from ..case import Case, Geometry
 from ..errors import InputError, OutputError
 from ..image import Image, LabelMap
 from ..labels import LabelSet
 from ..model import Model
-from ..network.build import build_backbone, build_task
+from ..network.adapters import Adapter, adapt, merge
+from ..network.build import Backbone, build_backbone, build_task
 from ..network.heads import SegmentationNetwork
 from ..parallel import is_out_of_memory
 from ..plan import IntensityRule, Plan
@@ -27,6 +28,7 @@ from ..preprocessing.preprocess import preprocess
 from ..preprocessing.restore import Restorer
 from ..sides import PatientAxis
 from ..spacing import Shape
+from ..task import ADAPTER_PREFIX
 from .budget import Budget, Demand, choose_storages, require_room, windows_at_once
 from .confidence import Agreement, Confidence, ConfidenceSums
 from .ensemble import Member, as_one, in_step
@@ -131,24 +133,51 @@ class Answer:
     engine keeps them. The largest is the label map's class; regions are painted where theirs is above 0.5."""
 
 
-def build_network(model: Model, task_name: str) -> SegmentationNetwork:
+def build_network(model: Model, task_name: str, *, is_merged: bool = False) -> SegmentationNetwork:
     """The network of one task with its weights, in evaluation mode.
 
+    Args:
+        is_merged: of a task with an adapter, a plain network with the adapter's changes in its weights.
+
     Raises:
-        InputError: if the weights do not fit the backbone and preset that the model states, or nobody knows these.
+        InputError: if the weights do not fit the backbone and preset that the model states, or nobody knows these, or
+            if an adapter of several experts should be merged.
     """
-    task = model.tasks[task_name]
-    try:
-        backbone = build_backbone(model.backbone, model.preset)
-        head = build_task(len(task.plan.channel_names), task.plan.labels.num_outputs, model.backbone, model.preset)
-        backbone.load_state_dict(model.backbone_state)
-        head.load_state_dict(task.state)
-    except (KeyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"model {model.backbone} {model.preset}, task {task_name}: weights do not fit ({reason})"
-        ) from error
-    return SegmentationNetwork(backbone, head).eval()
+    return build_networks(model, [task_name], is_merged=is_merged)[task_name]
+
+
+def build_networks(
+    model: Model, task_names: Sequence[str], *, is_merged: bool = False
+) -> dict[str, SegmentationNetwork]:
+    """The networks of several tasks, as `build_network`, of which all have the parameters of one backbone."""
+    networks = {}
+    backbone: Backbone | None = None
+    for name in task_names:
+        task = model.tasks[name]
+        own = {key: value for key, value in task.state.items() if not key.startswith(ADAPTER_PREFIX)}
+        adapter_state = {key.removeprefix(ADAPTER_PREFIX): value for key, value in task.state.items() if key not in own}
+        try:
+            if backbone is None:
+                backbone = build_backbone(model.backbone, model.preset)
+                backbone.load_state_dict(model.backbone_state)
+            head = build_task(len(task.plan.channel_names), task.plan.labels.num_outputs, model.backbone, model.preset)
+            head.load_state_dict(own)
+            changed = backbone
+            if task.adapter is not None:
+                adapter = Adapter(backbone, rank=task.adapter.rank, num_experts=task.adapter.num_experts)
+                adapter.load_state_dict(adapter_state)
+                changed = merge(backbone, adapter) if is_merged else adapt(backbone, adapter)
+            elif adapter_state:
+                raise RuntimeError(f"{min(adapter_state)} is of an adapter that task.json does not state")
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"model {model.backbone} {model.preset}, task {name}: weights do not fit ({reason})"
+            ) from error
+        networks[name] = SegmentationNetwork(changed, head).eval()
+    for network in networks.values():  # torch convolves otherwise, to other last bits, where weights want no gradient
+        network.requires_grad_(True)
+    return networks
 
 
 def plan_at(plan: Plan, spacing: SpacingChoice) -> Plan:
@@ -187,9 +216,7 @@ def segment(views: Views, engine: Engine, times: StageTimes) -> Answer:
     """
     case = next(iter(views.values()))
     geometry = case.geometry
-    unoriented = tell_unoriented([geometry], engine.plan.labels) if engine.mirror else ""
-    if unoriented:
-        log.info(unoriented)
+    tell_mirroring(geometry, engine)
     demand = engine.demand(geometry.shape, geometry.da, geometry.stored_shape)
     require_room(case.name, demand, engine.budget)
     storages = choose_storages(demand, engine.budget)
@@ -214,57 +241,89 @@ def segment(views: Views, engine: Engine, times: StageTimes) -> Answer:
     raise AssertionError("the last way raises or returns")
 
 
+def tell_mirroring(geometry: Geometry, engine: Engine) -> None:
+    """Say where nobody knows which sides of an image are left and right."""
+    unoriented = tell_unoriented([geometry], engine.plan.labels) if engine.mirror else ""
+    if unoriented:
+        log.info(unoriented)
+
+
 def segment_by(storage: Storage, batch_size: int, views: Views, engine: Engine, times: StageTimes, axis: int) -> Answer:
     """As `segment`, in one way, plane by plane along an axis; what is finished is restored in a thread meanwhile."""
-    labels, all_labels = engine.labels, engine.plan.labels
-    has_regions = bool(labels.regions)
     geometry = next(iter(views.values())).geometry
-    restorer = Restorer(geometry, labels, axis, keeps_probabilities=engine.keeps_probabilities)
-    sums = ConfidenceSums(len(labels.structures), has_regions=has_regions)
-    kept = outputs_of(all_labels, engine.chosen)
-    agreement = Agreement(all_labels.num_outputs, kept, has_regions=has_regions) if engine.is_judged else None
-
-    def judge(logits: Tensor) -> None:
-        if engine.is_judged:
-            with times.time("confidence"):
-                sums.add(logits)
-
-    head = engine.by_features.head if engine.by_features else None
-
-    def restore(slab: Tensor, *, is_judged: bool) -> None:
-        for logits in [slab] if head is None else logits_in_parts(slab, head, axis):
-            with times.time("export"):
-                restorer.add(logits.cpu().numpy())
-            if not is_judged:
-                judge(logits)
-
     with ThreadPoolExecutor(1) as thread:
-        running: Future[None] | None = None
-        for slab in sweep_models(storage, batch_size, views, engine, times, axis, agreement):
-            if running is not None:
-                running.result()
-            is_judged = head is None and slab.logits.device.type == "cuda"  # where it takes no time
-            if is_judged:
-                judge(slab.logits)
-            if storage.place == "disk":  # a copy would be in memory
-                restore(slab.logits, is_judged=is_judged)
-            else:
-                where = "cpu" if head is None else slab.logits.device
-                is_last = slab.planes.stop == geometry.shape[axis]  # nothing more is added to its memory
-                copy = slab.logits.to(where, copy=not is_last)
-                running = thread.submit(restore, copy, is_judged=is_judged)
+        answering = Answering(engine, geometry, storage, times, axis, thread)
+        for slab in sweep_models(storage, batch_size, views, engine, times, axis, answering.agreement):
+            answering.take(slab)
+        return answering.finish()
+
+
+class Answering:
+    """Makes the answer to a case from its slabs as they come, in a thread beside the network."""
+
+    def __init__(
+        self, engine: Engine, geometry: Geometry, storage: Storage, times: StageTimes, axis: int, thread: Executor
+    ) -> None:
+        labels, all_labels = engine.labels, engine.plan.labels
+        self.engine, self.storage, self.times, self.axis, self.thread = engine, storage, times, axis, thread
+        self.geometry = geometry
+        self.restorer = Restorer(geometry, labels, axis, keeps_probabilities=engine.keeps_probabilities)
+        self.sums = ConfidenceSums(len(labels.structures), has_regions=bool(labels.regions))
+        kept = outputs_of(all_labels, engine.chosen)
+        agreement = Agreement(all_labels.num_outputs, kept, has_regions=bool(labels.regions))
+        self.agreement = agreement if engine.is_judged else None
+        """Of models or mirror images; told by the sweep."""
+        self.head = engine.by_features.head if engine.by_features else None
+        self.running: Future[None] | None = None
+
+    def take(self, slab: Slab) -> None:
+        """The next planes; their memory is free again when the next ones are taken, or `finish` is called."""
+        self.wait()
+        is_judged = self.head is None and slab.logits.device.type == "cuda"  # where it takes no time
+        if is_judged:
+            self.judge(slab.logits)
+        if self.storage.place == "disk":  # a copy would be in memory
+            self.restore(slab.logits, is_judged=is_judged)
+            return
+        where = "cpu" if self.head is None else slab.logits.device
+        is_last = slab.planes.stop == self.geometry.shape[self.axis]  # nothing more is added to its memory
+        copy = slab.logits.to(where, copy=not is_last)
+        self.running = self.thread.submit(self.restore, copy, is_judged=is_judged)
+
+    def finish(self) -> Answer:
+        """The answer, when all planes were taken."""
+        self.wait()
+        with self.times.time("export"):
+            label_map = self.restorer.label_map()
+        names = [structure.name for structure in self.engine.labels.structures]
+        dices = self.agreement.dice()[-len(names) :] if self.agreement is not None else []
+        is_judged = self.engine.is_judged
+        return Answer(
+            label_map=label_map,
+            confidences=dict(zip(names, self.sums.confidences(), strict=True)) if is_judged else {},
+            agreements=dict(zip(names, dices, strict=True)) if any(dice is not None for dice in dices) else {},
+            probabilities=self.restorer.probabilities,
+        )
+
+    def wait(self) -> None:
+        """Until the planes before are restored."""
+        running, self.running = self.running, None
         if running is not None:
             running.result()
-    with times.time("export"):
-        label_map = restorer.label_map()
-    names = [structure.name for structure in labels.structures]
-    dices = agreement.dice()[-len(names) :] if agreement is not None else []
-    return Answer(
-        label_map=label_map,
-        confidences=dict(zip(names, sums.confidences(), strict=True)) if engine.is_judged else {},
-        agreements=dict(zip(names, dices, strict=True)) if any(dice is not None for dice in dices) else {},
-        probabilities=restorer.probabilities,
-    )
+
+    def judge(self, logits: Tensor) -> None:
+        """Add up how sure the network is."""
+        if self.engine.is_judged:
+            with self.times.time("confidence"):
+                self.sums.add(logits)
+
+    def restore(self, slab: Tensor, *, is_judged: bool) -> None:
+        """Bring logits, or features, to the image's own grid."""
+        for logits in [slab] if self.head is None else logits_in_parts(slab, self.head, self.axis):
+            with self.times.time("export"):
+                self.restorer.add(logits.cpu().numpy())
+            if not is_judged:
+                self.judge(logits)
 
 
 def sweep_models(

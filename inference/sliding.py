@@ -71,6 +71,7 @@ def sweep_logits(
     storage: Storage = HOST,
     times: StageTimes | None = None,
     axis: int | None = None,
+    num_tasks: int = 1,
 ) -> Iterator[Slab]:
     """Gaussian-weighted means of the windows' logits for an image (C, D, H, W) in [-1, 1], plane by plane.
 
@@ -89,6 +90,7 @@ def sweep_logits(
         storage: where logits are added up, and in which type.
         times: gets the seconds of network and blending.
         axis: along which windows move last, 0 to 2; None for `sweep_axis`.
+        num_tasks: whose logits the network gives together.
     """
     depth, height, width = image.shape[1:]
     shape = depth, height, width
@@ -101,7 +103,7 @@ def sweep_logits(
         patch_size_voxels, mode="gaussian", sigma_scale=GAUSSIAN_SIGMA, device=image.device
     )
     times = times or StageTimes()
-    run = Runner(network, padded, da, patch_size_voxels, precision, times)
+    run = Runner(network, padded, da, patch_size_voxels, precision, times, max_kept_bytes=MAX_KEPT_BYTES * num_tasks)
     held: list[int] = list(padded.shape[1:])
     held[axis] = patch_size_voxels[axis]
     total = torch.zeros(held, device=image.device)
@@ -139,8 +141,17 @@ class Runner:
     """Runs a network on windows of a padded image; on dark ones once."""
 
     def __init__(
-        self, network: Network, image: Tensor, da: int, patch: Shape, precision: torch.dtype, times: StageTimes
+        self,
+        network: Network,
+        image: Tensor,
+        da: int,
+        patch: Shape,
+        precision: torch.dtype,
+        times: StageTimes,
+        *,
+        max_kept_bytes: int = MAX_KEPT_BYTES,
     ) -> None:
+        self.max_kept_bytes = max_kept_bytes
         self.network, self.image, self.da, self.patch, self.precision = network, image, da, patch, precision
         self.times = times
         self.dark: tuple[Tensor, Tensor] | None = None
@@ -180,7 +191,7 @@ class Runner:
 
     def keep(self, crop: Tensor, logits: Tensor) -> None:
         """Remember the answer to a window in which nothing is to be seen."""
-        if self.dark is None and logits.nbytes <= MAX_KEPT_BYTES and is_plain(crop):
+        if self.dark is None and logits.nbytes <= self.max_kept_bytes and is_plain(crop):
             self.dark = crop.clone(), logits.clone()
 
 

@@ -19,7 +19,7 @@ from ..sides import PatientAxis
 from .budget import find_budget
 from .ensemble import Member, check_members
 from .postprocess import applicable
-from .predict import Engine, SpacingChoice, build_network, plan_at
+from .predict import Engine, SpacingChoice, build_networks, plan_at
 from .subset import labels_of
 
 
@@ -54,18 +54,29 @@ def open_sources(folders: Sequence[Path], dataset: str | None, spacing: SpacingC
 
 def open_source(folder: Path, dataset: str | None) -> Source:
     """As `open_sources`, of one model."""
-    name = choose_task(folder, dataset)
+    return open_tasks(folder, [choose_task(folder, dataset)])[0]
+
+
+def open_tasks(folder: Path, names: Sequence[str]) -> list[Source]:
+    """Several tasks of a model, whose networks have one backbone in memory.
+
+    Raises:
+        InputError: if the model is missing or damaged.
+    """
     model = load_model(folder)
-    task = model.tasks[name]
-    return Source(
-        folder=folder,
-        task=name,
-        plan=task.plan,
-        network=build_network(model, name),
-        provenance=model.provenance,
-        postprocessing=task.postprocessing,
-        calibration=task.calibration,
-    )
+    networks = build_networks(model, names)
+    return [
+        Source(
+            folder=folder,
+            task=name,
+            plan=model.tasks[name].plan,
+            network=networks[name],
+            provenance=model.provenance,
+            postprocessing=model.tasks[name].postprocessing,
+            calibration=model.tasks[name].calibration,
+        )
+        for name in names
+    ]
 
 
 def choose_structures(labels: LabelSet, names: Sequence[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ from .locks import flock
 from .postprocessing import Postprocessing
 from .quality import Calibration
 from .record import FormatVersion, Record, RecordType, is_unused, read_record, write_record
-from .task import AnyTask, Classifier, ClassifierRecord, Task, TaskRecord
+from .task import AnyTask, AnyTaskRecord, Classifier, ClassifierRecord, Task, TaskRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +43,8 @@ QUALITY_FILE = "quality.json"
 EXTRAS: dict[str, type[Record]] = {POSTPROCESSING_FILE: Postprocessing, QUALITY_FILE: Calibration}
 """Documents that a task may have; each counts where model.json lists it."""
 STATE_FOLDER = "state"
+ADDED = "added "
+"""Before the name of a task that joined a model, in what the model tells."""
 
 
 class ModelRecord(Record):
@@ -73,6 +75,10 @@ class ModelRecord(Record):
     def all_tasks(self) -> tuple[str, ...]:
         """Of every kind."""
         return self.tasks + self.classifiers
+
+    def record_of(self, name: str) -> type[AnyTaskRecord]:
+        """What the task.json of one of these is."""
+        return TaskRecord if name in self.tasks else ClassifierRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +204,33 @@ def add_tasks(source: Path, folder: Path, tasks: Mapping[str, AnyTask], provenan
         write_record(folder / MODEL_JSON, ModelRecord(**(dict(record) | grown)))
 
 
+def remove_task(folder: Path, name: str) -> None:
+    """Take a task away; nothing else changes by a byte. Without its last task a model is a pre-trained backbone.
+
+    model.json comes first: whenever it is interrupted, the model is valid, with the task or without it.
+
+    Raises:
+        InputError: if a file of the model is missing or was changed, or it has no such task.
+    """
+    with held(folder):
+        record = check_files(folder)
+        if name not in record.all_tasks:
+            raise InputError(f"{folder}: has no task {name}; its tasks: {', '.join(record.all_tasks) or 'none'}")
+        own = f"tasks/{name}/"
+        rest = {
+            "tasks": tuple(it for it in record.tasks if it != name),
+            "classifiers": tuple(it for it in record.classifiers if it != name),
+            "provenance": {key: value for key, value in record.provenance.items() if key != f"{ADDED}{name}"},
+            "sha256": {path: digest for path, digest in record.sha256.items() if not path.startswith(own)},
+        }
+        write_record(folder / MODEL_JSON, ModelRecord(**(dict(record) | rest)))
+        for path in record.sha256:
+            if path.startswith(own):
+                (folder / path).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something else lies there
+            (folder / own).rmdir()
+
+
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Wait until no other process holds a folder, then hold it; not where the file system has no locks."""
@@ -228,7 +261,7 @@ def is_there(folder: Path, record: ModelRecord, name: str, task: AnyTask) -> boo
     )
     if not is_same:
         raise InputError(
-            f"{folder}: has a task {name} already; --add-task never changes one: train it with --init alone"
+            f"{folder}: has another task {name} already, which is never changed: train it with --init alone"
         )
     return True
 
@@ -280,30 +313,15 @@ def load_model(folder: Path) -> Model:
     Raises:
         InputError: if model.json is missing, damaged or newer, or a file is missing or was changed.
     """
-    record = check_files(folder)
-    remedy = "copy the model folder again"
-    tasks, classifiers = {}, {}
+    record, tasks, classifiers = check_files(folder), {}, {}
     for name in record.tasks:
-        path = folder / "tasks" / name
-        task = read_record(path / TASK_FILES[0], TaskRecord, remedy=remedy)
-        tasks[name] = Task(
-            plan=task.plan,
-            state=read_tensors(path / TASK_FILES[1]),
-            provenance=task.provenance,
-            adapter=task.adapter,
-            postprocessing=read_extra(folder, record, name, POSTPROCESSING_FILE, Postprocessing),
-            calibration=read_extra(folder, record, name, QUALITY_FILE, Calibration),
-        )
+        task = load_task(folder, name, record.sha256, kind=TaskRecord)
+        assert isinstance(task, Task)
+        tasks[name] = task
     for name in record.classifiers:
-        path = folder / "tasks" / name
-        classifier = read_record(path / TASK_FILES[0], ClassifierRecord, remedy=remedy)
-        classifiers[name] = Classifier(
-            plan=classifier.plan,
-            pooling=classifier.pooling,
-            state=read_tensors(path / TASK_FILES[1]),
-            provenance=classifier.provenance,
-            adapter=classifier.adapter,
-        )
+        classifier = load_task(folder, name, record.sha256, kind=ClassifierRecord)
+        assert isinstance(classifier, Classifier)
+        classifiers[name] = classifier
     return Model(
         backbone=record.backbone,
         preset=record.preset,
@@ -314,14 +332,46 @@ def load_model(folder: Path) -> Model:
     )
 
 
-def read_extra(folder: Path, record: ModelRecord, name: str, file: str, kind: type[RecordType]) -> RecordType | None:
-    """One of EXTRAS of a task; None where model.json does not list it.
+def load_task(folder: Path, name: str, listed: Collection[str], *, kind: type[AnyTaskRecord]) -> AnyTask:
+    """Read the files of one task.
+
+    Args:
+        listed: paths of files that count, below the folder: of what a task may have, those alone are read.
+
+    Raises:
+        InputError: if one is missing or damaged.
+    """
+    path = folder / "tasks" / name
+    record = read_record(path / TASK_FILES[0], kind, remedy="copy the model folder again")
+    state = read_tensors(path / TASK_FILES[1])
+    if isinstance(record, ClassifierRecord):
+        return Classifier(
+            plan=record.plan,
+            pooling=record.pooling,
+            state=state,
+            provenance=record.provenance,
+            adapter=record.adapter,
+        )
+    return Task(
+        plan=record.plan,
+        state=state,
+        provenance=record.provenance,
+        adapter=record.adapter,
+        postprocessing=read_extra(folder, listed, name, POSTPROCESSING_FILE, Postprocessing),
+        calibration=read_extra(folder, listed, name, QUALITY_FILE, Calibration),
+    )
+
+
+def read_extra(
+    folder: Path, listed: Collection[str], name: str, file: str, kind: type[RecordType]
+) -> RecordType | None:
+    """One of EXTRAS of a task; None where it is not listed.
 
     Raises:
         InputError: if it is damaged.
     """
     path = extra_file(name, file)
-    if path.as_posix() not in record.sha256:
+    if path.as_posix() not in listed:
         return None
     return read_record(folder / path, kind, remedy="copy the model folder again")
 

@@ -20,11 +20,20 @@ ADAPTER_PREFIX = "adapter."
 """Before the names of an adapter's tensors in a task's file."""
 
 
+MAX_RANK, MAX_EXPERTS = 1024, 256
+"""More than any layer has channels, or any router could tell apart."""
+
+
 class AdapterRecord(Record):
     """What a task changes of the frozen backbone: low-rank experts, of which one alone is LoRA."""
 
-    rank: int = Field(ge=1)
-    num_experts: int = Field(default=1, ge=1)
+    rank: int = Field(ge=1, le=MAX_RANK)
+    num_experts: int = Field(default=1, ge=1, le=MAX_EXPERTS)
+
+    def __str__(self) -> str:
+        return (
+            f"LoRA of rank {self.rank}" if self.num_experts == 1 else f"{self.num_experts} experts of rank {self.rank}"
+        )
 
 
 class TaskRecord(Record):
@@ -87,3 +96,4 @@ class Classifier:
 
 
 AnyTask = Task | Classifier
+AnyTaskRecord = TaskRecord | ClassifierRecord

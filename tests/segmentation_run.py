@@ -16,6 +16,7 @@ from torch import Tensor
 from spadunet.cli.run import make_parser, run_command
 from spadunet.fingerprint import CaseFacts, Fingerprint, IntensityFacts
 from spadunet.labels import LabelSet
+from spadunet.network.adapters import Adapter
 from spadunet.network.heads import SegmentationTask
 from spadunet.network.pyramid import SpadViTUNet
 from spadunet.network.unet import SpadUNet
@@ -45,15 +46,16 @@ def task_of(folder: Path) -> TrainingTask:
     return TrainingTask(name=folder.name, plan=plan, cases=cases, batch_size=GLOBAL_BATCH)
 
 
-def run(cases: Path, folder: Path, ranks: Ranks, *, with_vit: bool = False) -> None:
-    """Two datasets through one U-Net, or the first through a SPAD-ViT."""
+def run(cases: Path, folder: Path, ranks: Ranks, *, with_vit: bool = False, with_experts: bool = False) -> None:
+    """Two datasets through one U-Net, with adapters of it or without, or the first through a SPAD-ViT."""
     torch.manual_seed(ranks.rank)  # the first one's weights count
     if with_vit:
         vit = SpadViT(width=16, depth=2, num_heads=2, hidden_width=16)
         names, backbone = NAMES[:1], SpadViTUNet(vit, [8, 8, 16, 16, 16, 16])
     else:
         names, backbone = NAMES, SpadUNet([8, 8, 8], [1, 1, 1])
-    network = JointNetwork(backbone, [SegmentationTask(1, 3, [8, 8]) for _ in names]).double()
+    adapters = [Adapter(backbone, rank=2, num_experts=2) for _ in names] if with_experts else []
+    network = JointNetwork(backbone, [SegmentationTask(1, 3, [8, 8]) for _ in names], adapters).double()
     options = RunOptions(
         max_steps=NUM_STEPS,
         max_minutes=None,
@@ -65,6 +67,7 @@ def run(cases: Path, folder: Path, ranks: Ranks, *, with_vit: bool = False) -> N
         num_workers=0,
         checkpoint_minutes=60.0,
         validate_every=2,
+        freezes_backbone=with_experts,
     )
     tasks = [task_of(cases / name) for name in names]
     train_network(network, tasks, folder, options, run={}, held_out=[task.cases[:1] for task in tasks], ranks=ranks)
@@ -100,7 +103,7 @@ def work() -> int:
     BatchStream.__getitem__ = in_float64
     JointNetwork.deep_logits = in_small_memory if WHAT == "short" else read_in_float64
     with open_ranks(torch.device("cpu")) as ranks:
-        run(Path(sys.argv[1]), Path(sys.argv[2]), ranks, with_vit=WHAT == "vit")
+        run(Path(sys.argv[1]), Path(sys.argv[2]), ranks, with_vit=WHAT == "vit", with_experts=WHAT == "experts")
     return 0
 
 

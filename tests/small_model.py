@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+from spadunet.classes import ClassSet
+from spadunet.classification_plan import ClassificationPlan
 from spadunet.labels import LabelSet
 from spadunet.model import Model, save_model
 from spadunet.network import build
-from spadunet.network.build import UNetSize, build_backbone, build_task
+from spadunet.network.adapters import Adapter
+from spadunet.network.build import UNetSize, build_backbone, build_classification_task, build_task
 from spadunet.plan import IntensityRule, Plan
 from spadunet.spacing import Shape
-from spadunet.task import Task
+from spadunet.task import ADAPTER_PREFIX, AdapterRecord, Classifier, Task
 
 TASKS = ("Dataset004_Hippocampus", "Dataset101_SunnybrookLV")
+CLASSIFIER = "Dataset303_Organs"
 PATCHES: dict[int, Shape] = {
     0: (8, 8, 8),
     1: (8, 16, 8),
@@ -77,6 +83,41 @@ def make_model(preset: str = "tiny", backbone: str = "spad_unet", tasks: tuple[s
         },
         provenance=provenance,
     )
+
+
+def adapter_state(record: AdapterRecord, *, has_decoder: bool = True) -> dict[str, Tensor]:
+    """Of an adapter that changes something."""
+    torch.manual_seed(1)
+    backbone = build_backbone("spad_unet", "tiny")
+    adapter = Adapter(backbone, rank=record.rank, num_experts=record.num_experts, has_decoder=has_decoder)
+    for parameter in adapter.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return {ADAPTER_PREFIX + name: value for name, value in adapter.state_dict().items()}
+
+
+def make_adapted_model(record: AdapterRecord) -> Model:
+    """As `make_model`, the second task with an adapter, and a classifier with one."""
+    model = make_model()
+    adapted = replace(model.tasks[TASKS[1]], adapter=record, state=model.tasks[TASKS[1]].state | adapter_state(record))
+    plan = make_plan(CLASSIFIER)
+    classifier = Classifier(
+        plan=ClassificationPlan(
+            dataset_name=CLASSIFIER,
+            channel_names=plan.channel_names,
+            intensity=plan.intensity,
+            target_spacing_mm="native",
+            degree_of_anisotropy=6,
+            input_size_voxels=(1, 16, 16),
+            classes=ClassSet(kind="multi-class", names=("heart", "lung", "liver")),
+            fingerprint_digest="0",
+        ),
+        pooling="mean",
+        state=build_classification_task(2, 3, "spad_unet", "tiny").state_dict()
+        | adapter_state(record, has_decoder=False),
+        provenance={"init": "/home/anna/m", "datasets": CLASSIFIER, "training_cases": "7"},
+        adapter=record,
+    )
+    return replace(model, tasks=model.tasks | {TASKS[1]: adapted}, classifiers={CLASSIFIER: classifier})
 
 
 def saved_model(folder: Path, **options: object) -> Path:

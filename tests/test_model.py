@@ -309,7 +309,7 @@ def test_a_task_of_a_name_that_is_there_is_refused_unless_it_is_the_same(folder:
     add_tasks(folder, folder, new_task(), {})
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for place in (folder, tmp_path / "copy"):
-        with pytest.raises(InputError, match="has a task Dataset009_New already; --add-task never changes one"):
+        with pytest.raises(InputError, match="has another task Dataset009_New already, which is never changed"):
             add_tasks(folder, place, new_task(10), {})
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert not (tmp_path / "copy").exists()

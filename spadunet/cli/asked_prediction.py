@@ -44,8 +44,13 @@ class Asked:
     """Lines for the log."""
 
 
-def find_prediction(options: argparse.Namespace, device: torch.device) -> Asked:
+def find_prediction(
+    options: argparse.Namespace, device: torch.device, sources: Sequence[Source] | None = None
+) -> Asked:
     """Read models, look for images, and check that all that was asked for goes together.
+
+    Args:
+        sources: the models, where they are read already.
 
     Raises:
         InputError: if it does not, or something is missing or damaged.
@@ -62,7 +67,7 @@ def find_prediction(options: argparse.Namespace, device: torch.device) -> Asked:
     from ..network.device import choose_precision
 
     folders = find_models_asked(options, find_workspace(options.data))
-    sources = open_sources(folders, options.dataset, options.spacing)
+    sources = sources or open_sources(folders, options.dataset, options.spacing)
     plan = sources[0].plan
     settled = settle_prediction(options, USUAL, sources[0].provenance)
     mirror = find_mirror_axes(options.mirror)

@@ -25,6 +25,7 @@ def show_training(
         num_runs: how many there would be of its kind, this one among them.
     """
     from ..model import BACKBONE_FILE, MODEL_JSON
+    from ..network.adapters import describe_share
     from ..training.estimate import estimate_training
     from ..training.init import INIT_COVERAGE_JSON
     from ..training.splits import SPLITS_JSON
@@ -55,6 +56,8 @@ def show_training(
         show(f"weights from {run.coverage.source}", run.coverage.lines())
     options = run.options
     print(f"network {run.backbone} {run.preset}, fold {run.request['fold']}, {options.device}, {options.precision}")
+    for member, adapter in zip(run.datasets, run.network.adapters, strict=False):
+        print(f"adapter of {member.dataset.name}: {options.adapter}, {describe_share(adapter, run.network.backbone)}")
     if num_runs > 1:
         print(f"{num_runs} runs like this one follow each other, each with a seed and a folder of its own")
     for index, member in enumerate(run.datasets):

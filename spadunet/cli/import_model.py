@@ -55,7 +55,7 @@ def execute(options: argparse.Namespace) -> int:
     log.info(
         "%s: SHA-256 %s, exported by spadunet %s", options.file, sha256_of_file(options.file), package.manifest.spadunet
     )
-    log.info("%s: %s %s, tasks: %s", folder, model.backbone, model.preset, ", ".join(model.tasks) or "none")
+    log.info("%s: %s %s, tasks: %s", folder, model.backbone, model.preset, ", ".join(model.all_tasks) or "none")
     log.info("data, scores, licence and intended use: %s", folder / CARD_FILE)
     if model.tasks:
         task = f" -d {model.tasks[0]}" if len(model.tasks) > 1 else ""

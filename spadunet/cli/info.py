@@ -64,8 +64,10 @@ def execute(options: argparse.Namespace) -> int:
             print(f"  {folder.relative_to(workspace.results)}  (cannot be used: {error})")
             continue
         about = f"{record.backbone} {record.preset}, {record.provenance.get('steps', '?')} steps"
-        about += "" if record.tasks else ", pre-trained: for spadunet_train --init"
+        about += "" if record.all_tasks else ", pre-trained: for spadunet_train --init"
         print(f"  {folder.relative_to(workspace.results)}  ({about})")
+        if record.classifiers or len(record.tasks) > 1:
+            print(f"    tasks: {', '.join([*record.tasks, *(f'{it} (classifies)' for it in record.classifiers)])}")
     print("weights that come with spadunet")
     print(f"  {BACKBONE}  (for spadunet_train --init)")
     print(f"  {TOKENIZER}  (for spadunet_pretrain_mim --tokenizer)")

@@ -20,7 +20,7 @@ ADDED_FOLDER = "added"
 
 
 def add_joint_options(parser: argparse.ArgumentParser) -> None:
-    """`--dataset-weights`, `--class-weights`, `--freeze-backbone` and `--add-task`."""
+    """`--dataset-weights`, `--class-weights`, `--freeze-backbone`, `--add-task`, and what goes with these."""
     parser.add_argument(
         "--dataset-weights",
         nargs="+",
@@ -57,6 +57,12 @@ def add_joint_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--experts", type=positive_int, metavar="K", help=f"of --adapter experts (default: {USUAL_EXPERTS})"
     )
+    parser.add_argument(
+        "--share-input",
+        metavar="TASK",
+        help="with --add-task: the datasets take spacing, intensities, patch and channel map of this task of the "
+        "model, so that spadunet_predict --tasks runs the backbone once for both",
+    )
 
 
 def class_weight(text: str) -> tuple[str, float]:
@@ -92,18 +98,31 @@ def check_joint_options(options: argparse.Namespace) -> None:
 
 
 def check_adapter_options(options: argparse.Namespace) -> None:
-    """As `check_joint_options`, of `--adapter`.
+    """As `check_joint_options`, of `--adapter` and `--share-input`.
 
     Raises:
         InputError: names the option and what it needs.
     """
+    from ..task import MAX_EXPERTS, MAX_RANK
+
     kinds = {"--rank": ("lora", "experts"), "--experts": ("experts",)}
-    for flag, value in (("--rank", options.rank), ("--experts", options.experts)):
+    for flag, value, most in (("--rank", options.rank, MAX_RANK), ("--experts", options.experts, MAX_EXPERTS)):
         if value is not None and options.adapter not in kinds[flag]:
             raise InputError(f"{flag} {value}: is of an adapter; give --adapter {kinds[flag][0]} too")
+        if value is not None and value > most:
+            raise InputError(f"{flag} {value}: more than {most}; give less")
     if options.adapter is not None and not (options.add_task or options.freeze_backbone):
         raise InputError(
             f"--adapter {options.adapter}: changes a frozen backbone; give --add-task or --freeze-backbone, and --init"
+        )
+    if options.adapter is not None and options.compile:
+        raise InputError("--compile: does not go with --adapter; leave one of them out")
+    if options.share_input is not None and not options.add_task:
+        raise InputError(f"--share-input {options.share_input}: is for a task that joins a model; give --add-task too")
+    if options.share_input is not None and options.adapter is not None:
+        raise InputError(
+            f"--share-input {options.share_input}: with an adapter of its own a task shares no pass of the backbone; "
+            "leave --adapter or --share-input out"
         )
 
 
@@ -169,8 +188,7 @@ def require_none_lost(model_folder: Path, names: Sequence[str], source: Path | N
     Raises:
         InputError: names the task.
     """
-    from ..model import MODEL_JSON, read_model_record
-    from ..training.adding import ADDED
+    from ..model import ADDED, MODEL_JSON, read_model_record
 
     if not (model_folder / MODEL_JSON).is_file():
         return

@@ -17,15 +17,15 @@ from ..workers import Workers
 from .asked_prediction import Asked, find_prediction
 from .options import find_device
 from .predict_options import add_options
-from .run import log_to_file, make_parser, run_command, write_manifest
+from .predict_tasks import check_tasks_options, predict_tasks
+from .prediction_folder import finish, open_table, show, tell_memory
+from .run import log_to_file, make_parser, run_command
 from .stages import GOES_ON
 
 if TYPE_CHECKING:
     from ..dataset import RawCase
     from ..inference.job import Job
-    from ..inference.predict import Engine
     from ..inference.quality_table import QualityTable
-    from ..inference.resume import Start
     from ..inference.stages import StageTimes
     from ..parallel import Outcome
     from ..training.ranks import Ranks
@@ -36,6 +36,7 @@ EXAMPLES = """\
   spadunet_predict -i imagesTs -o predictions                 with the model trained last
   spadunet_predict -i imagesTs -o predictions -d Hippocampus -f 0 1 2 3 4        the mean of five folds
   spadunet_predict -i imagesTs -o predictions -m model_a model_b                 the mean of two models
+  spadunet_predict -i imagesTs -o predictions -m model --tasks Liver Spleen      each into a folder of its own
   spadunet_predict -i imagesTs -o predictions --roi-subset liver spleen          nothing else
   spadunet_predict -i imagesTs -o predictions --save-probabilities               <case>.npz beside each label map
   spadunet_predict -i imagesTs -o predictions --continue      go on after an interruption
@@ -68,10 +69,11 @@ def execute(options: argparse.Namespace) -> int:
 
     if options.dask is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(f"--dask {options.dask}: does not go with torchrun; give one of them")
-    if predicts_classes(options):
+    check_tasks_options(options)
+    if options.tasks is None and predicts_classes(options):
         return predict_classes(options)
     with open_ranks(find_device(options.device), is_training=False) as ranks:
-        return predict(options, ranks)
+        return predict(options, ranks) if options.tasks is None else predict_tasks(options, ranks)
 
 
 def predict(options: argparse.Namespace, ranks: Ranks) -> int:
@@ -122,45 +124,6 @@ def predict(options: argparse.Namespace, ranks: Ranks) -> int:
     return 1 if any(outcome.problem for outcome in outcomes) else 0
 
 
-def show(options: argparse.Namespace, asked: Asked, start: Start, ranks: Ranks) -> int:
-    """The dry run, of the first process alone."""
-    if not ranks.is_first:
-        return 0
-    from .dry_predict import show_prediction
-
-    return show_prediction(
-        asked.cases,
-        asked.sources,
-        options,
-        device=ranks.device,
-        precision=asked.precision,
-        label_maps=asked.paths,
-        kept=start.kept,
-        order=asked.job.order,
-    )
-
-
-def open_table(asked: Asked, start: Start, ranks: Ranks) -> QualityTable:
-    """Clear the output folder of what is not kept; its table of quality, with the rows of what is."""
-    from ..evaluation.label_names import LABELS_JSON
-    from ..inference.quality_table import QUALITY_CSV, QualityTable
-    from ..record import write_record
-
-    if ranks.is_first:  # in this order: whatever lies there when the run is stopped must pass for nothing else
-        start.clear()
-    table = QualityTable(start.folder, asked.judgement, keep=start.keeps, rank=ranks.rank)
-    if not ranks.is_first:
-        return table
-    start.begin()
-    write_record(start.folder / LABELS_JSON, asked.judgement.labels)
-    if start.keeps:
-        log.info("%d of %d label maps are there already and kept", len(start.kept), len(asked.cases))
-        table.sort({name: asked.paths[name] for name in start.kept})
-        if num_unknown := len(start.kept - table.table.keys()):
-            log.info("%d of these have no row in %s; predict them again for one", num_unknown, QUALITY_CSV)
-    return table
-
-
 def predict_here(
     cases: list[RawCase], asked: Asked, folder: Path, ranks: Ranks, table: QualityTable, times: StageTimes
 ) -> list[Outcome[RawCase, Path]]:
@@ -182,48 +145,6 @@ def predict_here(
         place=table.add,
     )
     return list(outcomes)
-
-
-def finish(
-    options: argparse.Namespace,
-    asked: Asked,
-    start: Start,
-    outcomes: list[Outcome[RawCase, Path]],
-    table: QualityTable,
-    *,
-    started: float,
-) -> None:
-    """Write table and manifest, and say what became of all cases."""
-    from ..evaluation.label_names import LABELS_JSON
-    from ..inference.quality_table import QUALITY_CSV, REVIEW_FOLDER, review_path
-    from ..inference.resume import MANIFEST
-    from ..inference.saved_probabilities import probabilities_path
-    from ..record import write_record
-
-    problems = {outcome.item.name: outcome.problem for outcome in outcomes if outcome.problem}
-    for problem in problems.values():
-        log.error("failed: %s", problem)
-    for line in table.finish(problems.keys()):
-        log.info(line)
-    if (options.output / REVIEW_FOLDER).is_dir():
-        write_record(review_path(options.output / LABELS_JSON), asked.judgement.labels)
-    written = [outcome.result for outcome in outcomes if outcome.result is not None]
-    beside = [
-        probabilities_path(outcome.result, outcome.item.name)
-        for outcome in outcomes
-        if outcome.result is not None and options.saves_probabilities
-    ]
-    write_manifest(
-        options.output / MANIFEST,
-        "spadunet_predict",
-        options,
-        started=started,
-        device=str(asked.device),
-        files=[*written, *beside, options.output / QUALITY_CSV],
-        more={"made": start.made.model_dump(mode="json")},
-    )
-    start.end()
-    log.info("%d label maps written, %d failed: %s", len(written), len(problems), options.output)
 
 
 def predict_elsewhere(
@@ -253,20 +174,3 @@ def predict_elsewhere(
 def absolute(case: RawCase) -> RawCase:
     """The same, wherever it is read from."""
     return replace(case, image_paths=tuple(path and path.absolute() for path in case.image_paths))
-
-
-def tell_memory(cases: list[RawCase], engine: Engine) -> None:
-    """Say how the logits of the largest image will fit into memory, as far as headers tell; bad ones are told later."""
-    from ..inference.budget import tell_choice, tell_shortage
-    from ..inference.predict import plan_at
-    from .dry_run import read_headers
-
-    headers, _ = read_headers(cases, None)
-    plan = plan_at(engine.plan, engine.spacing)
-    demands = {name: engine.demand(*header.target_grid(plan), header.facts.shape) for name, header in headers.items()}
-    if not demands:
-        return
-    name = max(demands, key=lambda name: demands[name].least_bytes())
-    log.info(tell_choice(name, demands[name], engine.budget, engine.device))
-    if shortage := tell_shortage(name, demands[name], engine.budget):
-        log.warning(shortage)

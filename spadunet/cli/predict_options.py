@@ -57,6 +57,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_model_options(parser, "dataset whose model to use (name, number or path)", several="whose mean counts")
     parser.add_argument(
+        "--tasks",
+        nargs="+",
+        metavar="TASK",
+        help="several tasks of one model, each into a folder of its own in -o; the backbone is in memory once, and "
+        "runs once an image for those that see the same",
+    )
+    parser.add_argument(
         "--format",
         choices=("nifti", "input", "dicom-seg"),
         default="nifti",

@@ -21,6 +21,7 @@ from .control_options import add_control_options, check_control_options, check_d
 from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of, require_apart, take_folder
 from .fine_tuning import OVERLAP, USUAL_OVERLAP, add_recipe_option, differences_of_plan, settle_training, tell
 from .joint_options import (
+    adapter_of,
     add_joint_options,
     check_joint_options,
     class_weights_for,
@@ -58,6 +59,7 @@ EXAMPLES = """\
   spadunet_train -d BTCV -f 0 --init results/pretraining/spad_vit_base
   spadunet_train -d Hippocampus --init spad_unet_tiny
   spadunet_train -d Heart --init MODEL --add-task   MODEL learns hearts too; what it knew stays as it is
+  spadunet_train -d Heart --init MODEL --add-task --adapter lora     and learns a small change of the backbone for them
   spadunet_train -d BTCV --recipe paper-btcv --init results/pretraining/spad_vit_base
   spadunet_train --task classification -d organmnist3d.npz
   spadunet_train -d BTCV -f 0                       again: an interrupted run goes on
@@ -163,8 +165,6 @@ def execute(options: argparse.Namespace, given: Collection[str]) -> int:
 
     if check_task(options, given):
         return train_classifier(options)
-    if options.adapter is not None:
-        raise InputError(f"--adapter {options.adapter}: is for --task classification; leave it out")
     settled, notes = settle_training(options, USUAL)
     check_control_options(options)
     one = partial(train_one, settled=settled, notes=notes)
@@ -221,6 +221,11 @@ def find_place(options: argparse.Namespace, ranks: Ranks) -> Place:
         folder = workspace.preprocessed / dataset.name
         datasets.append(TrainingDataset(dataset=dataset, plan=read_plan(folder, dataset), folder=folder))
     check_names_differ([member.dataset for member in datasets])
+    if options.share_input is not None:
+        from ..training.shared_input import as_shared, read_shared
+
+        shared = read_shared(options.init, options.share_input)
+        datasets = [replace(it, plan=as_shared(it.plan, shared, options.share_input)) for it in datasets]
     class_weights = class_weights_for(options.class_weights, datasets)
     dataset_weights = options.dataset_weights or [None] * len(datasets)
     datasets = [
@@ -295,6 +300,8 @@ def train_in(
         checkpoint_minutes=options.checkpoint_minutes,
         spares_vectors=recipe.spares_vectors,
         freezes_backbone=options.freeze_backbone or options.add_task,
+        adapter=adapter_of(options),
+        shares_input=options.share_input is not None,
         validate_every=options.validate_every,
         patience=options.patience,
         deterministic=options.deterministic,
@@ -322,6 +329,7 @@ def train_in(
         ranks=ranks,
         dry_run=options.dry_run,
         variety=find_variety(options),
+        share_input=options.share_input,
     )
     files = RunFiles(result=MODEL_JSON, manifest=MANIFEST, others=(INIT_COVERAGE_JSON, VALIDATION_CSV))
     must_go_on = options.c or (options.repeats is not None and bool(earlier))

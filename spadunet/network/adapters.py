@@ -164,7 +164,7 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def describe_share(adapter: Adapter, backbone: nn.Module) -> str:
+def describe_share(adapter: nn.Module, backbone: nn.Module) -> str:
     """`628,760 of 127,729,120 parameters, 0.49 %`."""
     few, all_of_it = count_parameters(adapter), count_parameters(backbone)
     return f"{few:,} of {all_of_it:,} parameters, {100 * few / all_of_it:.2f} %"

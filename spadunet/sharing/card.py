@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ..image import format_spacing
 from ..metrics import metric_of
 from ..model import ModelRecord
-from ..plan import Plan
 from ..scores import Scores
-from ..task import TaskRecord
+from ..task import AnyTaskRecord, TaskRecord
 
 NO_LICENCE = "Not stated. Ask who made the model before you use it or pass it on."
 NO_USE = (
@@ -34,7 +33,7 @@ UNSAID = ("None", "False", "no")
 def write_card(
     name: str,
     model: ModelRecord,
-    tasks: Mapping[str, TaskRecord],
+    tasks: Mapping[str, AnyTaskRecord],
     scores: Mapping[str, Scores],
     *,
     licence: str | None = None,
@@ -49,13 +48,12 @@ def write_card(
         licence: an SPDX expression.
     """
     lines = [f"# {plain(name)}", ""]
-    what = "A pre-trained backbone, without a task" if not tasks else "A segmentation model"
-    lines += [f"{what} for spadunet: `{model.backbone}`, preset `{model.preset}`.", ""]
+    lines += [f"{kind_of_model(model)} for spadunet: `{model.backbone}`, preset `{model.preset}`.", ""]
     lines += ["## Intended use", "", plain(intended_use) if intended_use else NO_USE, ""]
     lines += ["## Licence", "", licence or NO_LICENCE, ""]
     lines += ["## Data", ""]
     for task, record in tasks.items():
-        lines += [f"### {plain(task)}", "", *table(("", ""), data_rows(task, record.plan, model, record)), ""]
+        lines += [f"### {plain(task)}", "", *table(("", ""), data_rows(task, model, record)), ""]
     if not tasks:
         lines += [f"Corpus: {plain(model.provenance.get('corpus', 'not recorded'))}.", ""]
     lines += ["## Scores", ""]
@@ -71,8 +69,17 @@ def write_card(
     return "\n".join(lines)
 
 
-def data_rows(task: str, plan: Plan, model: ModelRecord, record: TaskRecord) -> Iterator[tuple[str, str]]:
+def kind_of_model(model: ModelRecord) -> str:
+    """What its tasks do."""
+    if not model.all_tasks:
+        return "A pre-trained backbone, without a task"
+    kinds = {"segmentation": model.tasks, "classification": model.classifiers}
+    return f"A {' and '.join(kind for kind, names in kinds.items() if names)} model"
+
+
+def data_rows(task: str, model: ModelRecord, record: AnyTaskRecord) -> Iterator[tuple[str, str]]:
     """What a task learned from and expects."""
+    plan = record.plan
     provenance = record.provenance or model.provenance
     names, numbers = (provenance.get(key, "").split() for key in ("datasets", "training_cases"))
     yield "training cases", dict(zip(names, numbers, strict=False)).get(task, "not recorded")
@@ -80,12 +87,21 @@ def data_rows(task: str, plan: Plan, model: ModelRecord, record: TaskRecord) -> 
     yield "channels", ", ".join(f"{name} ({rule.kind} {rule.low:g} to {rule.high:g})" for name, rule in rules)
     if plan.optional_channels:
         yield "channels that a case may lack", ", ".join(plan.optional_channels)
-    yield "labels", ", ".join(f"{it.name} ({it.painted_id})" for it in plan.labels.structures)
+    if isinstance(record, TaskRecord):
+        yield "labels", ", ".join(f"{it.name} ({it.painted_id})" for it in record.plan.labels.structures)
+    else:
+        classes = record.plan.classes
+        yield f"classes ({classes.kind})", ", ".join(classes.names)
+    if record.adapter is not None:
+        yield "adapter of the backbone", str(record.adapter)
     spacing = plan.target_spacing_mm
     told = "each case's own" if isinstance(spacing, str) else f"{format_spacing(spacing)} mm (depth, height, width)"
     yield "voxel spacing", told
     yield "degree of anisotropy", str(plan.degree_of_anisotropy)
-    yield "patch", "×".join(map(str, plan.patch_size_voxels)) + " voxels"
+    if isinstance(record, TaskRecord):
+        yield "patch", "×".join(map(str, record.plan.patch_size_voxels)) + " voxels"
+    elif (size := record.plan.input_size_voxels) is not None:
+        yield "image size", "×".join(map(str, size)) + " voxels"
 
 
 def score_lines(scores: Scores) -> Iterator[str]:

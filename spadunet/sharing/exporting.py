@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..files import atomic_path, sha256_of_file
 from ..model import MODEL_JSON, TASK_FILES, ModelRecord, check_files
 from ..record import Record, read_record
-from ..task import TaskRecord
+from ..task import AnyTaskRecord
 from .archive import open_archive, write_archive
 from .package import CARD_FILE, MANIFEST_JSON, MAX_BYTES_BY_ENDING, FileRecord, Manifest, check_package
 
@@ -26,7 +26,7 @@ class Shared:
     """What of a model is shared."""
 
     model: ModelRecord
-    tasks: dict[str, TaskRecord]
+    tasks: dict[str, AnyTaskRecord]
 
 
 def read_shared(folder: Path) -> Shared:
@@ -36,9 +36,10 @@ def read_shared(folder: Path) -> Shared:
         InputError: if it is no model, or damaged.
     """
     model = check_files(folder)
-    tasks = {}
-    for name in model.tasks:
-        task = read_record(folder / "tasks" / name / TASK_FILES[0], TaskRecord, remedy="copy the model folder again")
+    tasks: dict[str, AnyTaskRecord] = {}
+    for name in model.all_tasks:
+        path = folder / "tasks" / name / TASK_FILES[0]
+        task = read_record(path, model.record_of(name), remedy="copy the model folder again")
         tasks[name] = task.model_copy(update={"provenance": without_paths(task.provenance)})
     return Shared(model=model.model_copy(update={"provenance": without_paths(model.provenance)}), tasks=tasks)
 

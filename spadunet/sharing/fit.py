@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import torch
 
 from ..model import ModelRecord
-from ..network.build import build_backbone, build_task
-from ..plan import Plan
+from ..network.adapters import Adapter
+from ..network.build import build_backbone, build_classification_task, build_task
+from ..task import ADAPTER_PREFIX, AnyTaskRecord, TaskRecord
 from .tensor_header import TensorRecord
 
 Shapes = dict[str, tuple[int, ...]]
@@ -16,7 +17,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 def misfit(
     model: ModelRecord,
-    plans: Mapping[str, Plan],
+    records: Mapping[str, AnyTaskRecord],
     backbone: Mapping[str, TensorRecord],
     tasks: Mapping[str, Mapping[str, TensorRecord]],
 ) -> str:
@@ -25,23 +26,46 @@ def misfit(
     A pre-trained backbone, without a task, may hold a part of the tensors.
 
     Args:
-        plans: by task.
+        records: by task.
         backbone, tasks: tensors by name; those of each task.
     """
     try:
         with torch.device("meta"):
             network = build_backbone(model.backbone, model.preset)
-            heads = {
-                name: build_task(len(plan.channel_names), plan.labels.num_outputs, model.backbone, model.preset)
-                for name, plan in plans.items()
-            }
     except KeyError as error:
-        return (
-            f"it is for a network {model.backbone} {model.preset}, of which {error} is not known here: update spadunet"
-        )
-    problems = [difference("the backbone", shapes_of(network), backbone, is_part=not plans)]
-    problems += [difference(f"task {name}", shapes_of(head), tasks[name]) for name, head in heads.items()]
-    return next(filter(None, problems), "")
+        return unknown_network(model.backbone, model.preset, error)
+    problem = difference("the backbone", shapes_of(network), backbone, is_part=not records)
+    others = (misfit_of_task(model.backbone, model.preset, it, tasks[name]) for name, it in records.items())
+    return problem or next(filter(None, others), "")
+
+
+def misfit_of_task(backbone: str, preset: str, record: AnyTaskRecord, tensors: Mapping[str, TensorRecord]) -> str:
+    """As `misfit`, of one task, heads and adapter, for a backbone."""
+    num_channels, is_segmentation = len(record.plan.channel_names), isinstance(record, TaskRecord)
+    try:
+        with torch.device("meta"):
+            if isinstance(record, TaskRecord):
+                num_outputs = record.plan.labels.num_outputs
+                wanted = shapes_of(build_task(num_channels, num_outputs, backbone, preset))
+            else:
+                num_outputs = record.plan.classes.num_outputs
+                wanted = shapes_of(
+                    build_classification_task(num_channels, num_outputs, backbone, preset, record.pooling)
+                )
+            if (kind := record.adapter) is not None:
+                network = build_backbone(backbone, preset)
+                adapter = Adapter(network, rank=kind.rank, num_experts=kind.num_experts, has_decoder=is_segmentation)
+                wanted |= {ADAPTER_PREFIX + name: shape for name, shape in shapes_of(adapter).items()}
+    except KeyError as error:
+        return unknown_network(backbone, preset, error)
+    except ValueError as error:
+        return f"task {record.name}: {error}"
+    return difference(f"task {record.name}", wanted, tensors)
+
+
+def unknown_network(backbone: str, preset: str, error: KeyError) -> str:
+    """What to say of a network that this version does not have."""
+    return f"it is for a network {backbone} {preset}, of which {error} is not known here: update spadunet"
 
 
 def shapes_of(network: torch.nn.Module) -> Shapes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -12,7 +13,7 @@ from ..errors import InputError
 from ..files import atomic_folder
 from ..model import MODEL_JSON
 from .archive import Archive, open_archive
-from .package import MANIFEST_JSON, Package, check_package
+from .package import MANIFEST_JSON, FileRecord, Package, check_package
 
 
 def import_model(path: Path, folder: Path) -> Package:
@@ -30,18 +31,18 @@ def import_model(path: Path, folder: Path) -> Package:
         package = check_package(archive)
         with atomic_folder(folder) as partial:
             for name in [name for name in package.manifest.files if name != MODEL_JSON]:
-                extract(archive, package, name, partial)
-            extract(archive, package, MODEL_JSON, partial)  # last: without it, the folder is no model
+                extract(archive, package.manifest.files, name, partial)
+            extract(archive, package.manifest.files, MODEL_JSON, partial)  # last: without it, the folder is no model
     return package
 
 
-def extract(archive: Archive, package: Package, name: str, folder: Path) -> None:
+def extract(archive: Archive, files: Mapping[str, FileRecord], name: str, folder: Path) -> None:
     """Write one file of a checked package, and check what was written once more: the file may have changed meanwhile.
 
     Raises:
         InputError: if it has, or safetensors cannot read it.
     """
-    assert name != MANIFEST_JSON and name in package.manifest.files
+    assert name != MANIFEST_JSON and name in files
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
@@ -49,7 +50,7 @@ def extract(archive: Archive, package: Package, name: str, folder: Path) -> None
         for chunk in archive.chunks(name):
             digest.update(chunk)
             file.write(chunk)
-    if digest.hexdigest() != package.manifest.files[name].sha256:
+    if digest.hexdigest() != files[name].sha256:
         archive.refuse(f"{name} has changed while it was read")
     if target.suffix == ".safetensors":
         try:

@@ -92,23 +92,31 @@ def export_onnx(model: Model, task: str, da: int, path: Path) -> float:
     """Write the network of a task at a degree of anisotropy; whole or not at all.
 
     The file's input is (batch, C, *patch) with the plan's patch for that degree. What was written is run by onnxruntime
-    on a random patch and compared with torch before it gets its name.
+    on a random patch and compared with torch before it gets its name. Of a task with a LoRA adapter the network has
+    the adapter in its weights.
 
     Returns:
         The largest difference between onnxruntime's and torch's logits.
 
     Raises:
-        InputError: if the extra is missing, or the weights are too large for one file or do not fit.
+        InputError: if the extra is missing, the task has an adapter of several experts, or the weights are too large
+            for one file or do not fit.
         OutputError: if the file cannot be written, or onnxruntime gives other logits.
     """
     require_onnx()
+    adapter, plan = model.tasks[task].adapter, model.tasks[task].plan
+    if adapter is not None and adapter.num_experts > 1:
+        raise InputError(
+            f"{task}: has an adapter of {adapter.num_experts} experts, which its router weighs anew for each image: "
+            "there is no plain network to export; a LoRA task can be exported"
+        )
     network = build_network(model, task)
-    plan = model.tasks[task].plan
     patch = plan.patch_sizes_voxels[da]
     if sum(tensor.nbytes for tensor in network.state_dict().values()) > MAX_BYTES:
         raise InputError(f"{task}: weights of more than {MAX_BYTES / 1e9:g} GB do not fit into an ONNX file")
     image = torch.rand((2, len(plan.channel_names), *patch), generator=torch.Generator().manual_seed(0)) * 2 - 1
-    program = to_onnx(static_network(network, da, patch), image)
+    merged = network if adapter is None else build_network(model, task, is_merged=True)
+    program = to_onnx(static_network(merged, da, patch), image)
     tell(program, notes_of(model, task, plan, da))
     with atomic_path(path) as partial:
         partial.write_bytes(program.SerializeToString())

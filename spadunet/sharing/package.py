@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ..errors import InputError
 from ..model import BACKBONE_FILE, EXTRAS, MODEL_JSON, ModelRecord, model_files
 from ..record import FormatVersion, Record, RecordType
-from ..task import TaskRecord
+from ..task import AnyTaskRecord
 from .archive import MAX_BYTES, Archive
 from .fit import misfit
 from .tensor_header import LENGTH_BYTES, MAX_HEADER_BYTES, TensorRecord, read_header
@@ -55,7 +56,7 @@ class Package:
 
     manifest: Manifest
     model: ModelRecord
-    tasks: Mapping[str, TaskRecord]
+    tasks: Mapping[str, AnyTaskRecord]
 
 
 def check_package(archive: Archive) -> Package:
@@ -67,26 +68,25 @@ def check_package(archive: Archive) -> Package:
     """
     if MANIFEST_JSON not in archive.entries:
         archive.refuse(f"it has no {MANIFEST_JSON}")
+    if MODEL_JSON not in archive.entries and '"spadunet task"' in text_of(archive, MANIFEST_JSON):
+        raise InputError(f"{archive.path}: holds a task, not a model; spadunet_tasks import adds it to a model")
     manifest = document(archive, MANIFEST_JSON, Manifest)
-    check_listed(archive, manifest)
-    for name in manifest.files:
-        check_content(archive, name, manifest.files[name])
-    check_characters(archive, CARD_FILE, text_of(archive, CARD_FILE))
+    check_files_of(archive, manifest.files, {MODEL_JSON, CARD_FILE})
     model = document(archive, MODEL_JSON, ModelRecord)
     expected = model_files(model)
     if set(manifest.files) != {MODEL_JSON, CARD_FILE} | expected or set(model.sha256) != expected:
-        archive.refuse(f"its files are not those of a model with the tasks {', '.join(model.tasks) or 'none'}")
+        archive.refuse(f"its files are not those of a model with the tasks {', '.join(model.all_tasks) or 'none'}")
     for name, digest in model.sha256.items():
         if manifest.files[name].sha256 != digest:
             archive.refuse(f"{name} has another SHA-256 in {MODEL_JSON} than in {MANIFEST_JSON}")
-    tasks = {name: document(archive, f"tasks/{name}/task.json", TaskRecord) for name in model.tasks}
-    for name in sorted(expected):
-        if (kind := EXTRAS.get(PurePosixPath(name).name)) is not None:
-            document(archive, name, kind)
+    tasks: dict[str, AnyTaskRecord] = {}
+    for name in model.all_tasks:
+        tasks[name] = document(archive, f"tasks/{name}/task.json", model.record_of(name))
+    check_extras(archive, expected)
     headers = {name: tensors_of(archive, name) for name in expected if name.endswith(".safetensors")}
     problem = misfit(
         model,
-        {name: task.plan for name, task in tasks.items()},
+        tasks,
         headers[BACKBONE_FILE],
         {name: headers[f"tasks/{name}/task.safetensors"] for name in tasks},
     )
@@ -97,16 +97,43 @@ def check_package(archive: Archive) -> Package:
     return Package(manifest=manifest, model=model, tasks=tasks)
 
 
-def check_listed(archive: Archive, manifest: Manifest) -> None:
+def check_files_of(archive: Archive, files: Mapping[str, FileRecord], needed: Collection[str]) -> None:
+    """Refuse unless the files are those of the manifest, to the byte, and the card is a text.
+
+    Args:
+        files: of the manifest.
+        needed: names that must be among them.
+
+    Raises:
+        InputError: names one.
+    """
+    check_listed(archive, files, needed)
+    for name in files:
+        check_content(archive, name, files[name])
+    check_characters(archive, CARD_FILE, text_of(archive, CARD_FILE))
+
+
+def check_extras(archive: Archive, files: Collection[str]) -> None:
+    """Refuse what a task may have beside its weights, where it is damaged.
+
+    Raises:
+        InputError: names it.
+    """
+    for name in sorted(files):
+        if (kind := EXTRAS.get(PurePosixPath(name).name)) is not None:
+            document(archive, name, kind)
+
+
+def check_listed(archive: Archive, files: Mapping[str, FileRecord], needed: Collection[str]) -> None:
     """Refuse unless the manifest names exactly the files that are there, of kinds that a model has.
 
     Raises:
         InputError: names one.
     """
-    there, listed = set(archive.entries) - {MANIFEST_JSON}, set(manifest.files)
+    there, listed = set(archive.entries) - {MANIFEST_JSON}, set(files)
     for name in sorted(there - listed):
         archive.refuse(f"{name} is not in its manifest")
-    for name in sorted({*listed, MODEL_JSON, CARD_FILE} - there):
+    for name in sorted({*listed, *needed} - there):
         archive.refuse(f"{ascii(name[:100])} is missing")
     for name in sorted(there):
         ending = PurePosixPath(name).suffix.lower()

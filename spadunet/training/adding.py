@@ -8,11 +8,8 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import InputError, OutputError
-from ..model import BACKBONE_FILE, Model, add_tasks, read_model_record
+from ..model import ADDED, BACKBONE_FILE, Model, add_tasks, read_model_record
 from .init import Coverage
-
-ADDED = "added "
-"""Before the name of a task that joined a model, in what the model tells."""
 
 
 def require_whole(coverage: Coverage) -> None:

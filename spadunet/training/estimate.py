@@ -121,7 +121,7 @@ def try_steps(
     options: RunOptions,
 ) -> list[StepCost]:
     """One step of each dataset with real patches, made smaller where a processor would take long."""
-    network = build_joint(datasets, backbone, preset).to(options.device).train()
+    network = build_joint(datasets, backbone, preset, options.adapter).to(options.device).train()
     if options.freezes_backbone:
         network.backbone.requires_grad_(False)
     optimiser = make_optimiser(network, options.learning_rate, options.weight_decay, spares_vectors=False)
@@ -148,7 +148,7 @@ def try_steps(
         _, depth, height, width = batch.image.shape[1:]
         patch: Shape = (depth, height, width)
         window = try_window(
-            SegmentationNetwork(network.backbone, member).eval(),
+            SegmentationNetwork(network.backbone_of(number), member).eval(),
             batch.image.shape[1],
             patch,
             batch.da,

@@ -191,7 +191,9 @@ def start_task(
     match = match_heads(name, plan.labels, tasks)
     if match is not None:
         load_heads(task.heads, match, tasks[match.task], source)
-        log.info("--init: heads of %s begin as those of the model's task %s", name, match.task)
+        adapter = tasks[match.task].adapter
+        left_out = f"; its adapter, {adapter}, is left out" if adapter is not None else ""
+        log.info("--init: heads of %s begin as those of the model's task %s%s", name, match.task, left_out)
     yield from head_rows(f"{name} heads", task.heads, plan.labels, match.numbers if match else ())
 
 

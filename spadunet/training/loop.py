@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
+from ..network.adapters import Adapter, adapt, gates_of
 from ..network.heads import SegmentationNetwork, SegmentationTask
+from ..network.routing import expert_use, router_entropy
 from ..preprocessing.store import StoredCase
 from ..sides import PatientAxis
+from ..task import AdapterRecord
 from .loss import deep_loss, itself
 from .monitor import Monitor
 from .optimiser import forget_step, make_optimiser, room_for_moments, take_step
@@ -39,7 +42,11 @@ class RunOptions(LoopOptions):
     spares_vectors: bool = False
     """Weight decay leaves out norms, biases, tokens and positions."""
     freezes_backbone: bool = False
-    """Only the tasks learn: their channel maps and heads."""
+    """Only the tasks learn: their channel maps, heads and adapters."""
+    adapter: AdapterRecord | None = None
+    """Of each task, on the frozen backbone."""
+    shares_input: bool = False
+    """Channel maps stay as they are: those of another task, so that both see the same."""
     deterministic: bool = False
     """Every operation gives the same bits again."""
     validate_every: int | None = None
@@ -59,18 +66,32 @@ class RunOptions(LoopOptions):
 
 
 class JointNetwork(nn.Module):
-    """A backbone with the tasks of all datasets in a run."""
+    """A backbone with the tasks of all datasets in a run.
 
-    def __init__(self, backbone: nn.Module, tasks: Sequence[SegmentationTask]):
+    Args:
+        adapters: one for each task, whose backbone it changes; none for tasks that take the backbone as it is. With
+            them the backbone is frozen.
+    """
+
+    def __init__(self, backbone: nn.Module, tasks: Sequence[SegmentationTask], adapters: Sequence[Adapter] = ()):
         super().__init__()
         self.backbone = backbone
         self.tasks = nn.ModuleList(tasks)
+        self.adapters = nn.ModuleList(adapters)
+        self.adapted = nn.ModuleList(adapt(backbone, adapter) for adapter in adapters)
+        """Made of the backbone's and the adapters' own parameters."""
+        self.gates: Tensor | None = None
+        """What each expert counted in the last forward pass, (B, experts); None without a router."""
+
+    def backbone_of(self, task: int) -> nn.Module:
+        """As a task has it."""
+        return self.adapted[task] if self.adapters else self.backbone
 
     def deep_logits(self, x: Tensor, da: int, task: int) -> list[Tensor]:
         """Logits of one task at each supervised level, finest first."""
         member = self.tasks[task]
         assert isinstance(member, SegmentationTask)
-        return SegmentationNetwork(self.backbone, member).deep_logits(x, da)
+        return SegmentationNetwork(self.backbone_of(task), member).deep_logits(x, da)
 
     def forward(self, x: Tensor, da: int, task: int, num_parts: int = 1) -> list[Tensor]:
         """As `deep_logits`; in parts, only one part's activations are in memory at a time.
@@ -78,11 +99,17 @@ class JointNetwork(nn.Module):
         A part is run again in the backward pass (Chen et al. 2016), so that a loss of the whole batch, as its Dice,
         needs no more than all logits.
         """
-        parts = x.chunk(num_parts)
-        if len(parts) == 1:
-            return self.deep_logits(x, da, task)
-        levels = [checkpoint(self.deep_logits, part, da, task, use_reentrant=False) for part in parts]
-        return [torch.cat(level) for level in zip(*levels, strict=True)]
+        parts, gates = x.chunk(num_parts), []
+        levels = []
+        for part in parts:
+            if len(parts) == 1:
+                levels.append(self.deep_logits(part, da, task))
+            else:
+                levels.append(checkpoint(self.deep_logits, part, da, task, use_reentrant=False))
+            gates.append(gates_of(self.backbone_of(task)) if self.adapters else None)
+        known = [gate for gate in gates if gate is not None]
+        self.gates = torch.cat(known).float() if known else None
+        return [torch.cat(level) for level in zip(*levels, strict=True)] if len(parts) > 1 else levels[0]
 
 
 class SegmentationLearner:
@@ -99,13 +126,15 @@ class SegmentationLearner:
             network, options.learning_rate, options.weight_decay, spares_vectors=options.spares_vectors
         )
         self.networks: dict[str, nn.Module] = {"backbone": network.backbone, "tasks": network.tasks}
+        if network.adapters:
+            self.networks["adapters"] = network.adapters
         self.optimisers: dict[str, torch.optim.Optimizer] = {"all": self.optimiser}
         self.numbers: dict[str, float] = {"num_parts": 1}
         self.number_of = {task.name: index for index, task in enumerate(tasks)}
         self.tried: set[tuple[str, int]] = set()
 
     def learn(self, batch: Batch) -> dict[str, float]:
-        """One step; the loss over all processes."""
+        """One step; the loss over all processes, and of adapters with a router how its experts are used."""
         number = self.number_of[batch.task]
         task = self.tasks[number]
         batch = batch.finish(self.options.device)
@@ -114,7 +143,7 @@ class SegmentationLearner:
             return train_step(self.wrapped, number, batch, task, self.optimiser, self.options, num_parts)
 
         if self.ranks.world_size == 1:
-            return {"loss": self.within_memory(learn, batch)}
+            return {"loss": self.within_memory(learn, batch), **self.use_of_experts()}
         # A process that runs out of memory in the midst of a step cannot tell those that wait for its gradient, so
         # each one tries alone before the first batch of a kind, beside all that a step needs.
         if (batch.task, batch.da) not in self.tried:
@@ -128,7 +157,17 @@ class SegmentationLearner:
             self.within_memory(try_alone, batch)
             self.optimiser.zero_grad(set_to_none=True)
             self.tried.add((batch.task, batch.da))
-        return {"loss": in_company(lambda: learn(int(self.numbers["num_parts"])))}
+        loss = in_company(lambda: learn(int(self.numbers["num_parts"])))
+        return {"loss": loss, **self.use_of_experts()}
+
+    def use_of_experts(self) -> dict[str, float]:
+        """What each expert counted in the last step, over all processes, and the entropy of the router in nats."""
+        gates = self.network.gates
+        if gates is None:
+            return {}
+        use, entropy = mean_over_ranks(expert_use(gates)), mean_over_ranks(router_entropy(gates).mean())
+        shares = {f"expert_{number}": share for number, share in enumerate(use.tolist(), start=1)}
+        return {**shares, "router_entropy": float(entropy)}
 
     def within_memory(self, step: Callable[[int], Result], batch: Batch) -> Result:
         """Of this run."""
@@ -183,6 +222,10 @@ def train_network(
     ranks = ranks or Ranks(device=options.device)
     if options.freezes_backbone:
         network.backbone.requires_grad_(False)
+    if options.shares_input:
+        for task in network.tasks:
+            assert isinstance(task, SegmentationTask)
+            task.channel_map.requires_grad_(False)
     if options.is_compiled:
         from ..network.compiling import compile_in_place  # loads the compiler, which takes seconds
 

@@ -14,12 +14,13 @@ from .. import __version__
 from ..dataset import Dataset
 from ..errors import InputError, listed
 from ..model import Model, read_model_record, save_model
+from ..network.adapters import Adapter, describe_share
 from ..network.build import build_backbone, build_task
 from ..plan import Plan
 from ..preprocessing.store import StoredCase, open_case
 from ..record import read_record, write_record
 from ..sides import PATIENT_AXES
-from ..task import Task
+from ..task import ADAPTER_PREFIX, AdapterRecord, Task
 from .adding import add_trained, backbone_of, require_whole
 from .asked import EARLIER, annotated_text, class_weights_text, digest_of_cases, runs_behind, warn_if_seen
 from .board import VALIDATION_FOLDER
@@ -28,6 +29,7 @@ from .init import INIT_COVERAGE_JSON, Coverage, InitKind, start_from
 from .loop import JointNetwork, RunOptions, train_network
 from .patches import TrainingTask
 from .ranks import Ranks
+from .shared_input import take_channel_map
 from .splits import choose_cases, choose_fraction
 from .steps import MAX_NAMES
 from .validate import validate
@@ -98,6 +100,7 @@ def prepare_run(
     ranks: Ranks | None = None,
     dry_run: bool = False,
     variety: VarietyOptions | None = None,
+    share_input: str | None = None,
 ) -> PreparedRun:
     """Open the cases of a fold and build the network. Writes nothing but splits_final.json where there is none.
 
@@ -116,6 +119,8 @@ def prepare_run(
         goes_on: the weights will come from a checkpoint; `init` need not exist any more.
         dry_run: does not even write splits_final.json.
         variety: what patches meet; each plan decides where nothing is said.
+        share_input: task of `init` whose channel map the tasks take over and keep; their plans are `as_shared` has
+            them.
 
     Raises:
         InputError: if the fold, a case or the model to start from is missing or does not fit, or a backbone that is to
@@ -152,7 +157,7 @@ def prepare_run(
             "does, or leave --patience out"
         )
     torch.manual_seed(options.seed)
-    network = build_joint(datasets, backbone, preset)
+    network = build_joint(datasets, backbone, preset, options.adapter)
     coverage = None
     if init is not None and not goes_on:
         plans = {member.dataset.name: member.plan for member in datasets}
@@ -162,6 +167,8 @@ def prepare_run(
         )
         if options.freezes_backbone and not scratch_twin:
             require_whole(coverage)
+        if share_input is not None:
+            take_channel_map(network.tasks, init, share_input)
     request = {
         "datasets": " ".join(member.dataset.name for member in datasets),
         "plans": " ".join(member.plan.digest() for member in datasets),
@@ -188,6 +195,8 @@ def prepare_run(
         "patience": str(options.patience),
         "validate_every": str(None if options.patience is None else options.validate_every),
         "deterministic": str(options.deterministic),
+        "adapter": "none" if options.adapter is None else str(options.adapter),
+        "share_input": share_input or "no",
         "precision": str(options.precision),
         "variety": str(variety),
         "recipe": str(options.recipe),
@@ -285,6 +294,8 @@ def train_and_validate(run: PreparedRun, folder: Path, model_folder: Path, refre
     if run.coverage is not None and run.ranks.is_first:
         write_record(folder / INIT_COVERAGE_JSON, run.coverage)
         log.info("weights from %s:\n%s", run.coverage.source, "\n".join(run.coverage.lines()))
+    for task, adapter in zip(run.tasks, run.network.adapters, strict=False):
+        log.info("adapter of %s: %s, %s", task.name, run.options.adapter, describe_share(adapter, run.network.backbone))
     for task in run.tasks:
         log.info("patches of %s: %s", task.name, task.variety.describe(task.plan.labels, task.cases))
     progress = train_network(
@@ -304,7 +315,14 @@ def train_and_validate(run: PreparedRun, folder: Path, model_folder: Path, refre
         provenance["init_coverage"] = coverage.lines()[-1]
         if coverage.earlier_runs:
             provenance[EARLIER] = "; ".join(coverage.earlier_runs)
-    model = as_model(run.network, run.datasets, backbone=run.backbone, preset=run.preset, provenance=provenance)
+    model = as_model(
+        run.network,
+        run.datasets,
+        backbone=run.backbone,
+        preset=run.preset,
+        provenance=provenance,
+        adapter=run.options.adapter,
+    )
     if run.ranks.is_first:
         if run.adds_to is None:
             save_model(model_folder, model)
@@ -341,11 +359,17 @@ def open_planned_case(member: TrainingDataset, name: str) -> StoredCase:
     return case
 
 
-def build_joint(datasets: Sequence[TrainingDataset], backbone: str, preset: str) -> JointNetwork:
-    """A fresh backbone with a fresh task for each dataset."""
+def build_joint(
+    datasets: Sequence[TrainingDataset], backbone: str, preset: str, adapter: AdapterRecord | None = None
+) -> JointNetwork:
+    """A fresh backbone with a fresh task for each dataset, and with a fresh adapter for each if one is wanted."""
     plans = [member.plan for member in datasets]
     tasks = [build_task(len(plan.channel_names), plan.labels.num_outputs, backbone, preset) for plan in plans]
-    return JointNetwork(build_backbone(backbone, preset), tasks)
+    shared = build_backbone(backbone, preset)
+    if adapter is None:
+        return JointNetwork(shared, tasks)
+    adapters = [Adapter(shared, rank=adapter.rank, num_experts=adapter.num_experts) for _ in tasks]
+    return JointNetwork(shared, tasks, adapters)
 
 
 def as_model(
@@ -355,11 +379,15 @@ def as_model(
     backbone: str,
     preset: str,
     provenance: dict[str, str],
+    adapter: AdapterRecord | None = None,
 ) -> Model:
     """The trained weights with what they need."""
+    states = [task.state_dict() for task in network.tasks]
+    for state, own in zip(states, network.adapters, strict=False):
+        state.update({ADAPTER_PREFIX + name: value for name, value in own.state_dict().items()})
     tasks = {
-        member.dataset.name: Task(plan=member.plan, state=task.state_dict())
-        for member, task in zip(datasets, network.tasks, strict=True)
+        member.dataset.name: Task(plan=member.plan, state=state, adapter=adapter)
+        for member, state in zip(datasets, states, strict=True)
     }
     return Model(
         backbone=backbone,

@@ -62,6 +62,7 @@ def test_the_commands_that_were_promised_are_there():
         "pretrain_tokenizer",
         "quality",
         "runs",
+        "tasks",
         "train",
     ]
     assert sorted(COMMANDS) == [f"spadunet_{verb}" for verb in promised]

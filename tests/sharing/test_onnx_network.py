@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from small_model import PATCHES, TASKS, make_model, shrink_presets
+from small_model import PATCHES, TASKS, make_adapted_model, make_model, shrink_presets
 
 import spadunet
 from spadunet.errors import InputError, OutputError
@@ -24,6 +25,7 @@ from spadunet.model import Model
 from spadunet.preprocessing.preprocess import preprocess
 from spadunet.sharing import onnx_network
 from spadunet.sharing.onnx_network import OnnxNotes, export_onnx
+from spadunet.task import AdapterRecord
 
 DEMO = Path(spadunet.__file__).parent / "demo/data"
 HEART = DEMO / "Dataset101_SunnybrookLV/imagesTs/SC-HYP-08_ph00_0000.nii.gz"
@@ -199,3 +201,24 @@ def test_a_missing_extra_is_told_with_the_remedy(small: Model, tmp_path: Path, m
     monkeypatch.setattr(util, "find_spec", lambda name: None if name == "onnxscript" else honest(name))
     with pytest.raises(InputError, match=r"needs onnxscript: pip install 'spadunet\[onnx\]'"):
         export_onnx(small, TASK, 2, tmp_path / "x.onnx")
+
+
+@pytest.mark.slow
+def test_a_lora_task_is_exported_with_its_adapter_in_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shrink_presets(monkeypatch)
+    model = make_adapted_model(AdapterRecord(rank=2))
+    image = np.random.default_rng(0).uniform(-1, 1, (1, 2, *PATCHES[2])).astype(np.float32)
+    export_onnx(model, TASKS[1], 2, tmp_path / "lora.onnx")
+    with torch.no_grad():
+        adapted = build_network(model, TASKS[1])(torch.from_numpy(image), 2).numpy()
+    assert np.abs(run(tmp_path / "lora.onnx", image) - adapted).max() < 1e-4
+    frozen = replace(model, tasks={TASKS[1]: make_model().tasks[TASKS[1]]})
+    with torch.no_grad():
+        assert np.abs(build_network(frozen, TASKS[1])(torch.from_numpy(image), 2).numpy() - adapted).max() > 1e-2
+
+
+def test_a_task_of_several_experts_is_not_exported_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shrink_presets(monkeypatch)
+    with pytest.raises(InputError, match="has an adapter of 3 experts, which its router weighs anew for each image"):
+        export_onnx(make_adapted_model(AdapterRecord(rank=2, num_experts=3)), TASKS[1], 2, tmp_path / "experts.onnx")
+    assert not list(tmp_path.iterdir())

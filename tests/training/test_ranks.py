@@ -17,6 +17,7 @@ from spadunet.errors import InputError
 from spadunet.model import read_tensors
 from spadunet.preprocessing.store import classes_path, write_array
 from spadunet.training import ranks
+from spadunet.training.curves import read_rows
 from spadunet.training.loop import JointNetwork
 from spadunet.training.patches import BatchStream
 from spadunet.training.ranks import Ranks
@@ -86,6 +87,21 @@ def test_a_spad_vit_learns_one_dataset_in_two_processes_what_it_does_in_one(case
     monkeypatch.setattr(JointNetwork, "deep_logits", segmentation_run.read_in_float64)
     segmentation_run.run(cases, tmp_path / "one", Ranks(), with_vit=True)
     assert difference(tmp_path / "two", tmp_path / "one") < 1e-8  # measured 2e-9
+
+
+@pytest.mark.slow
+def test_adapters_learn_in_two_processes_what_they_do_in_one(cases: Path, tmp_path: Path, monkeypatch):
+    """And the curves have the experts' use of the whole batch."""
+    done = run_two(cases, tmp_path / "two", "experts")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(BatchStream, "__getitem__", segmentation_run.in_float64)
+    monkeypatch.setattr(JointNetwork, "deep_logits", segmentation_run.read_in_float64)
+    segmentation_run.run(cases, tmp_path / "one", Ranks(), with_experts=True)
+    assert difference(tmp_path / "two", tmp_path / "one") < 1e-9
+    rows = [read_rows(tmp_path / name / "curves.csv") for name in ("one", "two")]
+    for one, two in zip(*rows, strict=True):
+        for name in ("expert_1", "expert_2", "router_entropy"):
+            assert float(one[name]) == pytest.approx(float(two[name]), abs=1e-6)
 
 
 @pytest.mark.slow
