@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ..channels import are_colours
 from ..classification_plan import ClassificationPlan
 from ..network.adapters import Adapter, adapt
 from ..network.build import build_backbone, build_classification_task
@@ -73,8 +74,8 @@ def build_fresh(
         ValueError: if the backbone is not pooled so.
     """
     num_channels, num_outputs = len(plan.channel_names), plan.classes.num_outputs
-    made = build_backbone(backbone, preset)
-    return made, build_classification_task(num_channels, num_outputs, backbone, preset, pooling)
+    made, is_colour = build_backbone(backbone, preset), are_colours(plan.channel_names)
+    return made, build_classification_task(num_channels, num_outputs, backbone, preset, pooling, is_colour=is_colour)
 
 
 def join_parts(

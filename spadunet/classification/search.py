@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..files import write_text
 from ..model import load_model, read_model_record, save_model
 from ..training.board import VALIDATION_FOLDER
-from .train import BEST_AUC, BEST_EPOCH, BEST_LOSS
+from .result import BEST_AUC, BEST_EPOCH, BEST_LOSS
 
 RATES = (5e-8, 1e-7, 5e-7, 1e-6, 5e-6, 1e-5, 5e-5, 1e-4, 5e-4)
 """Luo et al. 2024, Table 6."""

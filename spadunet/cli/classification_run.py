@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import torch
 
     from ..classification.options import ClassificationOptions
+    from ..classification.prepared import PreparedClassification
     from ..classification.sources import Source
-    from ..classification.train import PreparedClassification
 
 RATES = {"spad_unet": (1e-3, 1e-3, 1e-3, 1e-3), "spad_vit": (1e-3, 3e-4, 1e-4, 1e-4)}
 """At the peak, by preset; of a frozen backbone FROZEN_RATE. The search finds better ones."""
@@ -81,6 +81,7 @@ def options_of(
         adapter=adapter_of(options),
         deterministic=options.deterministic,
         recipe=options.recipe,
+        epochs=options.epochs,
     )
 
 
@@ -88,7 +89,7 @@ def prepare(
     options: argparse.Namespace, source: Source, place: Place, device: torch.device, earlier: dict[str, str]
 ) -> PreparedClassification:
     """A run whose every input was found sound."""
-    from ..classification.train import prepare_classification
+    from ..classification.prepared import prepare_classification
 
     return prepare_classification(
         source,

@@ -11,7 +11,7 @@ from .dry_run import begin, finish, show, show_needs, table, unknown
 from .train_place import MANIFEST
 
 if TYPE_CHECKING:
-    from ..classification.train import PreparedClassification
+    from ..classification.prepared import PreparedClassification
     from ..study import LabelledStudies
 
 
