@@ -76,6 +76,10 @@ def test_one_command_plans_trains_and_validates_and_typed_again_says_so(
     assert f"AUC {scores.auc:.4f}" in capsys.readouterr().out
     assert classify(*SMALL) == 2
     assert "trained already (2 steps); --restart to start anew" in capsys.readouterr().err
+    assert classify(*SMALL, "--input-size", 6) == 2
+    assert "an earlier run had input_size 8 8 8, not 6 6 6; give the same options" in capsys.readouterr().err
+    assert classify(*SMALL, "--epochs", 3) == 2
+    assert "an earlier run had epochs 2, not 3; give the same options" in capsys.readouterr().err
     assert classify(*SMALL, "--restart", "--max-minutes", 0.001, "--pooling", "attention") == 0
     assert load_model(folder).classifiers["cubes"].pooling == "attention"
 
@@ -146,13 +150,19 @@ def test_a_task_that_joins_leaves_the_others_as_they_were_to_the_bit(classify: C
 def test_the_papers_recipe_dims_shapes_alone(classify: Classify, tmp_path: Path, name: str, brightness, caplog):
     path = write_cubes(tmp_path / f"{name}.npz", side=8, num_train=2, num_val=1, num_test=1)
     small = ("--backbone", "spad_unet", "--preset", "tiny", "--learning-rate", 1e-3, "--input-size", 8, "--epochs", 1)
-    assert classify("--recipe", "paper-medmnist", *small, *QUICK, "-o", tmp_path / "run", dataset=path) == 0
+    quick = ("--num-workers", 0, "-device", "cpu")
+    assert classify("--recipe", "paper-medmnist", *small, *quick, "-o", tmp_path / "run", dataset=path) == 0
     model = load_model(tmp_path / "run")
     assert model.classifiers[path.stem].plan.brightness == brightness
     told = model.provenance
     assert (told["schedule"], told["augmentation"], told["batch_size"]) == ("steps", "none", "32")
     assert told["dimmed"] == str(brightness is not None)
     assert "not as published: --epochs 1, not 100; --learning-rate 0.001, not search" in caplog.text
+    assert (told["seed"], told["precision"]) == ("3407", "torch.float32")
+    assert "seed 3407, precision float32" in caplog.text
+    other = ("--seed", 1, "--precision", "bf16", "--dry-run")
+    assert classify("--recipe", "paper-medmnist", *small, *quick, *other, dataset=path) == 0
+    assert "--seed 1, not 3407; --precision bf16, not float32; " in caplog.text
 
 
 @pytest.fixture
@@ -221,6 +231,7 @@ def test_wrong_options_are_refused_by_name(classify: Classify, run, folder: Path
         ("--learning-rate", "search", "-f", "all"): "-f all holds out no study to compare rates by",
         ("--learning-rate", "search", "--add-task", "--init", INIT): "search without --add-task",
         ("--deterministic", "--max-minutes", 1): "--deterministic: with --max-minutes 1",
+        ("--init", tmp_path / "raw/cubes.npz"): "cubes.npz: holds no weights of PyTorch; give a .pt, .pth",
         ("-d", "nothing.npz"): "-d nothing.npz: not found",
         ("-d", "cubes", "cubes"): "learns from one dataset",
         ("-d", one_kind): "every label is 'front'; expected at least two",
@@ -229,6 +240,8 @@ def test_wrong_options_are_refused_by_name(classify: Classify, run, folder: Path
     for words, line in said.items():
         assert classify(*words) == 2, words
         assert line in capsys.readouterr().err, words
+    assert run(train.main, "-d", tmp_path / "raw/cubes.npz", "--data", tmp_path) == 2
+    assert "cubes.npz: studies with a class each, no label maps; give --task classification" in capsys.readouterr().err
     assert run(train.main, "--epochs", 3, "--data", tmp_path) == 2
     assert "--epochs: is for --task classification; leave it out" in capsys.readouterr().err
     assert run(train.main, "--learning-rate", "search", "--data", tmp_path) == 2
