@@ -68,7 +68,7 @@ def read_pytorch(path: Path) -> object:
     import torch
 
     if not holds_pickle(path):
-        raise InputError(f"{path}: holds no weights of PyTorch; give a .pt, .pth or .safetensors file, or a model folder")
+        raise InputError(f"{path}: holds no weights of PyTorch; give a .pt, .pth or .safetensors file")
     try:
         with torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -22,8 +22,11 @@ USUAL = Recipe(
 PAPER = Recipe(
     options={
         **USUAL.options,
-        **{"learning_rate": SEARCH, "backbone": "spad_vit", "preset": "base"},
-        **{"seed": 3407, "precision": "float32"},
+        "learning_rate": SEARCH,
+        "backbone": "spad_vit",
+        "preset": "base",
+        "seed": 3407,
+        "precision": "float32",
     }
 )
 """Luo et al. 2024, Table 6; seed and precision are those of their script, which has batches of 128 for pictures."""

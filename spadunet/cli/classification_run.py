@@ -122,6 +122,7 @@ def train_one(
     is_locked: bool,
 ) -> int:
     """One run; the exit code."""
+    from ..classification.search import drop_search
     from ..classification.train import train_classification
 
     folder, files = place.folder, files_of_run()
@@ -131,6 +132,8 @@ def train_one(
     if options.dry_run:
         return show_run(run, folder, model_folder=place.model_folder)
     clear_earlier_run(folder, files, done, restart=options.restart)
+    if options.restart:
+        drop_search(folder)
     where = f"{device}, {place.backbone} {place.preset}, {run.options.precision}"
     log.info("training %s on %s: %s", place.name, where, folder)
     train_classification(run, folder, model_folder=place.model_folder, is_locked=is_locked)

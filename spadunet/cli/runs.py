@@ -61,7 +61,7 @@ def execute(options: argparse.Namespace) -> int:
 
 def print_table(runs: Sequence[RunSummary], folders: Sequence[Path]) -> None:
     """A line a run, and below it what is wrong with it; folders are told below the only one that was searched."""
-    header = ["state", "kind", "data", "network", "fold", "steps", "minutes", "Dice", "changed", "folder"]
+    header = ["state", "kind", "data", "network", "fold", "steps", "minutes", "score", "changed", "folder"]
     rows = [header, *(cells_of(run, folders[0] if len(folders) == 1 else None) for run in runs)]
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     reasons = ["", *(run.reason for run in runs)]
@@ -90,10 +90,10 @@ def cells_of(run: RunSummary, below: Path | None) -> list[str]:
 
 
 def score_text(run: RunSummary) -> str:
-    """The mean validation Dice, or the AUC of a classification, which says so."""
+    """The mean validation Dice, or the AUC of a classification, and which it is."""
     if run.auc is not None:
         return f"AUC {run.auc:.4f}"
-    return "-" if run.dice is None else f"{run.dice:.4f}"
+    return "-" if run.dice is None else f"Dice {run.dice:.4f}"
 
 
 def share_text(done: float | None, asked: float | None) -> str:

@@ -25,6 +25,8 @@ from spadunet.inference.classify import build_classifier
 from spadunet.inference.predict import build_network
 from spadunet.model import load_model, read_model_record, save_model
 from spadunet.pretrained import find_weights
+from spadunet.training.report import write_report
+from spadunet.training.runs import find_runs
 
 QUICK = ("--num-workers", 0, "-device", "cpu", "--precision", "float32")
 SMALL = ("--input-size", 8, "--epochs", 2, "--batch-size", 8, *QUICK)
@@ -85,8 +87,9 @@ def test_one_command_plans_trains_and_validates_and_typed_again_says_so(
 
 
 def test_the_search_takes_the_rate_with_the_best_validation_and_goes_on_where_it_was(
-    classify: Classify, tmp_path: Path, monkeypatch, capsys, caplog
+    classify: Classify, run, tmp_path: Path, monkeypatch, capsys, caplog
 ):
+    monkeypatch.setattr("spadunet.training.follow.write_report", write_report)
     assert search.RATES == (5e-8, 1e-7, 5e-7, 1e-6, 5e-6, 1e-5, 5e-5, 1e-4, 5e-4)
     assert PAPER.options["learning_rate"] == "search"
     monkeypatch.setattr(search, "RATES", (1e-8, 1e-2, 1e-3))
@@ -104,6 +107,11 @@ def test_the_search_takes_the_rate_with_the_best_validation_and_goes_on_where_it
     command = ("--learning-rate", "search", *SMALL, "-o", folder)
     assert classify(*command) == 1
     visited.clear()
+    assert run(runs.main, tmp_path) == 0
+    assert re.search(r" searched\n +search of the learning rate: at the 3. rate, 0.001\n", capsys.readouterr().out)
+    assert len(find_runs(tmp_path)) == 1
+    assert classify("--learning-rate", 1e-3, *SMALL, "-o", folder) == 2
+    assert "an earlier run had learning_rate search, not 0.001; give --learning-rate search" in capsys.readouterr().err
     fails = False
     assert classify(*command) == 0
     assert set(visited) == {1e-2, 1e-3}  # the first is done, the second diverges again
@@ -115,11 +123,22 @@ def test_the_search_takes_the_rate_with_the_best_validation_and_goes_on_where_it
     assert model.provenance["learning_rate"] == ranked[0]
     assert model.provenance["searched_rates"] == "1e-08 0.01 0.001"
     assert (folder / "validation/cubes/predictions.csv").is_file()
-    left = {path.parent.parent.name for path in folder.glob("search/*/state/checkpoint.safetensors")}
-    assert left == {"rate_0.01"}  # of the others the models are enough
+    assert not list(folder.glob("search/**/*.safetensors"))  # a whole backbone each
+    assert {path.parent.name for path in folder.glob("search/*/curves.csv")} >= {"rate_1e-08", "rate_0.001"}
+    winner = folder / f"search/rate_{ranked[0]}"
+    for name in ("epochs.csv", "curves.csv", "report.html"):
+        assert (folder / name).read_bytes() == (winner / name).read_bytes()
+    (listed,) = find_runs(tmp_path)
+    assert (listed.folder, listed.kind, listed.state) == (folder, "classification", "finished")
+    assert listed.auc == pytest.approx(float(rows[ranked[0]]["auc"]), abs=1e-4)
     assert "learning rate  auc" in caplog.text
     assert classify(*command) == 2
     assert "trained already" in capsys.readouterr().err
+    plain = ("--learning-rate", 1e-3, *SMALL, "-o", folder)
+    assert classify(*plain, "--restart") == 0
+    assert not (folder / "search").exists()
+    assert classify(*command) == 2
+    assert "an earlier run had learning_rate 0.001, not search; give the same" in capsys.readouterr().err
 
 
 def test_a_task_that_joins_leaves_the_others_as_they_were_to_the_bit(classify: Classify, tmp_path: Path, capsys):
