@@ -11,6 +11,7 @@ import torch
 from ..evaluation.classification import ClassificationScores, mean_auc
 from ..model import save_model
 from ..network.adapters import describe_share
+from ..network.classify import encoder_of
 from ..record import write_record
 from ..training.adding import add_trained
 from ..training.board import VALIDATION_FOLDER
@@ -117,7 +118,8 @@ def tell_start(run: PreparedClassification, folder: Path) -> None:
         write_record(folder / INIT_COVERAGE_JSON, run.coverage)
         log.info("weights from %s:\n%s", run.coverage.source, "\n".join(run.coverage.lines()))
     if parts.adapter is not None:
-        log.info("adapter (%s): %s", run.request["adapter"], describe_share(parts.adapter, parts.backbone))
+        share = describe_share(parts.adapter, encoder_of(parts.backbone))
+        log.info("adapter of the encoder (%s): %s", run.request["adapter"], share)
     if held_out is not None and not is_auc_defined(held_out, source):
         log.warning(
             "%s: the validation studies have one label only, so that their AUC is not defined; the epoch with the "

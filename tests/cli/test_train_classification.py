@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import shutil
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,13 +19,18 @@ from spadunet.classification import search
 from spadunet.classification.learner import ClassificationLearner
 from spadunet.cli import runs, train
 from spadunet.cli.classification_options import PAPER
+from spadunet.cli.joint_options import adapter_of
 from spadunet.evaluation.classification import ClassificationScores
 from spadunet.files import sha256_of_file
 from spadunet.formats import write_array
 from spadunet.inference.classify import build_classifier
 from spadunet.inference.predict import build_network
 from spadunet.model import load_model, read_model_record, save_model
+from spadunet.network.adapters import count_parameters
+from spadunet.network.build import build_backbone
+from spadunet.network.classify import encoder_of
 from spadunet.pretrained import find_weights
+from spadunet.task import AdapterRecord
 from spadunet.training.report import write_report
 from spadunet.training.runs import find_runs
 
@@ -141,7 +147,19 @@ def test_the_search_takes_the_rate_with_the_best_validation_and_goes_on_where_it
     assert "an earlier run had learning_rate 0.001, not search; give the same" in capsys.readouterr().err
 
 
-def test_a_task_that_joins_leaves_the_others_as_they_were_to_the_bit(classify: Classify, tmp_path: Path, capsys):
+def test_experts_together_are_as_large_as_lora_unless_told_otherwise():
+    def adapter(**given: object) -> AdapterRecord | None:
+        return adapter_of(Namespace(**{"adapter": "experts", "rank": None, "experts": None, **given}))
+
+    assert adapter(adapter="lora") == AdapterRecord(rank=8)
+    assert adapter() == AdapterRecord(rank=2, num_experts=4)
+    assert adapter(experts=16) == AdapterRecord(rank=1, num_experts=16)
+    assert adapter(rank=8) == AdapterRecord(rank=8, num_experts=4)
+
+
+def test_a_task_that_joins_leaves_the_others_as_they_were_to_the_bit(
+    classify: Classify, tmp_path: Path, capsys, caplog
+):
     model = tmp_path / "model"
     save_model(model, make_model())
     files = {path: sha256_of_file(path) for path in model.rglob("*.safetensors")}
@@ -158,6 +176,11 @@ def test_a_task_that_joins_leaves_the_others_as_they_were_to_the_bit(classify: C
         assert all(torch.equal(build_network(grown, name)(image, 2), before[name]) for name in names)
     build_classifier(grown, "cubes")
     assert grown.classifiers["cubes"].provenance["adapter"] == "rank 2"
+    encoder = encoder_of(build_backbone("spad_unet", "tiny"))
+    assert re.search(
+        rf"adapter of the encoder \(rank 2\): [\d,]+ of {count_parameters(encoder):,} parameters, .* %, .* MB",
+        caplog.text,
+    )
     assert (model / "added/cubes/epochs.csv").is_file()
     assert classify(*words, "--restart") == 2
     assert "has a task cubes already" in capsys.readouterr().err
