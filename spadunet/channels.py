@@ -26,6 +26,17 @@ def are_colours(names: Sequence[str]) -> bool:
     return tuple(map(plain_name, names)) == COLOURS
 
 
+def usual_names(num_channels: int, *, may_be_colour: bool) -> tuple[str, ...]:
+    """Of channels that nobody has named.
+
+    Args:
+        may_be_colour: they come from one file, of a format that holds colours so.
+    """
+    if may_be_colour and num_channels == len(COLOURS):
+        return COLOURS
+    return tuple(f"channel {number}" for number in range(num_channels))
+
+
 def match_names(wanted: Sequence[str], given: Sequence[str]) -> tuple[int | None, ...]:
     """The number among the given names of each wanted one, as `plain_name` has them; None where it is not there.
 

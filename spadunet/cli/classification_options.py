@@ -32,7 +32,7 @@ PAPER = Recipe(
 """Luo et al. 2024, Table 6; seed and precision are those of their script, which has batches of 128 for pictures."""
 PAPER_DIFFERS = (
     "intensities become -1 to 1, as in pre-training",
-    "a map from grey to three channels learns, too, which begins as three copies",
+    "a map to the network's three channels learns, too, which begins as copies of grey, or as the colours",
     "gradients are clipped to a norm of 1",
     "of epochs with the same AUC the one with the lower loss is kept",
 )
