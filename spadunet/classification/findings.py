@@ -151,8 +151,8 @@ def require_apart(
     """
     learned = {dataset.patients[name] for name in cases[0]} | {study.patient for study in train}
     kept = {dataset.patients[name] for name in cases[1]} | {study.patient for study in held_out}
-    if found.has_splits:  # test
-        kept |= {study.patient for study in found.studies} - {study.patient for study in train}
+    if found.has_splits:
+        kept |= {study.patient for study in found.studies if study.split == "test"}
     shared = sorted(learned & kept)
     if shared:
         where = found.folder / LABELS_CSV if found.has_splits else folder / SPLITS_JSON

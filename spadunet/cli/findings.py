@@ -114,7 +114,7 @@ def find_findings(member: TrainingDataset, fold: str, *, dry_run: bool) -> Findi
     from ..classification.findings import choose_sides, findings_of
     from ..study_labels import read_studies
 
-    dataset, studies = findings_of(member.dataset, read_studies(member.dataset.folder))
+    dataset, studies = findings_of(member.dataset, read_studies(member.dataset.folder, may_lack_rows=True))
     sides = choose_sides(dataset, studies, member.folder, fold, dry_run=dry_run)
     return Findings(member=replace(member, dataset=dataset), studies=studies, sides=sides)
 
