@@ -195,9 +195,9 @@ def with_label_maps(folder: Path, cases: list[RawCase]) -> list[RawCase]:
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         where = next(path for path in missing[0].image_paths if path is not None).parent.name
+        rest = f", or give it a row in {LABELS_CSV}" if (folder / LABELS_CSV).is_file() else ""
         raise InputError(
-            f"{missing[0].label_path}: label file missing{more}; add it, take its image out of {where}, or give it a "
-            f"row in {LABELS_CSV} if findings are all that is known"
+            f"{missing[0].label_path}: label file missing{more}; add it or take its image out of {where}{rest}"
         )
     if len(unlabelled) == len(cases):
         raise InputError(

@@ -125,6 +125,56 @@ def test_one_command_trains_and_validates_both(learn: Train, run, workspace: Pat
 
 
 @pytest.mark.slow
+def test_both_are_learned(learn: Train, tmp_path: Path):
+    """Of each kind the last losses are well below the first."""
+    words = ("--batch-size", 2, "--findings-batch", 8, "--max-steps", 160, "--validate-every", 0, *QUICK)
+    assert learn(*words, "-f", "all", "-o", tmp_path / "run") == 0
+    rows = read_rows(tmp_path / "run/curves.csv")
+    for task, share in ((NAME, 0.8), (FINDINGS, 0.8)):
+        losses = [float(row["loss"]) for row in rows if row["task"] == task]
+        assert len(losses) in range(65, 96)
+        assert np.mean(losses[-10:]) < share * np.mean(losses[:10])
+    assert not (tmp_path / "run/validation").exists()
+
+
+def test_a_run_begins_with_both_tasks_of_a_model(learn: Train, trained: Path, tmp_path: Path, monkeypatch):
+    found: list[JointRun] = []
+    monkeypatch.setattr(
+        "spadunet.classification.joint_train.train_with_findings", lambda run, *_, **__: found.append(run) or []
+    )
+    assert learn(*SMALL, "--init", trained, "-o", tmp_path / "run", "--dataset-weights", 1, 3) == 0
+    (run,), model = found, load_model(trained)
+    assert run.share == 0.75
+    states = [(run.task, model.classifiers[FINDINGS]), (run.segmentation.network.tasks[0], model.tasks[NAME])]
+    for task, before in states:
+        assert all(torch.equal(value, before.state[key]) for key, value in task.state_dict().items())
+    assert run.segmentation.coverage is not None
+    assert f"{FINDINGS} head" in {row.group for row in run.segmentation.coverage.rows}
+
+
+def test_splits_of_the_table_are_those_of_both(run, tmp_path: Path, copy_demo, monkeypatch):
+    """The patient of the last case is of the test split: neither kind learns of it, or validates on it."""
+    raw = copy_demo(NAME, tmp_path / "raw" / NAME, num_cases=10, size=(20, 24, 16))
+    rows = ("011,train,1", "017,train,0", "035,val,1", "046,val,0", "108,test,0")
+    (raw / "labels.csv").write_text("\n".join(["image,split,large", *(f"hippocampus_{row}" for row in rows)]))
+    found: list[JointRun] = []
+    monkeypatch.setattr(
+        "spadunet.classification.joint_train.train_with_findings", lambda run, *_, **__: found.append(run) or []
+    )
+    assert run(plan_and_preprocess.main, "-d", 4, "--memory-gb", 0.02, "-np", 1, "--data", tmp_path) == 0
+    assert run(train.main, "-d", 4, "--findings", "--data", tmp_path, *SMALL) == 0
+    (joined,) = found
+    assert joined.request["fold"] == "split"
+    assert joined.segmentation.held_out == (("hippocampus_035", "hippocampus_046"),)
+    (task,) = joined.segmentation.tasks
+    assert len(task.cases) == 7
+    assert "hippocampus_108" not in {case.name for case in task.cases}
+    assert joined.source.held_out is not None
+    assert joined.source.held_out.names == ("hippocampus_035", "hippocampus_046")
+    assert (tmp_path / f"results/{NAME}+{FINDINGS}/spad_unet_tiny/fold_split").is_dir()
+
+
+@pytest.mark.slow
 def test_both_are_predicted_and_scored_by_the_usual_commands(run, workspace: Path, trained: Path, tmp_path: Path):
     raw, folder, out = workspace / "raw" / NAME, trained, tmp_path / "out"
     images, classes = raw / "imagesTr", load_model(folder).classifiers[FINDINGS].plan.classes
@@ -293,7 +343,10 @@ def test_images_with_rows_alone_are_for_the_other_command_and_one_without_either
     assert "spadunet_train --task classification" in told
     (raw / "labels.csv").write_text("image,large\nhippocampus_017,1\n")
     assert run(plan_and_preprocess.main, *words) == 2
-    assert "hippocampus_011.nii.gz: label file missing (and 1 more); add it" in capsys.readouterr().err
+    assert (
+        "label file missing (and 1 more); add it or take its image out of imagesTr, or give it a row in"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_dry_run_tells_of_both_and_writes_nothing(learn: Train, tmp_path: Path, monkeypatch, capsys):
