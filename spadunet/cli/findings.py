@@ -132,11 +132,13 @@ def prepare_source(findings: Findings, options: argparse.Namespace) -> Source:
 
     num_processes = default_workers() if options.num_workers is None else options.num_workers
     member, studies = findings.member, findings.studies
+    sizes = None if options.input_size is None else tuple(options.input_size)
+    spacing = options.spacing or ("native" if sizes else member.plan.target_spacing_mm)
     prepared = prepare_folder(
         studies,
         member.folder.parent / studies.name,
-        target_spacing=options.spacing or member.plan.target_spacing_mm,
-        sizes=None if options.input_size is None else tuple(options.input_size),
+        target_spacing=spacing,
+        sizes=sizes,
         workers=Workers(num_processes=max(1, num_processes)),
     )
     return source_of(findings.sides, prepared.plan, prepared.cases, options.fold)

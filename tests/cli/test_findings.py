@@ -72,8 +72,8 @@ def learn(run, workspace: Path) -> Train:
 
 
 @pytest.fixture
-def joined(learn: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JointRun:
-    """A run that is about to begin."""
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[JointRun]:
+    """Runs that would begin now."""
     found: list[JointRun] = []
 
     def take(run: JointRun, *_: object, **__: object) -> list[str]:
@@ -81,8 +81,14 @@ def joined(learn: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Joi
         return []
 
     monkeypatch.setattr("spadunet.classification.joint_train.train_with_findings", take)
+    return found
+
+
+@pytest.fixture
+def joined(learn: Train, tmp_path: Path, taken: list[JointRun]) -> JointRun:
+    """The usual one."""
     assert learn(*SMALL, "-o", tmp_path / "run") == 0
-    return found[0]
+    return taken[0]
 
 
 def stream_of(run: JointRun) -> JointStream:
@@ -125,25 +131,30 @@ def test_one_command_trains_and_validates_both(learn: Train, run, workspace: Pat
 
 
 @pytest.mark.slow
-def test_both_are_learned(learn: Train, tmp_path: Path):
-    """Of each kind the last losses are well below the first."""
-    words = ("--batch-size", 2, "--findings-batch", 8, "--max-steps", 160, "--validate-every", 0, *QUICK)
+def test_both_are_learned(learn: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of each kind the last losses are well below the first, with the network that users have."""
+    monkeypatch.undo()
+    words = ("--batch-size", 2, "--findings-batch", 9, "--max-steps", 60, "--init", "spad_unet_tiny", *QUICK)
     assert learn(*words, "-f", "all", "-o", tmp_path / "run") == 0
     rows = read_rows(tmp_path / "run/curves.csv")
-    for task, share in ((NAME, 0.8), (FINDINGS, 0.8)):
+    for task, share in ((NAME, 0.7), (FINDINGS, 0.5)):
         losses = [float(row["loss"]) for row in rows if row["task"] == task]
-        assert len(losses) in range(65, 96)
-        assert np.mean(losses[-10:]) < share * np.mean(losses[:10])
+        assert len(losses) in range(25, 36)
+        assert np.mean(losses[-5:]) < share * np.mean(losses[:5])
     assert not (tmp_path / "run/validation").exists()
 
 
-def test_a_run_begins_with_both_tasks_of_a_model(learn: Train, trained: Path, tmp_path: Path, monkeypatch):
-    found: list[JointRun] = []
-    monkeypatch.setattr(
-        "spadunet.classification.joint_train.train_with_findings", lambda run, *_, **__: found.append(run) or []
-    )
+def test_studies_may_have_one_size(learn: Train, joined: JointRun, tmp_path: Path, taken: list[JointRun]):
+    assert joined.source.plan.input_size_voxels is None
+    assert learn(*SMALL, "--input-size", 8, "-o", tmp_path / "sized") == 0
+    assert taken[-1].source.plan.input_size_voxels == (8, 8, 8)
+    (view,) = taken[-1].source.train.open()[0]
+    assert view.array.shape == (1, 8, 8, 8)
+
+
+def test_a_run_begins_with_both_tasks_of_a_model(learn: Train, trained: Path, tmp_path: Path, taken: list[JointRun]):
     assert learn(*SMALL, "--init", trained, "-o", tmp_path / "run", "--dataset-weights", 1, 3) == 0
-    (run,), model = found, load_model(trained)
+    (run,), model = taken, load_model(trained)
     assert run.share == 0.75
     states = [(run.task, model.classifiers[FINDINGS]), (run.segmentation.network.tasks[0], model.tasks[NAME])]
     for task, before in states:
@@ -152,18 +163,14 @@ def test_a_run_begins_with_both_tasks_of_a_model(learn: Train, trained: Path, tm
     assert f"{FINDINGS} head" in {row.group for row in run.segmentation.coverage.rows}
 
 
-def test_splits_of_the_table_are_those_of_both(run, tmp_path: Path, copy_demo, monkeypatch):
+def test_splits_of_the_table_are_those_of_both(run, tmp_path: Path, copy_demo, taken: list[JointRun]):
     """The patient of the last case is of the test split: neither kind learns of it, or validates on it."""
     raw = copy_demo(NAME, tmp_path / "raw" / NAME, num_cases=10, size=(20, 24, 16))
     rows = ("011,train,1", "017,train,0", "035,val,1", "046,val,0", "108,test,0")
     (raw / "labels.csv").write_text("\n".join(["image,split,large", *(f"hippocampus_{row}" for row in rows)]))
-    found: list[JointRun] = []
-    monkeypatch.setattr(
-        "spadunet.classification.joint_train.train_with_findings", lambda run, *_, **__: found.append(run) or []
-    )
     assert run(plan_and_preprocess.main, "-d", 4, "--memory-gb", 0.02, "-np", 1, "--data", tmp_path) == 0
     assert run(train.main, "-d", 4, "--findings", "--data", tmp_path, *SMALL) == 0
-    (joined,) = found
+    (joined,) = taken
     assert joined.request["fold"] == "split"
     assert joined.segmentation.held_out == (("hippocampus_035", "hippocampus_046"),)
     (task,) = joined.segmentation.tasks
