@@ -134,7 +134,7 @@ def make_rows(options: argparse.Namespace, sizes: Sizes, digests: dict[Path, str
         Run(file=path.stem, digest=digest, arm=arm, seed=seed)
         for seed in options.seeds
         for path, digest in digests.items()
-        for arm in ARMS
+        for arm in options.arms
     ]
     done = {row.run for row in read_rows(options.output / ROWS)}
 
@@ -228,6 +228,7 @@ def main() -> None:
     parser.add_argument("--experts", type=int, default=4)
     parser.add_argument("--rank", type=int, default=2, help="of each expert (default: 2)")
     parser.add_argument("--frozen-rate", metavar="RATE", help="learning rate of head, lora and experts")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="to make (default: all)")
     parser.add_argument("--raw", type=Path, nargs="+", default=[], help="what the files were cut from")
     options = parse(parser)
     if options.init is None:
