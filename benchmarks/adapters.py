@@ -157,11 +157,13 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def table(rows: Sequence[Row], sizes: Sizes) -> str:
-    """Arms of one file, in %."""
+    """Those arms of one file that have rows."""
     by_arm = {arm: [row for row in rows if row.run.arm == arm] for arm in ARMS}
     of_head = median_seconds(by_arm["head"])
     cells = [["arm", "seeds", "AUC", "ACC", "parameters", "of backbone", "epoch", "experts used", "entropy"]]
     for arm, own in by_arm.items():
+        if not own:
+            continue
         results = [row.result for row in own]
         seconds = median_seconds(own)
         uses = [result.expert_use for result in results if result.expert_use]
