@@ -73,9 +73,20 @@ def build_fresh(
     Raises:
         ValueError: if the backbone is not pooled so.
     """
+    return build_backbone(backbone, preset), build_fresh_task(backbone, preset, plan, pooling)
+
+
+def build_fresh_task(
+    backbone: str, preset: str, plan: ClassificationPlan, pooling: Pooling | None
+) -> ClassificationTask:
+    """The task alone.
+
+    Raises:
+        ValueError: if the backbone is not pooled so.
+    """
     num_channels, num_outputs = len(plan.channel_names), plan.classes.num_outputs
-    made, is_colour = build_backbone(backbone, preset), are_colours(plan.channel_names)
-    return made, build_classification_task(num_channels, num_outputs, backbone, preset, pooling, is_colour=is_colour)
+    is_colour = are_colours(plan.channel_names)
+    return build_classification_task(num_channels, num_outputs, backbone, preset, pooling, is_colour=is_colour)
 
 
 def join_parts(
