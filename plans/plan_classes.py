@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable
 from functools import partial
 
+from ..channels import COLOURS
 from ..classification_plan import ClassificationPlan
 from ..dataset import RawCase
 from ..errors import InputError
@@ -22,7 +23,7 @@ from .planner import TargetSpacing, Window, plan_images
 MEDMNIST_SIDE = 160
 """Voxels along each axis that the paper interpolates MedMNIST's 28 to (Luo et al. 2024, section 5.2)."""
 GREY_LEVELS = IntensityRule(kind="window", low=0, high=255)
-GREY, COLOURS = ("grey",), ("red", "green", "blue")
+GREY = ("grey",)
 
 
 def plan_medmnist(dataset: MedMNIST, *, side_voxels: int = MEDMNIST_SIDE) -> ClassificationPlan:

@@ -18,6 +18,25 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()
 
 
+COLOURS = ("red", "green", "blue")
+
+
+def are_colours(names: Sequence[str]) -> bool:
+    """Whether channels are the colours of one picture, which a backbone sees as they are, and not contrasts."""
+    return tuple(map(plain_name, names)) == COLOURS
+
+
+def usual_names(num_channels: int, *, may_be_colour: bool) -> tuple[str, ...]:
+    """Of channels that nobody has named.
+
+    Args:
+        may_be_colour: they come from one file, of a format that holds colours so.
+    """
+    if may_be_colour and num_channels == len(COLOURS):
+        return COLOURS
+    return tuple(f"channel {number}" for number in range(num_channels))
+
+
 def match_names(wanted: Sequence[str], given: Sequence[str]) -> tuple[int | None, ...]:
     """The number among the given names of each wanted one, as `plain_name` has them; None where it is not there.
 

@@ -10,8 +10,9 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, WrapValidator, field_validator, model_validator
 
+from .channels import usual_names
 from .errors import InputError, OutputError
-from .formats import IMAGE_ENDINGS, read_channels, read_header
+from .formats import IMAGE_ENDINGS, may_be_colour, read_channels, read_header
 from .image import read_label_map
 from .labels import BACKGROUND, IGNORE, LabelSet, Region, ids_in
 from .record import Record, is_unused, read_record, write_record
@@ -207,7 +208,8 @@ def describe(
         dry_run: look at no voxel and write nothing; the labels are then all that a small label map may hold.
     """
     numbers = {match[1] for path in images if (match := re.search(r"_(\d{4})(?=\.|$)", path.name))}
-    if len(numbers) > 1 and "0000" in numbers:
+    has_files = len(numbers) > 1 and "0000" in numbers
+    if has_files:
         num_channels = len(numbers)
     elif dry_run:
         header = read_header(images[0])
@@ -218,8 +220,9 @@ def describe(
     for path in [] if dry_run else labels:
         ids.update(ids_in(read_label_map(path).array))
     labels_found: dict[str, LabelIds] = {str(label_id): label_id for label_id in sorted(ids - {0})}
+    names = usual_names(num_channels, may_be_colour=not has_files and may_be_colour(images[0]))
     description = DatasetDescription(
-        channel_names={str(number): f"channel {number}" for number in range(num_channels)},
+        channel_names={str(number): name for number, name in enumerate(names)},
         labels={BACKGROUND: 0, **labels_found},
         file_ending=ending,
     )

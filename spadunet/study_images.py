@@ -10,10 +10,11 @@ from pathlib import Path
 
 from pydantic import ConfigDict, model_validator
 
+from .channels import usual_names
 from .dataset import FOLDERS, RawCase, find_images, image_endings, numbers_of, stem_of
 from .description import DATASET_JSON
 from .errors import InputError
-from .formats import IMAGE_ENDINGS, read_channels, read_header, strip_ending
+from .formats import IMAGE_ENDINGS, may_be_colour, read_channels, read_header, strip_ending
 from .record import Record, read_record
 
 IMAGE_FOLDERS = tuple(images for images, _ in reversed(FOLDERS))
@@ -115,9 +116,11 @@ def describe_channels(folder: Path, images: Path, endings: Sequence[str]) -> Cha
         return read_record(folder / DATASET_JSON, ChannelDescription, remedy=remedy)
     paths = [path for path in sorted(images.iterdir()) if any(stem_of(path, ending) is not None for ending in endings)]
     numbers = {match[1] for path in paths if (match := re.search(r"_(\d{4})(?=\.|$)", path.name))}
-    if len(numbers) > 1 and "0000" in numbers:
+    has_files = len(numbers) > 1 and "0000" in numbers
+    if has_files:
         num_channels = len(numbers)
     else:
         header = read_header(paths[0])
         num_channels = len(read_channels(paths[0])[0]) if header is None else header.num_channels
-    return ChannelDescription(channel_names={str(number): f"channel {number}" for number in range(num_channels)})
+    names = usual_names(num_channels, may_be_colour=not has_files and may_be_colour(paths[0]))
+    return ChannelDescription(channel_names={str(number): name for number, name in enumerate(names)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,17 @@ def named_tensors(content: object) -> dict[str, Tensor]:
     return {str(name): value for name, value in items if isinstance(value, torch.Tensor)}
 
 
+def holds_pickle(path: Path) -> bool:
+    """False of a zip file, as `.npz` is one, without what `torch.save` puts into each; else True."""
+    if not zipfile.is_zipfile(path):
+        return True
+    try:
+        with zipfile.ZipFile(path) as file:
+            return any(name.rpartition("/")[2] == "data.pkl" for name in file.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile):  # torch tells what is wrong with it
+        return True
+
+
 def read_pytorch(path: Path) -> object:
     """What `torch.save` wrote. Of Python's own objects only command-line options (a Namespace) are let in.
 
@@ -55,6 +67,8 @@ def read_pytorch(path: Path) -> object:
 
     import torch
 
+    if not holds_pickle(path):
+        raise InputError(f"{path}: holds no weights of PyTorch; give a .pt, .pth or .safetensors file")
     try:
         with torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)

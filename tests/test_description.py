@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from spadunet.channels import usual_names
 from spadunet.dataset import find_dataset, load_dataset
-from spadunet.description import DatasetDescription, read_description
+from spadunet.description import DatasetDescription, describe, read_description
 from spadunet.errors import InputError
 from spadunet.image import read_image
 
@@ -90,3 +91,13 @@ def test_a_pair_that_is_none_is_told(tmp_path: Path, files: list[str], message: 
     with pytest.raises(InputError, match=message):
         load_dataset(tmp_path)
     assert not (tmp_path / "dataset.json").exists()
+
+
+def test_colours_of_a_picture_are_called_so_and_other_channels_by_their_numbers(tmp_path: Path):
+    picture = np.arange(3 * 4 * 3, dtype=np.uint8).reshape(3, 4, 3)
+    sitk.WriteImage(sitk.GetImageFromArray(picture, isVector=True), tmp_path / "a.png")
+    sitk.WriteImage(sitk.GetImageFromArray(picture[..., 0] % 2), tmp_path / "label.png")
+    described = describe(tmp_path, [tmp_path / "a.png"], [tmp_path / "label.png"], ".png")
+    assert described.channel_names == {"0": "red", "1": "green", "2": "blue"}
+    assert usual_names(3, may_be_colour=False) == ("channel 0", "channel 1", "channel 2")
+    assert usual_names(1, may_be_colour=True) == ("channel 0",)

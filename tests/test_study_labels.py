@@ -104,7 +104,7 @@ def test_pictures_are_colours_and_folders_or_zip_files_are_dicom_series(tmp_path
     shutil.make_archive(str(tmp_path / "series/images/a"), "zip", tmp_path / "series/images/a")
     shutil.rmtree(tmp_path / "series/images/a")
     pictures, series = (read_studies(write_studies(tmp_path / name, TWO, ())) for name in ("pictures", "series"))
-    assert pictures.channel_names == ("channel 0", "channel 1", "channel 2")
+    assert pictures.channel_names == ("red", "green", "blue")
     assert series.channel_names == ("channel 0",)
     assert [study.views[0].paths[0].name for study in series.studies] == ["a.zip", "b", "c", "d"]
 

@@ -15,7 +15,7 @@ from ..spacing import Shape
 from ..training.options import autocast
 from .options import ClassificationOptions
 from .parts import build_fresh, join_parts
-from .train import PreparedClassification
+from .prepared import PreparedClassification
 
 NUM_TRIALS = 2
 """The first warms up."""

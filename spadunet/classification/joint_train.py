@@ -12,7 +12,6 @@ import torch
 
 from ..errors import InputError
 from ..model import load_model, save_model
-from ..network.build import build_classification_task
 from ..network.classify import Pooling
 from ..task import Classifier
 from ..training.board import VALIDATION_FOLDER
@@ -20,9 +19,12 @@ from ..training.follow import followed
 from ..training.train import PreparedRun, as_model, provenance_of, tell_start, validate_all
 from .joint import JointRun, train_both
 from .options import ClassificationOptions
+from .parts import build_fresh_task
+from .prepared import digest_of_sides
+from .result import score
 from .sources import Source
 from .start import start_task
-from .train import digest_of_sides, is_auc_defined, score
+from .train import is_auc_defined
 
 log = logging.getLogger("spadunet")
 
@@ -51,11 +53,9 @@ def join_findings(
     options, plan = run.options, source.plan
     torch.manual_seed(options.seed)
     try:
-        task = build_classification_task(
-            len(plan.channel_names), plan.classes.num_outputs, run.backbone, run.preset, pooling
-        )
+        task = build_fresh_task(run.backbone, run.preset, plan, pooling)
     except ValueError as error:
-        raise InputError(f"--pooling: {error}") from error
+        raise InputError(f"--{error}") from error
     coverage = run.coverage
     if init is not None and coverage is not None:
         tasks = {} if init.is_file() or coverage.is_scratch_twin else load_model(init).all_tasks

@@ -48,6 +48,8 @@ class ClassificationOptions(LoopOptions):
     adapter: AdapterRecord | None = None
     deterministic: bool = False
     recipe: str | None = None
+    epochs: int | None = None
+    """That `max_steps` was made of; only told."""
 
     def rate(self, share: float, peak: float) -> float:
         """Learning rate after a share of the run."""

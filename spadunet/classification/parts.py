@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ..channels import are_colours
 from ..classification_plan import ClassificationPlan
 from ..network.adapters import Adapter, adapt
 from ..network.build import build_backbone, build_classification_task
@@ -72,9 +73,20 @@ def build_fresh(
     Raises:
         ValueError: if the backbone is not pooled so.
     """
+    return build_backbone(backbone, preset), build_fresh_task(backbone, preset, plan, pooling)
+
+
+def build_fresh_task(
+    backbone: str, preset: str, plan: ClassificationPlan, pooling: Pooling | None
+) -> ClassificationTask:
+    """The task alone.
+
+    Raises:
+        ValueError: if the backbone is not pooled so.
+    """
     num_channels, num_outputs = len(plan.channel_names), plan.classes.num_outputs
-    made = build_backbone(backbone, preset)
-    return made, build_classification_task(num_channels, num_outputs, backbone, preset, pooling)
+    is_colour = are_colours(plan.channel_names)
+    return build_classification_task(num_channels, num_outputs, backbone, preset, pooling, is_colour=is_colour)
 
 
 def join_parts(

@@ -11,6 +11,7 @@ from ..classification_plan import ClassificationPlan
 from ..errors import InputError, OutputError
 from ..fingerprint import Fingerprint
 from ..medmnist import MedMNIST
+from ..plan import MAX_PATCH_VOXELS
 from ..plans.plan_classes import digest_of_studies, fingerprint_studies, plan_medmnist, plan_studies
 from ..plans.planner import TargetSpacing
 from ..preprocessing.memory import memory_to_read
@@ -57,7 +58,7 @@ def shape_of_sizes(sizes: tuple[int, ...], *, is_planar: bool) -> Shape:
     """(depth, height, width) of one or three sizes.
 
     Raises:
-        InputError: if they are not so many, or pictures shall have several slices.
+        InputError: if they are not so many, too large, or pictures shall have several slices or volumes one.
     """
     told = " ".join(map(str, sizes))
     if len(sizes) not in (1, 3):
@@ -65,6 +66,10 @@ def shape_of_sizes(sizes: tuple[int, ...], *, is_planar: bool) -> Shape:
     depth, height, width = sizes if len(sizes) == 3 else (1 if is_planar else sizes[0], sizes[0], sizes[0])
     if is_planar and depth != 1:
         raise InputError(f"--input-size {told}: the images are pictures of one slice; give 1 {height} {width}")
+    if not is_planar and depth == 1:
+        raise InputError(f"--input-size {told}: one slice, but the images are volumes; give a depth of 2 or more")
+    if depth * height * width > MAX_PATCH_VOXELS:
+        raise InputError(f"--input-size {told}: an image has at most {MAX_PATCH_VOXELS:,} voxels; give smaller sizes")
     return depth, height, width
 
 

@@ -11,13 +11,23 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import write_text
-from ..model import load_model, read_model_record, save_model
+from ..model import BACKBONE_FILE, MODEL_JSON, STATE_FOLDER, load_model, read_model_record, save_model
 from ..training.board import VALIDATION_FOLDER
-from .train import BEST_AUC, BEST_EPOCH, BEST_LOSS
+from ..training.curves import CSV_FILE, PNG_FILE
+from ..training.epochs import EPOCHS_CSV
+from ..training.init import INIT_COVERAGE_JSON
+from ..training.report import REPORT_HTML
+from ..training.runs import SEARCH_FOLDER
+from ..training.state import checkpoint_path
+from ..training.status import STATUS_JSON
+from .result import BEST_AUC, BEST_EPOCH, BEST_LOSS
 
 RATES = (5e-8, 1e-7, 5e-7, 1e-6, 5e-6, 1e-5, 5e-5, 1e-4, 5e-4)
 """Luo et al. 2024, Table 6."""
-SEARCH_FOLDER, SEARCH_CSV = "search", "search.csv"
+SEARCH_CSV = "search.csv"
+SHOWN = (CSV_FILE, PNG_FILE, EPOCHS_CSV, REPORT_HTML, INIT_COVERAGE_JSON, f"{STATE_FOLDER}/{STATUS_JSON}")
+"""Of the best run, what the folder of the search has too."""
+TASKS_FOLDER = "tasks"
 COLUMNS = ("learning_rate", "auc", "loss", "best_epoch", "remark")
 
 
@@ -101,11 +111,29 @@ def rows_of(trials: Sequence[Trial]) -> list[list[str]]:
 
 
 def keep_best(folder: Path, best: Trial, trials: Sequence[Trial], name: str) -> None:
-    """Make the best run's model and validation that of the search."""
+    """Make the best run's model, validation, curves and page those of the search."""
     model = load_model(best.folder)
     rates = " ".join(f"{trial.rate:g}" for trial in trials)
     save_model(folder, replace(model, provenance=model.provenance | {"searched_rates": rates}))
     shutil.copytree(best.folder / VALIDATION_FOLDER / name, folder / VALIDATION_FOLDER / name, dirs_exist_ok=True)
+    for file in SHOWN:
+        if (best.folder / file).is_file():
+            (folder / file).parent.mkdir(exist_ok=True)
+            shutil.copy2(best.folder / file, folder / file)
+
+
+def drop_models(trials: Sequence[Trial]) -> None:
+    """Delete what each run has of a whole network, once the best is kept; curves, pages and scores stay."""
+    for trial in trials:
+        for file in (MODEL_JSON, BACKBONE_FILE, checkpoint_path(trial.folder)):
+            (trial.folder / file).unlink(missing_ok=True)
+        shutil.rmtree(trial.folder / TASKS_FOLDER, ignore_errors=True)
+
+
+def drop_search(folder: Path) -> None:
+    """Throw away what an earlier search left."""
+    shutil.rmtree(folder / SEARCH_FOLDER, ignore_errors=True)
+    (folder / SEARCH_CSV).unlink(missing_ok=True)
 
 
 def require_same(folder: Path, told: Mapping[str, str], request: Mapping[str, str]) -> None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import torch
 
     from ..classification.options import ClassificationOptions
+    from ..classification.prepared import PreparedClassification
     from ..classification.sources import Source
-    from ..classification.train import PreparedClassification
 
 RATES = {"spad_unet": (1e-3, 1e-3, 1e-3, 1e-3), "spad_vit": (1e-3, 3e-4, 1e-4, 1e-4)}
 """At the peak, by preset; of a frozen backbone FROZEN_RATE. The search finds better ones."""
@@ -81,6 +81,7 @@ def options_of(
         adapter=adapter_of(options),
         deterministic=options.deterministic,
         recipe=options.recipe,
+        epochs=options.epochs,
     )
 
 
@@ -88,7 +89,7 @@ def prepare(
     options: argparse.Namespace, source: Source, place: Place, device: torch.device, earlier: dict[str, str]
 ) -> PreparedClassification:
     """A run whose every input was found sound."""
-    from ..classification.train import prepare_classification
+    from ..classification.prepared import prepare_classification
 
     return prepare_classification(
         source,
@@ -121,6 +122,7 @@ def train_one(
     is_locked: bool,
 ) -> int:
     """One run; the exit code."""
+    from ..classification.search import drop_search
     from ..classification.train import train_classification
 
     folder, files = place.folder, files_of_run()
@@ -130,6 +132,8 @@ def train_one(
     if options.dry_run:
         return show_run(run, folder, model_folder=place.model_folder)
     clear_earlier_run(folder, files, done, restart=options.restart)
+    if options.restart:
+        drop_search(folder)
     where = f"{device}, {place.backbone} {place.preset}, {run.options.precision}"
     log.info("training %s on %s: %s", place.name, where, folder)
     train_classification(run, folder, model_folder=place.model_folder, is_locked=is_locked)

@@ -11,7 +11,7 @@ from .dry_run import begin, finish, show, show_needs, table, unknown
 from .train_place import MANIFEST
 
 if TYPE_CHECKING:
-    from ..classification.train import PreparedClassification
+    from ..classification.prepared import PreparedClassification
     from ..study import LabelledStudies
 
 
@@ -20,6 +20,7 @@ def show_run(run: PreparedClassification, folder: Path, *, model_folder: Path) -
     from ..classification.estimate import estimate_classification
     from ..classification.options import LIGHT
     from ..network.adapters import describe_share
+    from ..network.classify import encoder_of
 
     options, source, parts = run.options, run.source, run.parts
     held_out = source.held_out
@@ -32,7 +33,7 @@ def show_run(run: PreparedClassification, folder: Path, *, model_folder: Path) -
     if run.coverage is not None:
         show(f"weights from {run.coverage.source}", run.coverage.lines())
     if parts.adapter is not None:
-        print(f"adapter: {describe_share(parts.adapter, parts.backbone)}")
+        print(f"adapter of the encoder: {describe_share(parts.adapter, encoder_of(parts.backbone))}")
     change = "light augmentation" if options.augmentation == LIGHT else "no augmentation"
     steps = "by the clock" if options.max_steps is None else f"{options.max_steps} steps"
     print(f"network {run.backbone} {run.preset}, pooling {parts.task.pooling}; {steps}, {change}, {options.device}")

@@ -14,6 +14,7 @@ from .joint_options import ADDED_FOLDER
 from .run import make_parser, run_command
 
 if TYPE_CHECKING:
+    from ..evaluation.classification import ClassificationScores
     from ..scores import Scores
 
 EXAMPLES = """\
@@ -86,13 +87,14 @@ def execute(options: argparse.Namespace) -> int:
     return 0
 
 
-def scores_of(folder: Path) -> dict[str, Scores]:
-    """Scores of held-out cases by dataset: of the model's own run, and of those that added tasks to it."""
-    from ..training.board import read_final_scores
+def scores_of(folder: Path) -> dict[str, Scores | ClassificationScores]:
+    """Scores of held-out cases and studies by dataset: of the model's own run, and of those that added tasks to it."""
+    from ..training.board import read_class_scores, read_final_scores
 
-    scores: dict[str, Scores] = {}
+    scores: dict[str, Scores | ClassificationScores] = {}
     for run in (folder, *sorted((folder / ADDED_FOLDER).glob("*"))):
         scores |= read_final_scores(run)
+        scores |= read_class_scores(run)
     return scores
 
 

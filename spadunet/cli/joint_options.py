@@ -53,7 +53,13 @@ def add_joint_options(parser: argparse.ArgumentParser) -> None:
         help="with --freeze-backbone or --add-task: each dataset also learns a low-rank change of the backbone, or "
         "several that a router weighs for each image; kept with the task, and others are as they were",
     )
-    parser.add_argument("--rank", type=positive_int, metavar="R", help=f"of --adapter (default: {USUAL_RANK})")
+    parser.add_argument(
+        "--rank",
+        type=positive_int,
+        metavar="R",
+        help=f"of --adapter, of experts that of each (default: {USUAL_RANK}, of experts {USUAL_RANK} shared out among "
+        f"them: {USUAL_RANK // USUAL_EXPERTS} each of {USUAL_EXPERTS})",
+    )
     parser.add_argument(
         "--experts", type=positive_int, metavar="K", help=f"of --adapter experts (default: {USUAL_EXPERTS})"
     )
@@ -131,13 +137,13 @@ def check_adapter_options(options: argparse.Namespace) -> None:
 
 
 def adapter_of(options: argparse.Namespace) -> AdapterRecord | None:
-    """The adapter that was asked for."""
+    """The adapter that was asked for; unless told otherwise experts together are as large as LoRA."""
     from ..task import AdapterRecord
 
     if options.adapter is None:
         return None
     num_experts = (options.experts or USUAL_EXPERTS) if options.adapter == "experts" else 1
-    return AdapterRecord(rank=options.rank or USUAL_RANK, num_experts=num_experts)
+    return AdapterRecord(rank=options.rank or max(USUAL_RANK // num_experts, 1), num_experts=num_experts)
 
 
 def class_weights_for(

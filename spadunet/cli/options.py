@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..sides import PatientAxis
     from ..workers import Workers
 
+DEFAULT_SEED, AUTO_PRECISION = 0, "auto"
 MAX_PROCESSES = 8
 """Unless the user asks for more."""
 RAM_SHARE = 0.8
@@ -183,8 +184,8 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument(
         "--precision",
-        choices=("auto", "bf16", "float32"),
-        default="auto",
+        choices=(AUTO_PRECISION, "bf16", "float32"),
+        default=AUTO_PRECISION,
         help="of the network's arithmetic (default: bf16 where the device is faster with it)",
     )
 

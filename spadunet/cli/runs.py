@@ -61,7 +61,7 @@ def execute(options: argparse.Namespace) -> int:
 
 def print_table(runs: Sequence[RunSummary], folders: Sequence[Path]) -> None:
     """A line a run, and below it what is wrong with it; folders are told below the only one that was searched."""
-    header = ["state", "kind", "data", "network", "fold", "steps", "minutes", "Dice", "changed", "folder"]
+    header = ["state", "kind", "data", "network", "fold", "steps", "minutes", "score", "changed", "folder"]
     rows = [header, *(cells_of(run, folders[0] if len(folders) == 1 else None) for run in runs)]
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     reasons = ["", *(run.reason for run in runs)]
@@ -90,8 +90,8 @@ def cells_of(run: RunSummary, below: Path | None) -> list[str]:
 
 
 def score_text(run: RunSummary) -> str:
-    """The mean validation Dice, and the AUC of what classifies, which says so."""
-    dice, auc = ("" if run.dice is None else f"{run.dice:.4f}"), ("" if run.auc is None else f"AUC {run.auc:.4f}")
+    """The mean validation Dice, and the AUC of what classifies, each by its name."""
+    dice, auc = ("" if run.dice is None else f"Dice {run.dice:.4f}"), ("" if run.auc is None else f"AUC {run.auc:.4f}")
     return ", ".join(filter(None, (dice, auc))) or "-"
 
 

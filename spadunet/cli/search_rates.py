@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .classification_options import SEARCH
-from .classification_run import Place, prepare, train_one
+from .classification_run import Place, files_of_run, prepare, train_one
+from .earlier_run import clear_earlier_run, request_of
 from .run import write_manifest
 from .train_place import MANIFEST
 
@@ -36,12 +37,13 @@ def search_rates(
     folder = place.folder
     if source.held_out is None:
         raise InputError(f"--learning-rate {SEARCH}: {source.name} has no validation studies to compare rates by")
-    if (folder / MANIFEST).is_file() and (folder / MODEL_JSON).is_file() and not options.restart:
-        raise InputError(f"{folder}: trained already; --restart to start anew, or -o for another")
-    if not options.dry_run and options.restart:
-        shutil.rmtree(folder / rates.SEARCH_FOLDER, ignore_errors=True)
-        for name in (MANIFEST, MODEL_JSON):
-            (folder / name).unlink(missing_ok=True)
+    if not options.restart:
+        require_no_plain_run(folder)
+        if (folder / MANIFEST).is_file() and (folder / MODEL_JSON).is_file():
+            raise InputError(f"{folder}: trained already; --restart to start anew, or -o for another")
+    elif not options.dry_run:
+        clear_earlier_run(folder, files_of_run(), None, restart=True)
+        rates.drop_search(folder)
     trials = []
     for rate in rates.RATES:
         of_rate = argparse.Namespace(**{**vars(options), "learning_rate": rate, "restart": False, "c": False})
@@ -64,7 +66,46 @@ def search_rates(
     rates.keep_best(folder, best, trials, source.name)
     log.info("model of learning rate %g: %s", best.rate, folder)
     write_manifest(folder / MANIFEST, "spadunet_train", options, started=started, device=str(device), files=[folder])
+    rates.drop_models(trials)
     return 0
+
+
+def require_no_plain_run(folder: Path) -> None:
+    """Refuse to search where a run with one learning rate lies.
+
+    Raises:
+        InputError: names its rate.
+    """
+    from ..model import MODEL_JSON, read_model_record
+    from ..training.runs import is_search
+
+    earlier = request_of(folder)
+    if not earlier and (folder / MODEL_JSON).is_file() and not is_search(folder):
+        earlier = {"learning_rate": "unknown"} | read_model_record(folder).provenance
+    if earlier:
+        raise InputError(
+            f"{folder}: an earlier run had learning_rate {earlier.get('learning_rate')}, not {SEARCH}; "
+            "give the same options to go on, --restart to start anew, or another folder with -o"
+        )
+
+
+def require_no_search(folder: Path, rate: float | None) -> None:
+    """Refuse to train with one learning rate where a search for one lies.
+
+    Args:
+        rate: as typed, None for the usual.
+
+    Raises:
+        InputError: names both.
+    """
+    from ..training.runs import is_search
+
+    if is_search(folder):
+        asked = "the usual one" if rate is None else f"{rate:g}"
+        raise InputError(
+            f"{folder}: an earlier run had learning_rate {SEARCH}, not {asked}; give --learning-rate {SEARCH} to go "
+            "on, --restart to start anew, or another folder with -o"
+        )
 
 
 def try_rate(options: argparse.Namespace, source: Source, place: Place, device: torch.device) -> Trial:

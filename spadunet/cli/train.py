@@ -31,6 +31,7 @@ from .joint_options import (
     require_none_lost,
 )
 from .options import (
+    DEFAULT_SEED,
     add_device_options,
     default_workers,
     find_device,
@@ -128,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--weight-decay", type=non_negative_float, help=f"of AdamW (default: {decay_text()})")
     parser.add_argument(
-        "--seed", type=non_negative_int, default=0, help="of weights, batches and augmentation (default: 0)"
+        "--seed", type=non_negative_int, help=f"of weights, batches and augmentation (default: {DEFAULT_SEED})"
     )
     add_variety_options(parser)
     add_control_options(parser)
@@ -168,6 +169,8 @@ def execute(options: argparse.Namespace, given: Collection[str]) -> int:
 
     if check_task(options, given):
         return train_classifier(options)
+    if options.seed is None:
+        options.seed = DEFAULT_SEED
     check_findings(options, given)
     if options.findings:
         settle_findings(options)

@@ -17,7 +17,7 @@ from .earlier_run import request_of, require_apart, take_folder
 from .fine_tuning import tell
 from .joint_options import place_of_addition, require_new_tasks, require_none_lost
 from .options import default_workers, find_device
-from .search_rates import search_rates
+from .search_rates import require_no_search, search_rates
 from .train_place import usual_preset
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def train_classifier(options: argparse.Namespace) -> int:
             source = prepare_source(options, found, workspace)
             if options.learning_rate == SEARCH:
                 return search_rates(options, source, place, ranks.device, started=started)
+            if not options.restart:
+                require_no_search(place.folder, options.learning_rate)
             return train_one(options, source, place, ranks.device, started=started, is_locked=is_locked)
 
 

@@ -164,10 +164,15 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def describe_share(adapter: nn.Module, backbone: nn.Module) -> str:
-    """`628,760 of 127,729,120 parameters, 0.49 %`."""
-    few, all_of_it = count_parameters(adapter), count_parameters(backbone)
-    return f"{few:,} of {all_of_it:,} parameters, {100 * few / all_of_it:.2f} %"
+def describe_share(adapter: nn.Module, whole: nn.Module) -> str:
+    """`628,760 of 127,729,120 parameters, 0.49 %, 2.5 MB`, the last as it is stored.
+
+    Args:
+        whole: what the task runs: a backbone, or its encoder.
+    """
+    few, all_of_it = count_parameters(adapter), count_parameters(whole)
+    size_bytes = sum(value.numel() * value.element_size() for value in adapter.state_dict().values())
+    return f"{few:,} of {all_of_it:,} parameters, {100 * few / all_of_it:.2f} %, {size_bytes / 1e6:.1f} MB"
 
 
 def target_layers(backbone: nn.Module, *, has_decoder: bool = True) -> dict[str, Layer]:

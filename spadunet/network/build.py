@@ -102,8 +102,13 @@ def build_backbone(backbone: str, preset: str) -> Backbone:
     return BACKBONES[backbone](preset)
 
 
-def build_task(num_channels: int, num_outputs: int, backbone: str, preset: str) -> SegmentationTask:
+def build_task(
+    num_channels: int, num_outputs: int, backbone: str, preset: str, *, is_colour: bool = False
+) -> SegmentationTask:
     """A fresh segmentation task for a backbone; every backbone's decoder is as wide as the U-Net of its preset.
+
+    Args:
+        is_colour: the channels are red, green and blue, which enter the backbone as they are.
 
     Raises:
         KeyError: if there is no such backbone or preset.
@@ -111,16 +116,23 @@ def build_task(num_channels: int, num_outputs: int, backbone: str, preset: str) 
     if backbone not in BACKBONES:
         raise KeyError(backbone)
     size = UNET_PRESETS[preset]
-    return SegmentationTask(num_channels, num_outputs, size.widths[: size.num_heads])
+    return SegmentationTask(num_channels, num_outputs, size.widths[: size.num_heads], is_colour=is_colour)
 
 
 def build_classification_task(
-    num_channels: int, num_outputs: int, backbone: str, preset: str, pooling: Pooling | None = None
+    num_channels: int,
+    num_outputs: int,
+    backbone: str,
+    preset: str,
+    pooling: Pooling | None = None,
+    *,
+    is_colour: bool = False,
 ) -> ClassificationTask:
     """A fresh classification task for a backbone.
 
     Args:
         pooling: None for the backbone's own: the cls token of a ViT, as the paper has it, the mean of a U-Net.
+        is_colour: as `build_task` takes it.
 
     Raises:
         KeyError: if there is no such backbone or preset.
@@ -129,11 +141,12 @@ def build_classification_task(
     if backbone not in BACKBONES:
         raise KeyError(backbone)
     if backbone == "spad_vit":
-        return ClassificationTask(num_channels, num_outputs, VIT_PRESETS[preset].width, pooling or "cls")
+        width = VIT_PRESETS[preset].width
+        return ClassificationTask(num_channels, num_outputs, width, pooling or "cls", is_colour=is_colour)
     width = UNET_PRESETS[preset].widths[-1]
     if pooling == "cls":
         raise ValueError("pooling cls: a U-Net has no cls token; use mean or attention")
-    return ClassificationTask(num_channels, num_outputs, width, pooling or "mean")
+    return ClassificationTask(num_channels, num_outputs, width, pooling or "mean", is_colour=is_colour)
 
 
 TOKENIZER_WIDTHS = {"tiny": (32, 64, 128), "small": (64, 128, 256), "base": (128, 256, 512)}

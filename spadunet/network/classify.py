@@ -56,12 +56,13 @@ class ClassificationTask(nn.Module):
 
     Args:
         width: channels of the backbone's final tokens, or of the U-Net's deepest map.
+        is_colour: as `make_channel_map` takes it.
     """
 
-    def __init__(self, num_channels: int, num_outputs: int, width: int, pooling: Pooling):
+    def __init__(self, num_channels: int, num_outputs: int, width: int, pooling: Pooling, *, is_colour: bool = False):
         super().__init__()
         self.pooling = pooling
-        self.channel_map = make_channel_map(num_channels)
+        self.channel_map = make_channel_map(num_channels, is_colour=is_colour)
         self.attention = GatedAttention(width) if pooling == "attention" else None
         self.head = nn.Linear(width, num_outputs)
 

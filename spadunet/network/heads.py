@@ -14,11 +14,19 @@ from .blocks import PointwiseConv
 from .unet import INPUT_CHANNELS
 
 
-def make_channel_map(num_channels: int) -> PointwiseConv:
+def make_channel_map(num_channels: int, *, is_colour: bool = False) -> PointwiseConv:
     """From named channels to the backbone's three: the mean over channels, replicated, so that one grey channel enters
-    the backbone three times."""
+    the backbone three times.
+
+    Args:
+        is_colour: the channels are red, green and blue, and enter as they are.
+    """
     channel_map = PointwiseConv(num_channels, INPUT_CHANNELS)
-    nn.init.constant_(channel_map.weight, 1 / num_channels)
+    if is_colour:
+        assert num_channels == INPUT_CHANNELS
+        nn.init.eye_(channel_map.weight)
+    else:
+        nn.init.constant_(channel_map.weight, 1 / num_channels)
     nn.init.zeros_(channel_map.bias)
     return channel_map
 
@@ -42,11 +50,12 @@ class SegmentationTask(nn.Module):
 
     Args:
         widths: channels of the backbone's decoded maps, finest first.
+        is_colour: as `make_channel_map` takes it.
     """
 
-    def __init__(self, num_channels: int, num_outputs: int, widths: Sequence[int]):
+    def __init__(self, num_channels: int, num_outputs: int, widths: Sequence[int], *, is_colour: bool = False):
         super().__init__()
-        self.channel_map = make_channel_map(num_channels)
+        self.channel_map = make_channel_map(num_channels, is_colour=is_colour)
         self.heads = nn.ModuleList(PointwiseConv(width, num_outputs) for width in widths)
 
     def enter(self, x: Tensor) -> Tensor:

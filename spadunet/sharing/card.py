@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from ..evaluation.classification import ClassificationScores
+from ..evaluation.classification_tables import remarks, with_interval
 from ..image import format_spacing
 from ..metrics import metric_of
 from ..model import ModelRecord
@@ -34,7 +36,7 @@ def write_card(
     name: str,
     model: ModelRecord,
     tasks: Mapping[str, AnyTaskRecord],
-    scores: Mapping[str, Scores],
+    scores: Mapping[str, Scores | ClassificationScores],
     *,
     licence: str | None = None,
     intended_use: str | None = None,
@@ -44,7 +46,7 @@ def write_card(
     Args:
         name: of the model.
         model, tasks: without paths.
-        scores: of held-out cases, by task. No case is named in the card.
+        scores: of held-out cases or studies, by task. None of these is named in the card.
         licence: an SPDX expression.
     """
     lines = [f"# {plain(name)}", ""]
@@ -58,7 +60,9 @@ def write_card(
         lines += [f"Corpus: {plain(model.provenance.get('corpus', 'not recorded'))}.", ""]
     lines += ["## Scores", ""]
     for task in [task for task in tasks if task in scores]:
-        lines += [f"### {plain(task)}", "", *score_lines(scores[task]), ""]
+        found = scores[task]
+        told = class_lines(found) if isinstance(found, ClassificationScores) else score_lines(found)
+        lines += [f"### {plain(task)}", "", *told, ""]
     if not any(task in scores for task in tasks):
         lines += [NO_SCORES, ""]
     lines += ["## How it was made", ""]
@@ -118,6 +122,22 @@ def score_lines(scores: Scores) -> Iterator[str]:
     if scores.definitions:
         yield ""
         yield from (f"- {plain(name)}: {plain(meaning)}" for name, meaning in scores.definitions.items())
+
+
+def class_lines(scores: ClassificationScores) -> Iterator[str]:
+    """AUC and ACC with intervals, AUC of each class, what is not defined, and what they mean."""
+    yield f"{scores.num_studies} held-out studies of {scores.num_patients} patients; in brackets 95 % intervals."
+    yield ""
+    rows = [
+        [it.name, str(it.num_positive), with_interval(it.auc, it.auc_interval), ""]
+        for it in (scores.results if len(scores.results) > 1 else ())
+    ]
+    means = (with_interval(scores.auc, scores.auc_interval), with_interval(scores.accuracy, scores.accuracy_interval))
+    rows.append(["all", str(scores.num_studies), *means])
+    yield from table(["class", "studies", "AUC", "ACC"], rows)
+    yield ""
+    yield from (f"- {plain(line)}" for line in remarks(scores))
+    yield from (f"- {plain(name)}: {plain(meaning)}" for name, meaning in scores.definitions.items())
 
 
 def number_text(value: float | None) -> str:

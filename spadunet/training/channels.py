@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..channels import match_names
+from ..channels import are_colours, match_names
 from ..task import AnyTask
 
 WEIGHT, BIAS = "channel_map.weight", "channel_map.bias"
@@ -41,6 +41,8 @@ class ChannelMatch:
 def match_channels(dataset: str, names: Sequence[str], tasks: Mapping[str, AnyTask]) -> ChannelMatch | None:
     """The channel map of the task with the most channels of these names, or None if the model has no task.
 
+    Nor do colours begin as the mean of what is none: where no task knows them, they stay as in a fresh map.
+
     A channel that the task knows begins as there, any other as the mean of the task's. The map is a mean over the
     channels that are there (`SegmentationTask`), so weights are scaled by the number of channels: an image that has
     only what the task knows then gives exactly what it gives there.
@@ -55,7 +57,7 @@ def match_channels(dataset: str, names: Sequence[str], tasks: Mapping[str, AnyTa
         rank = (sum(number is not None for number in found), task == dataset, task)
         if best is None or rank[:2] > best[:2]:
             best = rank
-    if best is None:
+    if best is None or (best[0] == 0 and are_colours(names)):
         return None
     source = tasks[best[2]]
     numbers = match_names(names, source.plan.channel_names)

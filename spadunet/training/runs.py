@@ -19,7 +19,7 @@ from ..scores import mean_of
 from .board import VALIDATION_FOLDER, read_class_scores, read_final_scores
 from .curves import CSV_FILE, TENSORBOARD_FOLDER
 from .state import CHECKPOINT_FILE, Progress, checkpoint_path, read_progress
-from .status import STATUS_JSON, RunKind, RunState, RunStatus, is_alive, last_news, read_status
+from .status import STATUS_JSON, RunKind, RunState, RunStatus, is_alive, is_held, last_news, read_status
 
 MANIFESTS: dict[str, RunKind] = {
     "spadunet_train.json": "train",
@@ -36,7 +36,9 @@ SIGNS = (
     *MANIFESTS,
 )
 """A folder with one of these is a run's."""
-OWN_FOLDERS = {STATE_FOLDER, TENSORBOARD_FOLDER, VALIDATION_FOLDER, "tasks"}
+SEARCH_FOLDER = "search"
+"""Within the folder of a search for a learning rate: a run for each rate, which is not listed by itself."""
+OWN_FOLDERS = {STATE_FOLDER, TENSORBOARD_FOLDER, VALIDATION_FOLDER, "tasks", SEARCH_FOLDER}
 """Within a run's folder, where there are no other runs."""
 TAIL_BYTES = 4096
 
@@ -78,13 +80,18 @@ def run_folders(folder: Path) -> Iterator[Path]:
     unreadable: list[OSError] = []
     for name, below, _ in os.walk(folder, onerror=unreadable.append):
         here = Path(name)
-        is_run = any(os.path.lexists(here / sign) for sign in SIGNS)
+        is_run = any(os.path.lexists(here / sign) for sign in SIGNS) or is_search(here)
         below[:] = sorted(
             inner for inner in below if not (is_run and inner in OWN_FOLDERS) and not inner.startswith(PARTIAL_PREFIX)
         )
         if is_run:
             yield here
     yield from (Path(error.filename) for error in unreadable)
+
+
+def is_search(folder: Path) -> bool:
+    """Whether a folder is that of a search for a learning rate, finished or not."""
+    return next((folder / SEARCH_FOLDER).glob("rate_*"), None) is not None
 
 
 def summarise(folder: Path) -> RunSummary:
@@ -107,6 +114,8 @@ def summarise_sound(folder: Path) -> RunSummary:
     Raises:
         InputError, OSError, ValueError, KeyError, TypeError: if a file is damaged.
     """
+    if is_search(folder) and not (folder / MODEL_JSON).is_file():
+        return summarise_search(folder)
     status = read_status(folder)
     progress = read_progress(checkpoint_path(folder)) if checkpoint_path(folder).is_file() else None
     result = read_result(folder)
@@ -137,6 +146,16 @@ def summarise_sound(folder: Path) -> RunSummary:
         accuracy=mean_of([found.accuracy for found in of_classes]),
         changed=change_of(folder),
     )
+
+
+def summarise_search(folder: Path) -> RunSummary:
+    """Of an unfinished search for a learning rate: how the run of the rate that it is at stands."""
+    rates = sorted((folder / SEARCH_FOLDER).glob("rate_*"), key=lambda it: (last_news(it), it))
+    now = summarise(rates[-1])
+    state = "running" if is_held(folder) else "interrupted" if now.state == "finished" else now.state
+    place = f"search of the learning rate: at the {len(rates)}. rate, {rates[-1].name.removeprefix('rate_')}"
+    reason = "\n".join(filter(None, (place, now.reason)))
+    return now.model_copy(update={"folder": folder, "state": state, "reason": reason, "auc": None, "accuracy": None})
 
 
 def state_of(

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from .. import __version__
+from ..channels import are_colours
 from ..dataset import Dataset
 from ..errors import InputError, listed
 from ..model import Model, read_model_record, save_model
@@ -386,7 +387,16 @@ def build_joint(
 ) -> JointNetwork:
     """A fresh backbone with a fresh task for each dataset, and with a fresh adapter for each if one is wanted."""
     plans = [member.plan for member in datasets]
-    tasks = [build_task(len(plan.channel_names), plan.labels.num_outputs, backbone, preset) for plan in plans]
+    tasks = [
+        build_task(
+            len(plan.channel_names),
+            plan.labels.num_outputs,
+            backbone,
+            preset,
+            is_colour=are_colours(plan.channel_names),
+        )
+        for plan in plans
+    ]
     shared = build_backbone(backbone, preset)
     if adapter is None:
         return JointNetwork(shared, tasks)

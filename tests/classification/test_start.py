@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from spadunet.classification.parts import build_fresh
+from spadunet.classification.prepared import prepare_classification
 from spadunet.classification.start import start_classification
-from spadunet.classification.train import prepare_classification
 from spadunet.errors import InputError
 from spadunet.model import Model, save_model
 from spadunet.network.build import build_backbone
@@ -76,8 +76,19 @@ def test_a_task_of_the_same_classes_gives_its_head_and_one_of_other_classes_its_
         assert fates["cubes head"] == ("loaded" if takes_head else "new")
 
 
+def test_colours_enter_the_backbone_as_they_are_also_from_a_model_of_grey_images(source, state, tmp_path: Path):
+    grey = source.plan
+    colours = grey.model_copy(update={"channel_names": ("red", "green", "blue"), "intensity": grey.intensity * 3})
+    _, known = build_fresh("spad_unet", "tiny", grey, None)
+    folder = write(tmp_path / "grey", state, other=Classifier(plan=grey, pooling="mean", state=known.state_dict()))
+    backbone, task = build_fresh("spad_unet", "tiny", colours, None)
+    assert torch.equal(task.channel_map.weight, torch.eye(3))
+    start_classification(backbone, task, colours, folder, kind=KIND, is_frozen=True, adds_task=False)
+    assert torch.equal(task.channel_map.weight, torch.eye(3))
+
+
 def test_a_pooling_that_the_backbone_lacks_is_refused(source, make_options):
-    with pytest.raises(InputError, match="--pooling: pooling cls: a U-Net has no cls token"):
+    with pytest.raises(InputError, match="--pooling cls: a U-Net has no cls token"):
         prepare_classification(source, make_options(), backbone="spad_unet", preset="tiny", pooling="cls")
 
 

@@ -18,7 +18,8 @@ from spadunet.classification.batches import StudyStream
 from spadunet.classification.epochs import Epochs
 from spadunet.classification.learner import ClassificationLearner
 from spadunet.classification.options import ClassificationOptions
-from spadunet.classification.train import prepare_classification, train_classification
+from spadunet.classification.prepared import prepare_classification
+from spadunet.classification.train import train_classification
 from spadunet.inference.classify import as_input, build_classifier
 from spadunet.model import Model, load_model
 from spadunet.pretrained import find_weights

@@ -304,7 +304,7 @@ def test_studies_that_do_not_fit_into_memory_are_taken_in_parts_of_their_own(joi
         (("--epochs", 3), "--epochs: is for --task classification"),
         (("--task", "classification"), "--findings: is for segmentation; leave it out"),
         (("--input-size", 8, "--spacing", "native"), "--spacing native: studies have an --input-size instead"),
-        (("--pooling", "cls", *SMALL), "--pooling: pooling cls: a U-Net has no cls token"),
+        (("--pooling", "cls", *SMALL), "--pooling cls: a U-Net has no cls token"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(learn: Train, tmp_path: Path, words, message: str, capsys):

@@ -70,7 +70,7 @@ def test_runs_are_listed_as_a_table_and_as_json(joint_model: Path, jointly_valid
     assert run(runs.main, results, jointly_validated) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == [
-        *("state", "kind", "data", "network", "fold", "steps", "minutes", "Dice", "changed", "folder")
+        *("state", "kind", "data", "network", "fold", "steps", "minutes", "score", "changed", "folder")
     ]
     joint = next(line for line in lines if f"{HIPPOCAMPUS}+{HEART}" in line.split())
     assert re.match(rf"finished +train +{HIPPOCAMPUS}\+{HEART} +spad_unet tiny +all +3/3 +\d+\.\d +- ", joint)

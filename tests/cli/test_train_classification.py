@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import shutil
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,13 +19,20 @@ from spadunet.classification import search
 from spadunet.classification.learner import ClassificationLearner
 from spadunet.cli import runs, train
 from spadunet.cli.classification_options import PAPER
+from spadunet.cli.joint_options import adapter_of
 from spadunet.evaluation.classification import ClassificationScores
 from spadunet.files import sha256_of_file
 from spadunet.formats import write_array
 from spadunet.inference.classify import build_classifier
 from spadunet.inference.predict import build_network
 from spadunet.model import load_model, read_model_record, save_model
+from spadunet.network.adapters import count_parameters
+from spadunet.network.build import build_backbone
+from spadunet.network.classify import encoder_of
 from spadunet.pretrained import find_weights
+from spadunet.task import AdapterRecord
+from spadunet.training.report import write_report
+from spadunet.training.runs import find_runs
 
 QUICK = ("--num-workers", 0, "-device", "cpu", "--precision", "float32")
 SMALL = ("--input-size", 8, "--epochs", 2, "--batch-size", 8, *QUICK)
@@ -76,13 +84,18 @@ def test_one_command_plans_trains_and_validates_and_typed_again_says_so(
     assert f"AUC {scores.auc:.4f}" in capsys.readouterr().out
     assert classify(*SMALL) == 2
     assert "trained already (2 steps); --restart to start anew" in capsys.readouterr().err
+    assert classify(*SMALL, "--input-size", 6) == 2
+    assert "an earlier run had input_size 8 8 8, not 6 6 6; give the same options" in capsys.readouterr().err
+    assert classify(*SMALL, "--epochs", 3) == 2
+    assert "an earlier run had epochs 2, not 3; give the same options" in capsys.readouterr().err
     assert classify(*SMALL, "--restart", "--max-minutes", 0.001, "--pooling", "attention") == 0
     assert load_model(folder).classifiers["cubes"].pooling == "attention"
 
 
 def test_the_search_takes_the_rate_with_the_best_validation_and_goes_on_where_it_was(
-    classify: Classify, tmp_path: Path, monkeypatch, capsys, caplog
+    classify: Classify, run, tmp_path: Path, monkeypatch, capsys, caplog
 ):
+    monkeypatch.setattr("spadunet.training.follow.write_report", write_report)
     assert search.RATES == (5e-8, 1e-7, 5e-7, 1e-6, 5e-6, 1e-5, 5e-5, 1e-4, 5e-4)
     assert PAPER.options["learning_rate"] == "search"
     monkeypatch.setattr(search, "RATES", (1e-8, 1e-2, 1e-3))
@@ -100,6 +113,11 @@ def test_the_search_takes_the_rate_with_the_best_validation_and_goes_on_where_it
     command = ("--learning-rate", "search", *SMALL, "-o", folder)
     assert classify(*command) == 1
     visited.clear()
+    assert run(runs.main, tmp_path) == 0
+    assert re.search(r" searched\n +search of the learning rate: at the 3. rate, 0.001\n", capsys.readouterr().out)
+    assert len(find_runs(tmp_path)) == 1
+    assert classify("--learning-rate", 1e-3, *SMALL, "-o", folder) == 2
+    assert "an earlier run had learning_rate search, not 0.001; give --learning-rate search" in capsys.readouterr().err
     fails = False
     assert classify(*command) == 0
     assert set(visited) == {1e-2, 1e-3}  # the first is done, the second diverges again
@@ -111,14 +129,37 @@ def test_the_search_takes_the_rate_with_the_best_validation_and_goes_on_where_it
     assert model.provenance["learning_rate"] == ranked[0]
     assert model.provenance["searched_rates"] == "1e-08 0.01 0.001"
     assert (folder / "validation/cubes/predictions.csv").is_file()
-    left = {path.parent.parent.name for path in folder.glob("search/*/state/checkpoint.safetensors")}
-    assert left == {"rate_0.01"}  # of the others the models are enough
+    assert not list(folder.glob("search/**/*.safetensors"))  # a whole backbone each
+    assert {path.parent.name for path in folder.glob("search/*/curves.csv")} >= {"rate_1e-08", "rate_0.001"}
+    winner = folder / f"search/rate_{ranked[0]}"
+    for name in ("epochs.csv", "curves.csv", "report.html"):
+        assert (folder / name).read_bytes() == (winner / name).read_bytes()
+    (listed,) = find_runs(tmp_path)
+    assert (listed.folder, listed.kind, listed.state) == (folder, "classification", "finished")
+    assert listed.auc == pytest.approx(float(rows[ranked[0]]["auc"]), abs=1e-4)
     assert "learning rate  auc" in caplog.text
     assert classify(*command) == 2
     assert "trained already" in capsys.readouterr().err
+    plain = ("--learning-rate", 1e-3, *SMALL, "-o", folder)
+    assert classify(*plain, "--restart") == 0
+    assert not (folder / "search").exists()
+    assert classify(*command) == 2
+    assert "an earlier run had learning_rate 0.001, not search; give the same" in capsys.readouterr().err
 
 
-def test_a_task_that_joins_leaves_the_others_as_they_were_to_the_bit(classify: Classify, tmp_path: Path, capsys):
+def test_experts_together_are_as_large_as_lora_unless_told_otherwise():
+    def adapter(**given: object) -> AdapterRecord | None:
+        return adapter_of(Namespace(**{"adapter": "experts", "rank": None, "experts": None, **given}))
+
+    assert adapter(adapter="lora") == AdapterRecord(rank=8)
+    assert adapter() == AdapterRecord(rank=2, num_experts=4)
+    assert adapter(experts=16) == AdapterRecord(rank=1, num_experts=16)
+    assert adapter(rank=8) == AdapterRecord(rank=8, num_experts=4)
+
+
+def test_a_task_that_joins_leaves_the_others_as_they_were_to_the_bit(
+    classify: Classify, tmp_path: Path, capsys, caplog
+):
     model = tmp_path / "model"
     save_model(model, make_model())
     files = {path: sha256_of_file(path) for path in model.rglob("*.safetensors")}
@@ -135,6 +176,11 @@ def test_a_task_that_joins_leaves_the_others_as_they_were_to_the_bit(classify: C
         assert all(torch.equal(build_network(grown, name)(image, 2), before[name]) for name in names)
     build_classifier(grown, "cubes")
     assert grown.classifiers["cubes"].provenance["adapter"] == "rank 2"
+    encoder = encoder_of(build_backbone("spad_unet", "tiny"))
+    assert re.search(
+        rf"adapter of the encoder \(rank 2\): [\d,]+ of {count_parameters(encoder):,} parameters, .* %, .* MB",
+        caplog.text,
+    )
     assert (model / "added/cubes/epochs.csv").is_file()
     assert classify(*words, "--restart") == 2
     assert "has a task cubes already" in capsys.readouterr().err
@@ -146,13 +192,19 @@ def test_a_task_that_joins_leaves_the_others_as_they_were_to_the_bit(classify: C
 def test_the_papers_recipe_dims_shapes_alone(classify: Classify, tmp_path: Path, name: str, brightness, caplog):
     path = write_cubes(tmp_path / f"{name}.npz", side=8, num_train=2, num_val=1, num_test=1)
     small = ("--backbone", "spad_unet", "--preset", "tiny", "--learning-rate", 1e-3, "--input-size", 8, "--epochs", 1)
-    assert classify("--recipe", "paper-medmnist", *small, *QUICK, "-o", tmp_path / "run", dataset=path) == 0
+    quick = ("--num-workers", 0, "-device", "cpu")
+    assert classify("--recipe", "paper-medmnist", *small, *quick, "-o", tmp_path / "run", dataset=path) == 0
     model = load_model(tmp_path / "run")
     assert model.classifiers[path.stem].plan.brightness == brightness
     told = model.provenance
     assert (told["schedule"], told["augmentation"], told["batch_size"]) == ("steps", "none", "32")
     assert told["dimmed"] == str(brightness is not None)
     assert "not as published: --epochs 1, not 100; --learning-rate 0.001, not search" in caplog.text
+    assert (told["seed"], told["precision"]) == ("3407", "torch.float32")
+    assert "seed 3407, precision float32" in caplog.text
+    other = ("--seed", 1, "--precision", "bf16", "--dry-run")
+    assert classify("--recipe", "paper-medmnist", *small, *quick, *other, dataset=path) == 0
+    assert "--seed 1, not 3407; --precision bf16, not float32; " in caplog.text
 
 
 @pytest.fixture
@@ -209,14 +261,19 @@ def test_wrong_options_are_refused_by_name(classify: Classify, run, folder: Path
         ("--recipe", "paper-btcv"): "--recipe paper-btcv: is not for --task classification; give paper-medmnist",
         ("--spacing", "native"): "tells no spacing; give --input-size",
         ("--input-size", 8, 8): "--input-size 8 8: expected one number",
+        ("--input-size", 1, 32, 32): "--input-size 1 32 32: one slice, but the images are volumes; give a depth",
+        ("--input-size", 5000): "--input-size 5000: an image has at most",
+        ("--input-size", 1, 32, 32, "-d", folder): "--input-size 1 32 32: one slice, but the images are volumes",
+        ("--input-size", 5000, "-d", folder): "--input-size 5000: an image has at most",
         ("-f", 1): "says which studies train and which validate",
-        ("--pooling", "cls", *SMALL): "--pooling: pooling cls: a U-Net has no cls token; use mean or attention",
+        ("--pooling", "cls", *SMALL): "--pooling cls: a U-Net has no cls token; use mean or attention",
         ("--adapter", "lora"): "--adapter lora: changes a frozen backbone; give it with --init MODEL",
         ("--rank", 4): "--rank 4: is of an adapter; give --adapter lora too",
         ("--freeze-backbone",): "--freeze-backbone: needs the model whose backbone is kept",
         ("--learning-rate", "search", "-f", "all"): "-f all holds out no study to compare rates by",
         ("--learning-rate", "search", "--add-task", "--init", INIT): "search without --add-task",
         ("--deterministic", "--max-minutes", 1): "--deterministic: with --max-minutes 1",
+        ("--init", tmp_path / "raw/cubes.npz"): "cubes.npz: holds no weights of PyTorch; give a .pt, .pth",
         ("-d", "nothing.npz"): "-d nothing.npz: not found",
         ("-d", "cubes", "cubes"): "learns from one dataset",
         ("-d", one_kind): "every label is 'front'; expected at least two",
@@ -225,6 +282,8 @@ def test_wrong_options_are_refused_by_name(classify: Classify, run, folder: Path
     for words, line in said.items():
         assert classify(*words) == 2, words
         assert line in capsys.readouterr().err, words
+    assert run(train.main, "-d", tmp_path / "raw/cubes.npz", "--data", tmp_path) == 2
+    assert "cubes.npz: studies with a class each, no label maps; give --task classification" in capsys.readouterr().err
     assert run(train.main, "--epochs", 3, "--data", tmp_path) == 2
     assert "--epochs: is for --task classification; leave it out" in capsys.readouterr().err
     assert run(train.main, "--learning-rate", "search", "--data", tmp_path) == 2

@@ -373,7 +373,9 @@ def test_lora_of_rank_8_is_less_than_a_hundredth_of_base_and_of_5_mb(name: str):
     few = count_parameters(adapter)
     assert few < 0.01 * count_parameters(backbone)
     assert sum(value.numel() * 4 for value in adapter.state_dict().values()) < 5e6
-    assert describe_share(adapter, backbone).startswith(f"{few:,} of {count_parameters(backbone):,} parameters, 0.")
+    told = describe_share(adapter, backbone)
+    assert told.startswith(f"{few:,} of {count_parameters(backbone):,} parameters, 0.")
+    assert told.endswith(f" %, {4 * few / 1e6:.1f} MB")
     if isinstance(backbone, SpadViTUNet):
         # 12 blocks of four maps 768 to 768; a patch embedding of 3 to 768 channels and 16³ taps
         assert few == 8 * (12 * 4 * 2 * 768 + 3 + 768 + 16**3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spadunet.network.build import build_backbone, build_task
+from spadunet.network.build import build_backbone, build_classification_task, build_task
 from spadunet.network.heads import SegmentationNetwork, SegmentationTask
 
 BACKBONES = ["spad_unet", "spad_vit"]
@@ -75,3 +75,13 @@ def test_the_weights_of_an_absent_contrast_learn_nothing_from_it():
     assert gradient is not None
     assert not gradient[:, 1].any()
     assert gradient[:, 0].all()
+
+
+def test_colours_enter_as_they_are_and_contrasts_as_their_mean():
+    x = image_of(3)
+    for is_colour, expected in ((True, x), (False, x.mean(1, keepdim=True).expand_as(x))):
+        for task in (
+            build_task(3, 2, "spad_unet", "tiny", is_colour=is_colour),
+            build_classification_task(3, 2, "spad_vit", "tiny", is_colour=is_colour),
+        ):
+            assert torch.allclose(task.enter(x), expected, atol=1e-6)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
-from small_model import TASKS, make_model, shrink_presets
+from pathlib import Path
 
+import pytest
+from small_model import CLASSIFIER, TASKS, make_adapted_model, make_model, shrink_presets
+
+from spadunet.classes import ClassSet
+from spadunet.cli.export_model import scores_of
+from spadunet.evaluation.classification import DEFINITIONS, ClassificationScores, ClassResult
+from spadunet.evaluation.classification_tables import write_classification_scores
 from spadunet.model import ModelRecord
 from spadunet.scores import CaseScore, ClassScore, Scores
 from spadunet.sharing.card import write_card
-from spadunet.task import TaskRecord
+from spadunet.task import AdapterRecord, TaskRecord
 
 
 def score(dice: float | None, num_prediction: int = 5, num_reference: int = 5) -> ClassScore:
@@ -89,3 +95,57 @@ def test_what_the_models_before_learned_from_is_left_to_model_json(parts):
     card = write_card("m", model.model_copy(update={"provenance": behind}), tasks, {})
     assert "| seed | 7 |" in card
     assert "1a2b" not in card
+
+
+def test_a_classifier_has_auc_and_acc_with_intervals_and_what_is_not_defined(monkeypatch: pytest.MonkeyPatch):
+    shrink_presets(monkeypatch)
+    classifier = make_adapted_model(AdapterRecord(rank=2)).classifiers[CLASSIFIER]
+    model = ModelRecord(
+        backbone="spad_unet", preset="tiny", tasks=(), classifiers=(CLASSIFIER,), provenance={}, sha256={}
+    )
+    card = write_card("m", model, {CLASSIFIER: classifier.record(CLASSIFIER)}, {CLASSIFIER: class_scores()})
+    assert "4 held-out studies of 3 patients; in brackets 95 % intervals." in card
+    assert "| class | studies | AUC | ACC |" in card
+    assert "| heart | 2 | 0.750 (0.250 to 1.000) |  |" in card
+    assert "| liver | 0 | not defined |  |" in card
+    assert "| all | 4 | 0.750 (0.250 to 1.000) | 0.500 (0.250 to 0.750) |" in card
+    assert "- AUC of 'liver': not defined, no such case" in card
+    assert "None came with the model" not in card
+
+
+def class_scores() -> ClassificationScores:
+    """Of three classes, one of which no study is of."""
+    numbers = {"heart": 2, "lung": 2, "liver": 0}
+    results = tuple(
+        ClassResult(
+            name=name,
+            num_positive=number,
+            num_negative=4 - number,
+            num_unknown=0,
+            auc=0.75 if number else None,
+            auc_interval=(0.25, 1) if number else None,
+            sensitivity=None,
+            specificity=None,
+            accuracy=0.5,
+        )
+        for name, number in numbers.items()
+    )
+    return ClassificationScores(
+        classes=ClassSet(kind="multi-class", names=tuple(numbers)),
+        num_studies=4,
+        num_patients=3,
+        auc=0.75,
+        auc_interval=(0.25, 1),
+        accuracy=0.5,
+        accuracy_interval=(0.25, 0.75),
+        results=results,
+        confusion=None,
+        definitions=DEFINITIONS["multi-class"],
+    )
+
+
+def test_scores_of_classifiers_are_found_those_of_added_tasks_too(tmp_path: Path):
+    for folder in (tmp_path / "validation/Organs", tmp_path / "added/Sides/validation/Sides"):
+        write_classification_scores(folder, class_scores())
+        (folder / "predictions.csv").write_text("")
+    assert scores_of(tmp_path) == {"Organs": class_scores(), "Sides": class_scores()}

@@ -110,6 +110,22 @@ def test_a_model_of_two_contrasts_begins_on_others_as_on_its_own(
     assert torch.allclose(logits_of(network, other), logits_of(source, x), atol=1e-5)
 
 
+def test_colours_are_not_the_mean_of_a_grey_channel_and_grey_is_that_of_colours(make_task):
+    plan, colours = make_task(NAME).plan, ("red", "green", "blue")
+    maps = {("grey",): torch.ones(3, 1), colours: torch.eye(3)}
+    tasks = {
+        names: Task(plan=plan_with(plan, *names), state={WEIGHT: weight, "channel_map.bias": torch.zeros(3)})
+        for names, weight in maps.items()
+    }
+    assert match_channels(NAME, colours, {"A": tasks[("grey",)]}) is None
+    of_both = match_channels(NAME, ("Red", "Green", "Blue"), {"A": tasks[("grey",)], "B": tasks[colours]})
+    assert of_both is not None
+    assert torch.equal(of_both.state[WEIGHT], torch.eye(3))
+    grey = match_channels(NAME, ("grey",), {"B": tasks[colours]})
+    assert grey is not None
+    assert torch.equal(grey.state[WEIGHT], torch.ones(3, 1))
+
+
 def test_a_new_contrast_begins_as_the_mean_of_those_known_and_all_is_told(make_task, caplog):
     plan = make_task(NAME).plan
     weight = torch.tensor([[1.0, 2.0]] * 3)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from spadunet.dataset import Dataset
 from spadunet.errors import InputError
@@ -47,6 +49,9 @@ def members(make_task) -> list[TrainingDataset]:
 def test_a_joint_network_has_one_backbone_and_a_head_for_every_dataset(members):
     network = build_joint(members, "spad_unet", "tiny")
     assert [task.heads[0].weight.shape[0] for task in network.tasks] == [2, 3]
+    colours = members[0].plan.model_copy(update={"channel_names": ("red", "green", "blue")})
+    (of_colours,) = build_joint([replace(members[0], plan=colours)], "spad_unet", "tiny").tasks
+    assert torch.equal(of_colours.channel_map.weight, torch.eye(3))
     model = model_of(network, members)
     assert list(model.tasks) == ["Dataset001_A", "Dataset002_B"]
     assert [task.plan for task in model.tasks.values()] == [member.plan for member in members]
