@@ -54,12 +54,13 @@ def find_studies(
     for line in tell_series(cases):
         log.info(line)
     found = next((path / name for name in TABLES if (path / name).is_file()), None)
+    chosen = ""
     if found is None:
         if split not in (None, ALL):
             raise InputError(f"--split {split}: {path} has no {' or '.join(TABLES)} that tells splits; leave it out")
         studies = [Study(name=it.name, patient=it.name, split=None, views=(it,), labels=()) for it in cases]
     else:
-        table = rows_asked(read_table(found, has_labels=False), split)
+        table, chosen = rows_asked(read_table(found, has_labels=False), split)
         views = {case.name: case for case in cases}
         images = StudyImages(
             folder=folder,
@@ -70,7 +71,7 @@ def find_studies(
             by_file=names_by_file(views),
         )
         studies = studies_of_table(table, images)
-    return FileStudies(studies=tuple(studies), plan=plan, order=order)
+    return FileStudies(studies=tuple(studies), plan=plan, order=order, split=chosen)
 
 
 def medmnist_studies(path: Path, plan: ClassificationPlan, split: str | None) -> MedMNISTStudies:
@@ -91,8 +92,8 @@ def medmnist_studies(path: Path, plan: ClassificationPlan, split: str | None) ->
     return studies_of_medmnist(dataset, chosen, plan)
 
 
-def rows_asked(table: LabelTable, split: str | None) -> LabelTable:
-    """The rows of a split, as `find_studies` has it.
+def rows_asked(table: LabelTable, split: str | None) -> tuple[LabelTable, str]:
+    """The rows of a split, as `find_studies` has it, and its name; empty where the table has none.
 
     Raises:
         InputError: if there is none.
@@ -100,17 +101,17 @@ def rows_asked(table: LabelTable, split: str | None) -> LabelTable:
     if not table.has(SPLIT):
         if split not in (None, ALL):
             raise InputError(f"--split {split}: {table.path} has no column {SPLIT}; leave it out")
-        return table
+        return table, ""
     check_splits(table)
     there = {read_split(row) for row in table.rows}
     wanted = split or (TEST if TEST in there else ALL)
     if wanted == ALL:
-        return table
+        return table, ALL
     if wanted not in there:
         found = ", ".join(it for it in SPLIT_NAMES if it in there)
         raise InputError(f"--split {split}: {table.path} has only {found}; choose one of these, or {ALL}")
     log.info("%s: split %s", table.path, wanted)
-    return table.only(lambda row: read_split(row) == wanted)
+    return table.only(lambda row: read_split(row) == wanted), wanted
 
 
 def studies_of_table(table: LabelTable, images: StudyImages) -> list[Study]:

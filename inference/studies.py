@@ -43,6 +43,7 @@ class MedMNISTStudies:
     images: np.ndarray
     """(N, C, D, H, W) uint8."""
     plan: ClassificationPlan
+    split: SplitName
 
     def __len__(self) -> int:
         return len(self.images)
@@ -63,7 +64,7 @@ def studies_of_medmnist(dataset: MedMNIST, split: SplitName, plan: Classificatio
     """
     images = read_images(dataset, split)
     names = tuple(dataset.study_name(split, number) for number in range(len(images)))
-    return MedMNISTStudies(names=names, images=images, plan=plan)
+    return MedMNISTStudies(names=names, images=images, plan=plan, split=split)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,8 @@ class FileStudies:
     plan: ClassificationPlan
     order: ChannelOrder | None = None
     """Of the images' channels; None for that of the plan."""
+    split: str = ""
+    """Which was asked for; empty where the data have none."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -76,6 +76,10 @@ def test_a_medmnist_file_is_predicted_and_scored(tmp_path: Path, capsys: pytest.
         assert list(probabilities(out, numbers)) == [f"{name}_{it:05}" for it in range(number)]
         assert len(list((out / "heat_maps").iterdir())) == 2 * number
         assert exit_code("-p", out / "predictions.csv", "-r", file, *more, command=evaluate) == 0
+    assert exit_code("-m", model, "-i", file, "-o", out, "--continue", "--split", "val") == 0
+    assert exit_code("-m", model, "-i", file, "-o", out, "--continue") == 2
+    assert "were made otherwise: --split val → test; give the same" in capsys.readouterr().err
+    assert len(probabilities(out, numbers)) == 3
     assert exit_code("-m", model, "-i", file, "-o", tmp_path / "x", "--split", "all") == 2
     assert "--split all: of a MedMNIST file one split is predicted" in capsys.readouterr().err
     colours = write_medmnist(tmp_path / "colours.npz", members_of((8, 8, 3)))
@@ -110,6 +114,8 @@ def test_a_table_says_which_images_are_views_of_one_study_and_of_which_split(
         out = tmp_path / f"out {split}"
         assert exit_code("-m", model, "-i", tmp_path, "-o", out, *(("--split", split) if split else ())) == 0
         assert list(probabilities(out)) == names
+    assert exit_code("-m", model, "-i", tmp_path, "-o", tmp_path / "out val", "--continue", "--split", "all") == 2
+    assert "were made otherwise: --split val → all" in capsys.readouterr().err
     assert exit_code("-m", model, "-i", images, "-o", tmp_path / "x", "--split", "val") == 2
     assert "images has no labels.csv or studies.csv that tells splits; leave it out" in capsys.readouterr().err
     (tmp_path / "labels.csv").write_text("image,split\na,test\nx,test\n")
