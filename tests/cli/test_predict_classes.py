@@ -11,12 +11,14 @@ import torch
 from classifier_model import SIDES, classification_plan, write_classifier
 from dicom_files import write_series
 from medmnist_file import members_of, write_medmnist
+from PIL import Image as Picture
 from random_models import plan_of, write_model
-from study_folder import write_study_image
+from study_folder import AXIAL, write_study_image
 
 from spadunet.class_predictions import read_predictions
 from spadunet.classes import ClassSet
 from spadunet.cli import evaluate, predict
+from spadunet.formats import write_array
 from spadunet.inference import predict_classes
 from spadunet.model import load_model
 
@@ -94,6 +96,85 @@ def test_pictures_of_one_slice(tmp_path: Path):
     file = write_medmnist(tmp_path / "flat.npz", members_of((20, 20), num_labels=3))
     assert exit_code("-m", model, "-i", file, "-o", tmp_path / "out", "--heat-maps") == 0
     assert len(probabilities(tmp_path / "out", numbers)) == 4
+
+
+def file_of(path: Path, *shape: int) -> Path:
+    """A MedMNIST file of such images."""
+    return write_medmnist(path, members_of(shape))
+
+
+@pytest.mark.parametrize(
+    ("plan", "shape", "message"),
+    [
+        ({"size": (1, 32, 32)}, (8, 8, 8), "its images are volumes, 8×8×8, but the model learned pictures of one slice"),
+        ({"size": (16, 16, 16)}, (8, 8), "its images are pictures, 1×8×8, but the model learned volumes"),
+        ({"spacing": (1.0, 1.0, 1.0)}, (8, 8, 8), "tells no spacing, but the model sees images at (1.0, 1.0, 1.0) mm"),
+    ],
+)
+def test_a_file_that_a_model_cannot_mean_is_refused(tmp_path: Path, plan: dict, shape: tuple, message: str, capsys):
+    model = write_classifier(tmp_path / "model", plan=classification_plan(**plan))
+    fitting = write_classifier(tmp_path / "fitting", plan=classification_plan(size=(1 if len(shape) == 2 else 8, 8, 8)))
+    file = file_of(tmp_path / "mine.npz", *shape)
+    for models in ([model], [fitting, model]):
+        assert exit_code("-m", *models, "-i", file, "-o", tmp_path / "out") == 2
+        told = capsys.readouterr().err.strip().splitlines()
+        assert len(told) == 1
+        assert f"{file}: {message}" in told[0]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [None, (1, 32, 32)])
+def test_volumes_are_refused_at_once_by_a_model_of_pictures(images: Path, tmp_path: Path, size, capsys):
+    plan = classification_plan(size=size).model_copy(update={"degree_of_anisotropy": 6})
+    model = write_classifier(tmp_path / "model", plan=plan)
+    write_study_image(images / "e.nii.gz", shape=(1, 6, 5))
+    assert exit_code("-m", model, "-i", images, "-o", tmp_path / "out") == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1
+    assert f"-i {images}: 4 of 5 images are volumes, such as a of 4×6×5 voxels, but the model learned single" in told[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_single_slices_are_told_by_a_model_of_volumes(model: Path, tmp_path: Path, caplog):
+    write_study_image(tmp_path / "images/a.nii.gz", shape=(1, 6, 5))
+    assert exit_code("-m", model, "-i", tmp_path / "images", "-o", tmp_path / "out") == 0
+    assert "images: all images are single slices, but the model learned volumes" in caplog.text
+
+
+def write_picture(path: Path, *, is_colour: bool, is_grey_in_truth: bool = False) -> None:
+    """A PNG of 8 × 8."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.random.default_rng(0).integers(1, 200, (8, 8, 3) if is_colour else (8, 8), dtype=np.uint8)
+    Picture.fromarray(array[..., :1].repeat(3, 2) if is_grey_in_truth else array).save(path)
+
+
+def test_colours_are_refused_at_once_by_a_model_of_grey_and_grey_is_told_by_one_of_colours(
+    tmp_path: Path, capsys, caplog
+):
+    folder = tmp_path / "images"
+    write_picture(folder / "a.png", is_colour=False)
+    write_picture(folder / "b.png", is_colour=True, is_grey_in_truth=True)
+    grey = write_classifier(tmp_path / "grey", plan=classification_plan(size=(1, 16, 16)))
+    assert exit_code("-m", grey, "-i", folder, "-o", tmp_path / "out") == 0
+    write_picture(folder / "c.png", is_colour=True)
+    assert exit_code("-m", grey, "-i", folder, "-o", tmp_path / "x") == 2
+    assert "2 of 3 pictures are colour, such as c.png, but the model learned grey (grey)" in capsys.readouterr().err
+    colours = classification_plan(size=(1, 16, 16), channel_names=("red", "green", "blue"))
+    model = write_classifier(tmp_path / "colours", plan=colours)
+    assert exit_code("-m", model, "-i", folder, "-o", tmp_path / "both") == 0
+    assert "1 of 3 pictures are grey, such as a.png, but the model learned colours" in caplog.text
+
+
+def test_images_that_a_window_hardly_shows_are_told_once(model: Path, images: Path, tmp_path: Path, caplog):
+    assert exit_code("-m", model, "-i", images, "-o", tmp_path / "fitting") == 0
+    assert "voxels lie outside" not in caplog.text
+    for name in ("b", "d"):
+        array = np.arange(1000, 1120, dtype=np.int16).reshape(4, 6, 5)
+        write_array(images / f"{name}.nii.gz", array, AXIAL)
+    assert exit_code("-m", model, "-i", images, "-o", tmp_path / "out") == 0
+    assert caplog.text.count("voxels lie outside") == 1
+    assert f"{images / 'b.nii.gz'}: 100% of its voxels lie outside 0 to 255" in caplog.text
+    assert "its intensities run from 1000 to 1119" in caplog.text
 
 
 def test_a_table_says_which_images_are_views_of_one_study_and_of_which_split(
