@@ -221,9 +221,14 @@ def warn_missing(where: object, classes: ClassSet, labels: Mapping[SplitName | N
         where: the file that tells labels.
         labels: (N, L) by split.
     """
+    seen = set(np.concatenate([rows[:, 0] for rows in labels.values()]).tolist())
+    unseen = [name for number, name in enumerate(classes.names) if classes.is_exclusive and number not in seen]
+    if unseen:
+        log.warning("%s: %s cannot be learned: no study at all", where, listed(unseen, FEW_NAMES))
     for split, rows in labels.items():
         if classes.is_exclusive:
-            missing = [name for number, name in enumerate(classes.names) if not (rows[:, 0] == number).any()]
+            here = {classes.names[number] for number in rows[:, 0].tolist()}
+            missing = [name for name in classes.names if name not in here and name not in unseen]
         else:
             missing = [name for name, column in zip(classes.names, rows.T, strict=True) if knows_one_value(column)]
         if not missing:
