@@ -257,7 +257,9 @@ def warn_rare(where: object, found: LabelledStudies) -> None:
     for what, rare in (("study", studies), ("patient", patients)):
         if rare:
             told = listed(rare, FEW_NAMES)
-            log.warning("%s: a single %s has the class %s; are these names spelled as they should be?", where, what, told)
+            log.warning(
+                "%s: a single %s has the class %s; are these names spelled as they should be?", where, what, told
+            )
 
 
 def knows_one_value(column: np.ndarray) -> bool:

@@ -108,14 +108,21 @@ def predict_classes(options: argparse.Namespace) -> int:
 
 def work(options: argparse.Namespace, asked: AskedClasses) -> Iterator[Outcome[Item, Done]]:
     """Name, probabilities and heat maps of each study, beside a progress bar."""
-    from ..inference.heat_maps import write_heat_maps
+    from ..inference.heat_maps import tell_constant_maps, tell_one_patch, write_heat_maps
     from ..inference.predict_classes import predict_studies
     from ..parallel import Outcome, attempt, with_progress
+
+    told = tell_constant_maps(asked.sources) if options.heat_maps else []
+    for line in told:
+        log.warning("%s", line)
 
     def finish(outcome: Outcome[Item, ClassAnswer]) -> Outcome[Item, Done]:
         answer = outcome.result
         if answer is None:
             return outcome.failed()
+        if options.heat_maps and not told and (line := tell_one_patch(answer)):
+            log.warning("%s", line)
+            told.append(line)
         written = attempt(lambda _: write_heat_maps(options.output, answer) if options.heat_maps else [], outcome.item)
         if written.result is None:
             return written.failed()

@@ -106,7 +106,11 @@ def file_of(path: Path, *shape: int) -> Path:
 @pytest.mark.parametrize(
     ("plan", "shape", "message"),
     [
-        ({"size": (1, 32, 32)}, (8, 8, 8), "its images are volumes, 8×8×8, but the model learned pictures of one slice"),
+        (
+            {"size": (1, 32, 32)},
+            (8, 8, 8),
+            "its images are volumes, 8×8×8, but the model learned pictures of one slice",
+        ),
         ({"size": (16, 16, 16)}, (8, 8), "its images are pictures, 1×8×8, but the model learned volumes"),
         ({"spacing": (1.0, 1.0, 1.0)}, (8, 8, 8), "tells no spacing, but the model sees images at (1.0, 1.0, 1.0) mm"),
     ],
@@ -163,6 +167,23 @@ def test_colours_are_refused_at_once_by_a_model_of_grey_and_grey_is_told_by_one_
     model = write_classifier(tmp_path / "colours", plan=colours)
     assert exit_code("-m", model, "-i", folder, "-o", tmp_path / "both") == 0
     assert "1 of 3 pictures are grey, such as a.png, but the model learned colours" in caplog.text
+
+
+def test_heat_maps_that_tell_nothing_are_told_once(images: Path, tmp_path: Path, caplog):
+    for kind in ("mean", "attention"):
+        model = write_classifier(tmp_path / kind, kind=kind)
+        assert exit_code("-m", model, "-i", images, "-o", tmp_path / f"plain {kind}") == 0
+        assert not [it for it in caplog.records if it.levelname == "WARNING"]
+        assert exit_code("-m", model, "-i", images, "-o", tmp_path / f"out {kind}", "--heat-maps") == 0
+        (warning,) = [it.getMessage() for it in caplog.records if it.levelname == "WARNING"]
+        told = (
+            "mean: pools by the mean, which" if kind == "mean" else "a: the whole image is one patch of the network, 16"
+        )
+        assert told in warning
+        caplog.clear()
+    write_study_image(tmp_path / "large/a.nii.gz", shape=(4, 20, 8))
+    assert exit_code("-m", model, "-i", tmp_path / "large", "-o", tmp_path / "out large", "--heat-maps") == 0
+    assert not [it for it in caplog.records if it.levelname == "WARNING"]
 
 
 def test_images_that_a_window_hardly_shows_are_told_once(model: Path, images: Path, tmp_path: Path, caplog):
