@@ -1,4 +1,4 @@
-"""Whether images are of the kind that a plan was made for, told before any work: pictures or volumes, grey or colour."""
+"""Whether images are of the kind that a plan was made for, pictures or volumes, grey or colour."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from ..classification_plan import ClassificationPlan
+from ..colours import is_picture, require_colours
 from ..dataset import RawCase
 from ..errors import InputError
-from ..formats import MAX_COLOURS, PICTURE_ENDINGS, TIFF_ENDINGS, ending_of, read_channels
+from ..formats import TIFF_ENDINGS, ending_of
 from ..image import Image
 from ..medmnist import MedMNIST
 from ..preprocessing.estimate import HeaderCase, read_case_headers
 from ..preprocessing.preprocess import target_spacing
 from ..spacing import MAX_DA, degree_of_anisotropy
-
-MAX_LOOKED_AT = 8
-"""Colour pictures that are read, since some of them may be grey all the same."""
 
 MOST = 0.5
 """Share of an image's voxels outside the window from which on it is told."""
@@ -61,7 +59,7 @@ def require_fitting_images(folder: Path, cases: Sequence[RawCase], plan: Classif
         num_channels: of an image on disk.
 
     Raises:
-        InputError: in one line, if there are volumes where the model learned pictures, or colours where it learned grey.
+        InputError: in one line, if there are volumes where the model learned slices, or colours where it learned grey.
     """
     if plan.is_planar:
         volumes = [header for header in headers_of(cases) if is_volume(header, plan)]
@@ -73,21 +71,9 @@ def require_fitting_images(folder: Path, cases: Sequence[RawCase], plan: Classif
             )
     elif are_slices(cases):
         log.warning("%s: all images are single slices, but the model learned volumes", folder)
-    if num_channels == 1:
-        coloured = [case for case in cases if is_colour_file(case)]
-        shown = next((case for case in coloured[:MAX_LOOKED_AT] if shows_colour(case.paths[0])), None)
-        if shown is not None:
-            raise InputError(
-                f"-i {folder}: {len(coloured)} of {len(cases)} pictures are colour, such as {shown.paths[0].name}, but "
-                f"the model learned grey ({plan.channel_names[0]}); convert them to grey, or give a model of colours"
-            )
-    elif num_channels == MAX_COLOURS:
-        grey = [case for case in cases if is_picture(case) and len(case.paths) == 1 and not is_colour_file(case)]
-        if grey:
-            log.warning(
-                "%s: %d of %d pictures are grey, such as %s, but the model learned colours; each channel gets the grey",
-                *(folder, len(grey), len(cases), grey[0].paths[0].name),
-            )
+    learned = f"the model learned {', '.join(plan.channel_names)}"
+    remedy = "convert them to grey, or give a model of colours"
+    require_colours(f"-i {folder}", cases, num_channels, reason=learned, remedy=remedy)
 
 
 def are_slices(cases: Sequence[RawCase]) -> bool:
@@ -120,31 +106,6 @@ def is_volume(header: HeaderCase, plan: ClassificationPlan) -> bool:
         return facts.shape[0] > 1
     spacing_mm = target_spacing(plan, facts.spacing_mm, num_slices=facts.shape[0])
     return degree_of_anisotropy(spacing_mm) < MAX_DA
-
-
-def is_picture(case: RawCase) -> bool:
-    """Whether an image is of a format of pictures."""
-    return ending_of(case.paths[0], PICTURE_ENDINGS) is not None
-
-
-def is_colour_file(case: RawCase) -> bool:
-    """Whether a picture's header announces colours."""
-    if not is_picture(case):
-        return False
-    try:
-        header = read_case_headers(case)
-    except InputError:
-        return False
-    return header is not None and header.image.num_channels == MAX_COLOURS
-
-
-def shows_colour(path: Path) -> bool:
-    """Whether the channels of a picture differ somewhere."""
-    try:
-        array, _ = read_channels(path)
-    except InputError:
-        return False
-    return bool((array != array[:1]).any())
 
 
 def tell_saturation(image: Image, plan: ClassificationPlan) -> str | None:

@@ -58,7 +58,7 @@ def warn_copied_images(dataset: MedMNIST) -> None:
     first: dict[bytes, str] = {}
     pairs = []
     for split in SPLIT_NAMES:
-        own = {}
+        own: dict[bytes, str] = {}
         for number, image in enumerate(read_images(dataset, split)):
             key, name = blake2b(image.tobytes(), digest_size=16).digest(), dataset.study_name(split, number)
             if key in first:

@@ -227,7 +227,7 @@ def read_labels(path: Path, split: SplitName) -> np.ndarray:
         InputError: if they are damaged or do not fit into int64.
     """
     labels = read_array(path, f"{split}_labels")
-    too_large = np.argwhere(labels > np.iinfo(np.int64).max) if labels.dtype.kind == "u" else ()
+    too_large = np.argwhere(labels > np.iinfo(np.int64).max)  # of uint64 alone
     if len(too_large):
         row, column = too_large[0].tolist()
         raise InputError(f"{path}: {split}_labels: row {row} is {labels[row, column]}; expected classes 0, 1, …")

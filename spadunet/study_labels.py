@@ -6,8 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .colours import require_colours
 from .copies import warn_copied_files
 from .dataset import RawCase
+from .description import DATASET_JSON
 from .errors import listed
 from .patients import patients_of
 from .study import SPLIT_NAMES, LabelledStudies, SplitName, Study
@@ -34,6 +36,13 @@ def read_studies(folder: Path) -> LabelledStudies:
     table = read_table(folder / LABELS_CSV)
     images = find_study_images(folder)
     views = find_views(table, images)
+    require_colours(
+        images.folder,
+        views,
+        len(images.channel_names),
+        reason=f"{'one channel is' if len(images.channel_names) == 1 else 'colours are'} expected",
+        remedy=f"convert all to grey, or name three channels in {DATASET_JSON}, which grey pictures fill alike",
+    )
     names = [view.name for view in views]
     lines = rows_of_studies(table, names)
     classes = choose_classes(folder, table, num_studies=len(lines))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from dicom_files import write_series
-from study_folder import write_studies, write_study_image
+from study_folder import write_picture, write_studies, write_study_image
 
 from spadunet.classes import UNKNOWN, ClassSet
 from spadunet.errors import InputError
@@ -109,6 +109,18 @@ def test_pictures_are_colours_and_folders_or_zip_files_are_dicom_series(tmp_path
     assert [study.views[0].paths[0].name for study in series.studies] == ["a.zip", "b", "c", "d"]
 
 
+def test_grey_and_colour_pictures_in_one_folder_are_told_in_one_line(tmp_path: Path, caplog):
+    write_studies(tmp_path, TWO, ())
+    for name in "abcd":
+        write_picture(tmp_path / "images" / f"{name}.png", is_colour=name in "cd", is_grey_in_truth=name == "c")
+    message = r"^[^\n]*images: 2 of 4 images are colour pictures, such as d\.png, but one channel is expected; [^\n]*$"
+    with pytest.raises(InputError, match=message):
+        read_studies(tmp_path)
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "red", "1": "green", "2": "blue"}}')
+    assert len(read_studies(tmp_path).channel_names) == 3
+    assert "images: 2 of 4 images are grey pictures, such as a.png, but colours are expected: each" in caplog.text
+
+
 def test_channels_are_those_of_dataset_json_or_of_the_files_names(tmp_path: Path):
     names = [f"{case}_{number:04}" for case in "abcd" for number in range(2)]
     write_studies(tmp_path, TWO.replace("a,", "a_0001,").replace("b,", "b_0000.nii.gz,"), names)
@@ -164,7 +176,7 @@ def test_a_class_of_one_study_or_patient_is_told(tmp_path: Path, caplog: pytest.
     read_studies(write_studies(tmp_path, table, "abcde"))
     assert "a single study has the class hgih (c); are these names spelled as they should be?" in caplog.text
     assert "a single patient has the class high (q); are these" in caplog.text
-    assert "low" not in caplog.text
+    assert not [it for it in caplog.records if it.levelname == "WARNING" and "low" in it.getMessage()]
 
 
 def test_classes_that_pandas_wrote_as_floats_are_whole_numbers(tmp_path: Path):

@@ -11,9 +11,8 @@ import torch
 from classifier_model import SIDES, classification_plan, write_classifier
 from dicom_files import write_series
 from medmnist_file import members_of, write_medmnist
-from PIL import Image as Picture
 from random_models import plan_of, write_model
-from study_folder import AXIAL, write_study_image
+from study_folder import AXIAL, write_picture, write_study_image
 
 from spadunet.class_predictions import read_predictions
 from spadunet.classes import ClassSet
@@ -145,13 +144,6 @@ def test_single_slices_are_told_by_a_model_of_volumes(model: Path, tmp_path: Pat
     assert "images: all images are single slices, but the model learned volumes" in caplog.text
 
 
-def write_picture(path: Path, *, is_colour: bool, is_grey_in_truth: bool = False) -> None:
-    """A PNG of 8 × 8."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    array = np.random.default_rng(0).integers(1, 200, (8, 8, 3) if is_colour else (8, 8), dtype=np.uint8)
-    Picture.fromarray(array[..., :1].repeat(3, 2) if is_grey_in_truth else array).save(path)
-
-
 def test_colours_are_refused_at_once_by_a_model_of_grey_and_grey_is_told_by_one_of_colours(
     tmp_path: Path, capsys, caplog
 ):
@@ -162,11 +154,14 @@ def test_colours_are_refused_at_once_by_a_model_of_grey_and_grey_is_told_by_one_
     assert exit_code("-m", grey, "-i", folder, "-o", tmp_path / "out") == 0
     write_picture(folder / "c.png", is_colour=True)
     assert exit_code("-m", grey, "-i", folder, "-o", tmp_path / "x") == 2
-    assert "2 of 3 pictures are colour, such as c.png, but the model learned grey (grey)" in capsys.readouterr().err
+    assert (
+        "2 of 3 images are colour pictures, such as c.png, but the model learned grey; convert"
+        in capsys.readouterr().err
+    )
     colours = classification_plan(size=(1, 16, 16), channel_names=("red", "green", "blue"))
     model = write_classifier(tmp_path / "colours", plan=colours)
     assert exit_code("-m", model, "-i", folder, "-o", tmp_path / "both") == 0
-    assert "1 of 3 pictures are grey, such as a.png, but the model learned colours" in caplog.text
+    assert "1 of 3 images are grey pictures, such as a.png, but the model learned red, green, blue: each" in caplog.text
 
 
 def test_heat_maps_that_tell_nothing_are_told_once(images: Path, tmp_path: Path, caplog):
