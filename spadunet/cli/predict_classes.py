@@ -53,6 +53,7 @@ def predict_classes(options: argparse.Namespace) -> int:
     Raises:
         InputError: if something is missing or damaged or does not go together.
     """
+    from ..evaluation.classification_tables import SCORES_JSON
     from ..files import require_writable
 
     started = time.time()
@@ -71,6 +72,8 @@ def predict_classes(options: argparse.Namespace) -> int:
         log.info("the mean of %d models counts", len(asked.sources))
     start = asked.start
     start.begin()
+    if asked.todo and (options.output / SCORES_JSON).is_file():
+        log.warning("%s: is of the predictions before; run spadunet_evaluate again", options.output / SCORES_JSON)
     if start.kept:
         log.info("%d of %d studies are there already and kept", len(start.kept), len(asked.studies.names))
     probabilities = dict(start.kept)

@@ -65,7 +65,7 @@ def test_each_image_of_a_folder_is_a_study(model: Path, images: Path, tmp_path: 
     assert np.allclose(list(probabilities(tmp_path / "one").values()), list(found.values()), atol=1e-5)
 
 
-def test_a_medmnist_file_is_predicted_and_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_medmnist_file_is_predicted_and_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog):
     numbers = ClassSet(kind="binary", names=("0", "1"))
     model = write_classifier(tmp_path / "model", plan=classification_plan(numbers, size=(16, 16, 16)))
     file = write_medmnist(tmp_path / "cubes.npz", members_of((8, 8, 8)))
@@ -78,9 +78,12 @@ def test_a_medmnist_file_is_predicted_and_scored(tmp_path: Path, capsys: pytest.
         assert len(list((out / "heat_maps").iterdir())) == 2 * number
         assert exit_code("-p", out / "predictions.csv", "-r", file, *more, command=evaluate) == 0
     assert exit_code("-m", model, "-i", file, "-o", out, "--continue", "--split", "val") == 0
+    assert "scores.json" not in caplog.text
     assert exit_code("-m", model, "-i", file, "-o", out, "--continue") == 2
     assert "were made otherwise: --split val → test; give the same" in capsys.readouterr().err
     assert len(probabilities(out, numbers)) == 3
+    assert exit_code("-m", model, "-i", file, "-o", out) == 0
+    assert f"{out / 'scores.json'}: is of the predictions before; run spadunet_evaluate again" in caplog.text
     assert exit_code("-m", model, "-i", file, "-o", tmp_path / "x", "--split", "all") == 2
     assert "--split all: of a MedMNIST file one split is predicted" in capsys.readouterr().err
     colours = write_medmnist(tmp_path / "colours.npz", members_of((8, 8, 3)))
