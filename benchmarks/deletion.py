@@ -5,7 +5,8 @@
 
 Of each study the slices with most weight are set to the darkest value, `--share` percent of them, and as many at random
 instead; what counts is how much the probability of the right class falls, or of findings that are there. Slices go by
-slabs: those of one patch, which the network weighs as one. Pictures have rows in their place.
+slabs: those of one patch, which the network weighs as one. Pictures have rows in their place. Whole slabs go, at least
+one; of slabs of one weight, any. The share that really went is printed.
 
 The verdict is by a bootstrap interval, over studies, of what top slices cost more than random ones.
 """
@@ -35,6 +36,8 @@ from spadunet.record import Record, write_record
 DARKEST = -1.0
 """What images are normalised to at least."""
 RESAMPLES = 2000
+DIGITS = 6
+"""Of weights that are compared; what differs less is of one weight."""
 
 
 class Deletion(Record):
@@ -44,6 +47,9 @@ class Deletion(Record):
     model: str
     studies: int
     share_percent: float
+    """Asked for."""
+    removed_percent: float
+    """Mean over studies of what went."""
     seeds: int
     top: float
     """Mean over studies."""
@@ -67,6 +73,18 @@ class Deletion(Record):
         if high < 0:
             return "failed: random slices matter more than those with most weight"
         return "undecided: the interval holds 0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drops:
+    """What removal costs a study; NaN if nothing is known to be right."""
+
+    top: float
+    """Of the slabs with most weight."""
+    random: list[float]
+    """Of random ones, by seed."""
+    removed: float
+    """Share of its slices, of the top slabs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +142,8 @@ def drops_of(
     seeds: Sequence[int],
     device: torch.device,
     precision: torch.dtype,
-) -> tuple[float, list[float]]:
-    """What removal costs a study: of the top slabs, and of random ones by seed; NaN if nothing is known to be right."""
+) -> Drops:
+    """What removal costs a study: of the top slabs, and of as many random ones by seed."""
 
     def ask(seen: Sequence[Views], *, has_focus: bool = False) -> list[ClassAnswer]:
         batch = [Loaded(item=Item(number=0, name=name), views=(it,)) for it in seen]
@@ -134,31 +152,37 @@ def drops_of(
     (whole,) = ask([views], has_focus=True)
     slabs = slabs_of(views, whole.focus[0])
     number = min(max(round(share * len(slabs)), 1), len(slabs))
-    top = sorted(slabs, key=lambda slab: -slab.weight)[:number]
-    at_random = []
-    for seed in seeds:
-        places = np.random.default_rng([seed, *name.encode()]).permutation(len(slabs))[:number]
-        at_random.append([slabs[place] for place in places])
+    drawn = [np.random.default_rng([seed, *name.encode()]).permutation(len(slabs))[:number] for seed in seeds]
+    at_random = [[slabs[place] for place in places] for places in drawn]
+    top = heaviest(slabs, number, np.random.default_rng(list(name.encode())))
     rests = [ask([without(views, removed)])[0] for removed in (top, *at_random)]
     before = right_probability(source.classes, label, whole.probabilities)
     first, *others = [before - right_probability(source.classes, label, it.probabilities) for it in rests]
-    return first, others
+    removed = sum(slab.last - slab.first for slab in top) / sum(slab.last - slab.first for slab in slabs)
+    return Drops(top=first, random=others, removed=removed)
 
 
-def judge(model: str, drops: Sequence[tuple[float, list[float]]], share: float) -> Deletion:
+def heaviest(slabs: Sequence[Slab], number: int, generator: np.random.Generator) -> list[Slab]:
+    """So many slabs of most weight, in random order where weights are the same: a map without any tells nothing."""
+    mixed = [slabs[place] for place in generator.permutation(len(slabs))]
+    return sorted(mixed, key=lambda slab: -round(slab.weight, DIGITS))[:number]
+
+
+def judge(model: str, drops: Sequence[Drops], share: float) -> Deletion:
     """The means of what removal cost, and how sure their difference is.
 
     Args:
         drops: of each study, none NaN.
     """
-    top = np.array([first for first, _ in drops])
-    random = np.array([others for _, others in drops])  # (studies, seeds)
+    top = np.array([study.top for study in drops])
+    random = np.array([study.random for study in drops])  # (studies, seeds)
     more = top - random.mean(axis=1)
     resampled = np.concatenate(list(resampled_means(more[None, :, None], resamples=RESAMPLES, seed=0)))
     return Deletion(
         model=model,
         studies=len(top),
         share_percent=100 * share,
+        removed_percent=100 * float(np.mean([study.removed for study in drops])),
         seeds=random.shape[1],
         top=float(top.mean()),
         random=float(random.mean()),
@@ -184,7 +208,7 @@ def delete(
     label_of = dict(zip(references.studies, references.labels.tolist(), strict=True))
     device = next(source.network.parameters()).device
 
-    def try_study(number: int) -> tuple[float, list[float]]:
+    def try_study(number: int) -> Drops:
         name = studies.names[number]
         return drops_of(
             source,
@@ -201,7 +225,7 @@ def delete(
     outcomes = list(map_cases(try_study, numbers, title="Deleting"))
     if problems := [outcome.problem for outcome in outcomes if outcome.problem]:
         raise InputError("\n".join(problems))
-    drops = [outcome.result for outcome in outcomes if outcome.result and not np.isnan(outcome.result[0])]
+    drops = [outcome.result for outcome in outcomes if outcome.result and not np.isnan(outcome.result.top)]
     if not drops:
         raise InputError(f"{path}: no study has a label, or a finding that is there; nothing can be tested")
     return judge(str(source.folder), drops, share)
@@ -212,7 +236,7 @@ def text_of(found: Deletion) -> str:
     ends = "no interval" if found.interval is None else f"95 % {found.interval[0]:.4f} to {found.interval[1]:.4f}"
     return "\n".join(
         [
-            f"{found.studies} studies, {found.share_percent:g} % of the slices removed: the right probability falls by",
+            f"{found.studies} studies, {found.removed_percent:.0f} % of slices removed: the right probability falls by",
             f"  {found.top:8.4f}  without the slices with most weight",
             f"  {found.random:8.4f}  without random ones (SD {found.random_spread:.4f} over {found.seeds} seeds)",
             f"  {found.more:8.4f}  difference ({ends} over studies)",

@@ -23,12 +23,10 @@ import argparse
 import csv
 import itertools
 import json
-import os
 import shutil
 import statistics
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,10 +40,10 @@ from rows import (
     digest_of_weights,
     keep_settings,
     read_lines,
+    run_at_once,
     spread,
     totals_of,
 )
-from tqdm import tqdm
 
 from spadunet import pretrained
 from spadunet.dataset import Dataset, RawCase, load_dataset
@@ -442,17 +440,11 @@ def make_rows(options: argparse.Namespace) -> None:
     ]
     done = {row.run for row in read_rows(options.output / ROWS)}
     waiting = [run for run in runs if run not in done]
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // options.at_once))
-    pool = ThreadPoolExecutor(options.at_once)
-    futures = [
-        pool.submit(make_run, run, datasets[run.dataset], folds[run.dataset][run.ratio, run.seed], settings, options)
-        for run in waiting
-    ]
-    try:
-        for future in tqdm(as_completed(futures), total=len(futures), desc="Runs", unit="run"):
-            future.result()
-    finally:  # of what is stopped, the runs in hand are the last
-        pool.shutdown(cancel_futures=True)
+    run_at_once(
+        lambda run: make_run(run, datasets[run.dataset], folds[run.dataset][run.ratio, run.seed], settings, options),
+        waiting,
+        options.at_once,
+    )
 
 
 def main() -> None:

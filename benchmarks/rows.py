@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 from spadunet.dataset import load_dataset
 from spadunet.files import write_text
@@ -19,11 +23,25 @@ from spadunet.model import BACKBONE_FILE, read_model_record
 from spadunet.network.device import choose_device
 from spadunet.scores import Scores
 
+Run = TypeVar("Run")
+
 METRICS = {"dice": "Dice", "assd_mm": "ASSD mm", "hd_mm": "HD mm"}
 SCORING = ("--metrics", *METRICS, "--missing", "zero")
 """Distances of missed classes are left out, as in the rows made so far."""
 ROWS, SETTINGS = "rows.jsonl", "settings.json"
-NOT_SETTINGS = ("output", "ratios", "seeds", "at_once", "num_workers", "keep", "report", "corpus")
+NOT_SETTINGS = (
+    "output",
+    "ratios",
+    "seeds",
+    "files",
+    "raw",
+    "name",
+    "at_once",
+    "num_workers",
+    "keep",
+    "report",
+    "corpus",
+)
 """Options that do not change what a run gives."""
 WRITING = threading.Lock()
 
@@ -83,6 +101,18 @@ def command(name: str, *arguments: str, log: Path, may_fail: Callable[[], bool] 
     if status and not may_fail():
         lines = log.read_text(encoding="utf-8").splitlines()[-10:]
         raise SystemExit("\n".join([*lines, f"spadunet_{name} {' '.join(arguments)}: exit code {status}"]))
+
+
+def run_at_once(make: Callable[[Run], None], runs: Sequence[Run], at_once: int) -> None:
+    """Make runs, several at the same time, each with its share of the cores; of what is stopped, those in hand end."""
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // at_once))
+    pool = ThreadPoolExecutor(at_once)
+    futures = [pool.submit(make, run) for run in runs]
+    try:
+        for future in tqdm(as_completed(futures), total=len(futures), desc="Runs", unit="run"):
+            future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def read_lines(path: Path) -> list[dict]:

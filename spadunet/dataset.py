@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
@@ -21,10 +22,12 @@ from .formats import (
     holds_dicom,
     is_packed,
     may_be_colour,
+    strip_ending,
 )
 from .labels import LabelSet
 from .patients import patients_of
 from .record import first_problem
+from .study_table import IMAGE, LABELS_CSV, read_table
 
 FOLDERS = (("imagesTr", "labelsTr"), ("images", "labels"))
 """Where training images and label maps lie: nnU-Net's and the Decathlon's names, or plain ones."""
@@ -67,7 +70,7 @@ class Dataset:
     file_ending: str
     cases: tuple[RawCase, ...]
     patients: dict[str, str]
-    """Patient by case name."""
+    """Patient by name of a case, or of an image of which only labels.csv tells."""
     optional_channels: tuple[str, ...] = ()
     """Names of channels that a case may lack."""
     annotated: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -116,7 +119,8 @@ def load_dataset(folder: Path, *, dry_run: bool = False) -> Dataset:
     """Read dataset.json and pair images with labels by name.
 
     nnU-Net's and the Decathlon's folders are read as they are, and so is a plain pair of folders images/ and labels/,
-    for which a dataset.json is written.
+    for which a dataset.json is written. Images without a label map that have a row in labels.csv are no cases: what is
+    known of them are findings.
 
     Args:
         dry_run: write nothing and read no label map; of such a pair, labels are then any.
@@ -152,10 +156,7 @@ def load_dataset(folder: Path, *, dry_run: bool = False) -> Dataset:
         RawCase(name=name, image_paths=paths, label_path=find_label(label_folder, name, description.file_ending))
         for name, paths in images.items()
     ]
-    missing = [case.label_path for case in cases if case.label_path and not case.label_path.is_file()]
-    if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise InputError(f"{missing[0]}: label file missing{more}; add it or take its image out of {image_folder.name}")
+    cases = with_label_maps(folder, cases)
     annotated = {case: names for case, names in description.labelled_classes.items() if not tells_all(names, labels)}
     dataset = Dataset(
         name=folder.name,
@@ -177,6 +178,39 @@ def load_dataset(folder: Path, *, dry_run: bool = False) -> Dataset:
             f"expected names as in {image_folder.name}, such as {cases[0].name}"
         )
     return dataset
+
+
+def with_label_maps(folder: Path, cases: list[RawCase]) -> list[RawCase]:
+    """Those that have a label map.
+
+    Raises:
+        InputError: if another one has no row in labels.csv either, or there is none with a label map.
+    """
+    unlabelled = [case for case in cases if case.label_path is None or not case.label_path.is_file()]
+    rows: set[str] = set()
+    if unlabelled and (folder / LABELS_CSV).is_file():
+        with contextlib.suppress(InputError):  # of another kind: whoever needs it tells
+            rows = {row.keys[IMAGE] for row in read_table(folder / LABELS_CSV).rows}
+    missing = [case for case in unlabelled if rows.isdisjoint(names_of(case))]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        where = next(path for path in missing[0].image_paths if path is not None).parent.name
+        rest = f", or give it a row in {LABELS_CSV}" if (folder / LABELS_CSV).is_file() else ""
+        raise InputError(
+            f"{missing[0].label_path}: label file missing{more}; add it or take its image out of {where}{rest}"
+        )
+    if len(unlabelled) == len(cases):
+        raise InputError(
+            f"{folder}: no image has a label map, only rows in {LABELS_CSV}; add label maps, or learn from these alone "
+            "by spadunet_train --task classification"
+        )
+    return [case for case in cases if case not in unlabelled]
+
+
+def names_of(case: RawCase) -> set[str]:
+    """What a table may call it: its name, or that of a file with or without its ending."""
+    files = [path for path in case.image_paths if path is not None]
+    return {case.name, *(text for path in files for text in (path.name, strip_ending(path)))}
 
 
 def tells_all(names: Collection[str], labels: LabelSet) -> bool:

@@ -23,10 +23,13 @@ MAX_UNUSED = 3
 log = logging.getLogger("spadunet")
 
 
-def read_studies(folder: Path) -> LabelledStudies:
+def read_studies(folder: Path, *, may_lack_rows: bool = False) -> LabelledStudies:
     """The studies of a folder with images/ (or imagesTr/), labels.csv and perhaps classes.json and dataset.json.
 
     Images that have no row in the table are left out, and told.
+
+    Args:
+        may_lack_rows: images without a row are nothing to tell of.
 
     Raises:
         InputError: if a file is missing or wrong, an image of the table is not there, a label is missing or unknown,
@@ -74,7 +77,8 @@ def read_studies(folder: Path) -> LabelledStudies:
     warn_missing(table.path, classes, labels_by_split(found))
     warn_rare(table.path, found)
     warn_copied_files(found)
-    warn_unused(table, images, views)
+    if not may_lack_rows:
+        warn_unused(table, images, views)
     return found
 
 

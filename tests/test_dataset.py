@@ -205,6 +205,17 @@ def test_missing_labels_are_told_and_counted(tmp_path: Path):
     assert problem_of(two) == f"labelsTr/a.nii.gz: label file missing (and 1 more); {remedy}"
 
 
+@pytest.mark.parametrize("image", ["b", "b_0000", "b_0000.nii.gz"])
+def test_an_image_without_a_label_map_is_no_case_if_a_table_tells_of_it(tmp_path: Path, image: str):
+    folder = make_dataset(tmp_path / "X", [f"{name}_0000.nii.gz" for name in "abc"], ["a.nii.gz", "c.nii.gz"])
+    (folder / "labels.csv").write_text(f"image,cyst\n{image},1\n")
+    dataset = load_dataset(folder)
+    assert [case.name for case in dataset.cases] == ["a", "c"]
+    assert sorted(dataset.patients) == ["a", "b", "c"]
+    (folder / "labels.csv").write_text("anything\n1\n")  # of another kind
+    assert problem_of(folder).endswith("take its image out of imagesTr, or give it a row in labels.csv")
+
+
 def test_a_missing_folder_is_told(tmp_path: Path):
     with pytest.raises(InputError, match=r"/imagesTs: folder not found; it must hold the images$"):
         find_images(tmp_path / "imagesTs", ".nii.gz", 1)

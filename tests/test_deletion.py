@@ -79,6 +79,31 @@ def test_slices_with_most_weight_cost_most_where_a_network_looks(script: ModuleT
     assert blind.top < 0.01
 
 
+class Even(Bright):
+    """Gives all patches the same weight, as pooling by mean does."""
+
+    def attention_weights(self, views: list[tuple[Tensor, int]]) -> list[Tensor]:
+        """Nothing to tell."""
+        return [torch.full_like(it, 1 / it.numel()) for it in super().attention_weights(views)]
+
+
+def test_a_map_of_one_weight_tells_nothing_even_where_the_first_slices_matter(script: ModuleType, tmp_path: Path):
+    images = np.random.default_rng(0).integers(0, 60, (24, 80, 16, 16), dtype=np.uint8)
+    images[:, :16] += 180
+    members = {
+        f"{split}_{what}": array
+        for split in ("train", "val", "test")
+        for what, array in (("images", images), ("labels", np.ones((24, 1), np.uint8)))
+    }
+    members["train_labels"] = np.arange(24, dtype=np.uint8)[:, None] % 2
+    path = write_medmnist(tmp_path / "first.npz", members)
+    source = bright_source(classes=NUMBERS)
+    even = run(script, replace(source, network=Even().eval()), path)
+    assert not even.verdict.startswith("passed")
+    assert run(script, source, path).verdict.startswith("passed")
+    assert even.removed_percent == pytest.approx(20)
+
+
 def test_slabs_of_all_views_are_those_of_patches(script: ModuleType):
     views = [
         View(name="a", array=np.zeros((1, 40, 8, 8), np.float32), da=0, geometry=None),

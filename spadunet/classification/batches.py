@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from ..training.augment import Augmentation, draw_augmentation
 from ..training.patch_recipes import PatchRecipe
 from ..training.steps import ENDLESS
 from ..training.workers import begin_worker, end_threads
+
+Drawn = TypeVar("Drawn")
 
 ORDER, CHANGES, BRIGHTNESS = range(3)
 """Numbers of independent streams of random numbers."""
@@ -77,7 +80,7 @@ class StudyBatch:
         return self.names
 
 
-class StudyStream(Dataset):
+class StudyStream(Dataset[StudyBatch]):
     """Batch number `step` of a run, for any step: every epoch goes through all studies in an order of its own.
 
     Args:
@@ -156,7 +159,7 @@ def num_steps(num_studies: int, batch_size: int) -> int:
     return -(-num_studies // batch_size)
 
 
-def load_batches(stream: StudyStream, start_step: int, max_steps: int | None, num_workers: int) -> Iterator[StudyBatch]:
+def load_batches(stream: Dataset[Drawn], start_step: int, max_steps: int | None, num_workers: int) -> Iterator[Drawn]:
     """Batches from a step on, made ahead by worker processes, which end when this is closed."""
     if num_workers:
         end_threads()

@@ -18,7 +18,7 @@ from ..inference.classify import classify, probabilities_of
 from ..inference.studies import Studies
 from ..training.epochs import EpochPoint, read_epochs, write_epochs
 from .batches import Labelled
-from .learner import ClassificationLearner
+from .learner import NUM_PARTS, ClassificationLearner
 from .loss import num_known, summed_loss
 
 NEVER = -1
@@ -46,7 +46,7 @@ class Epochs:
         num_steps: of an epoch.
     """
 
-    def __init__(self, learner: ClassificationLearner, held_out: Labelled | None, folder: Path, num_steps: int):
+    def __init__(self, learner: ClassificationLearner, held_out: Labelled | None, folder: Path, num_steps: float):
         self.learner, self.held_out, self.folder, self.num_steps = learner, held_out, folder, num_steps
         self.studies: Studies | None = None if held_out is None else held_out.open()
         learner.numbers |= {"judged_step": NEVER, "best_step": NEVER, "best_auc": NEVER, "best_loss": math.inf}
@@ -54,9 +54,13 @@ class Epochs:
     def begin(self, step: int) -> None:
         """Before the first step of a process, the number `step` from zero: what a run that was stopped still owes."""
         if self.held_out is not None:
-            judged = self.learner.numbers["judged_step"]
-            write_epochs(self.folder, [point for point in read_epochs(self.folder) if point.step <= judged])
+            self.forget_later()
             self.after_step(step)
+
+    def forget_later(self) -> None:
+        """Take out of epochs.csv what a run told that went further before it was killed."""
+        judged = self.learner.numbers["judged_step"]
+        write_epochs(self.folder, [point for point in read_epochs(self.folder) if point.step <= judged])
 
     def after_step(self, step: int, seconds: float = 0.0) -> None:
         """Validate at the end of an epoch."""
@@ -83,12 +87,12 @@ class Epochs:
         return f"weights after epoch {epoch:.4g}, with validation {auc}loss {numbers['best_loss']:.4f}"
 
     def judge_once(self, step: int) -> None:
-        """Validate, unless that is done; keep the weights if none was better.
+        """Validate, unless that is done; keep the weights if none was better, where the learner keeps any.
 
         Of equal AUC, or where it is not defined, the lower loss is better.
         """
         numbers, best = self.learner.numbers, self.learner.best
-        if self.held_out is None or best is None or numbers["judged_step"] >= step:
+        if self.held_out is None or numbers["judged_step"] >= step:
             return
         found = self.judge()
         numbers["judged_step"] = step
@@ -96,6 +100,8 @@ class Epochs:
         epoch = step / self.num_steps
         points.append(EpochPoint(step=step, epoch=epoch, loss=found.loss, auc=found.auc, accuracy=found.accuracy))
         write_epochs(self.folder, points)
+        if best is None:
+            return
         auc = NEVER if found.auc is None else found.auc
         if numbers["best_step"] == NEVER or (auc, -found.loss) > (numbers["best_auc"], -numbers["best_loss"]):
             numbers |= {"best_step": step, "best_auc": auc, "best_loss": found.loss}
@@ -125,4 +131,4 @@ class Epochs:
     def batch_size(self) -> int:
         """As large as the parts that training takes."""
         learner = self.learner
-        return max(1, learner.options.batch_size // int(learner.numbers["num_parts"]))
+        return max(1, learner.options.batch_size // int(learner.numbers[NUM_PARTS]))

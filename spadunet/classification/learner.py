@@ -25,6 +25,9 @@ from .parts import Parts
 
 MAX_GRADIENT_NORM = 1.0
 
+NUM_PARTS = "num_study_parts"
+"""Number that is remembered; batches of patches have another."""
+
 log = logging.getLogger("spadunet")
 
 
@@ -34,13 +37,26 @@ class ClassificationLearner:
     A batch is taken layout by layout, and in parts where memory does not suffice; the gradient is that of the whole
     batch, since nothing in a network depends on the other studies.
 
+    Args:
+        optimiser: of more than these parts; None for one of their own.
+
     Attributes:
         best: weights of the best epoch so far; None where nothing tells which it is.
     """
 
-    def __init__(self, parts: Parts, plan: ClassificationPlan, options: ClassificationOptions, *, keeps_best: bool):
+    def __init__(
+        self,
+        parts: Parts,
+        plan: ClassificationPlan,
+        options: ClassificationOptions,
+        *,
+        keeps_best: bool,
+        optimiser: torch.optim.Optimizer | None = None,
+    ):
         self.parts, self.plan, self.options = parts, plan, options
-        self.optimiser = make_optimiser(parts.network, options.learning_rate, options.weight_decay, spares_vectors=True)
+        self.optimiser = optimiser or make_optimiser(
+            parts.network, options.learning_rate, options.weight_decay, spares_vectors=True
+        )
         self.networks: dict[str, nn.Module] = {"backbone": parts.backbone, "task": parts.task}
         if parts.adapter is not None:
             self.networks["adapter"] = parts.adapter
@@ -48,7 +64,7 @@ class ClassificationLearner:
         if self.best is not None:
             self.networks["best"] = self.best
         self.optimisers: dict[str, torch.optim.Optimizer] = {"all": self.optimiser}
-        self.numbers: dict[str, float] = {"num_parts": 1}
+        self.numbers: dict[str, float] = {NUM_PARTS: 1}
 
     def learn(self, batch: StudyBatch) -> dict[str, float]:
         """One step: the mean loss of the batch; of experts, how much each is used, and the router's entropy."""
@@ -84,7 +100,7 @@ class ClassificationLearner:
     def logits_of(self, batch: StudyBatch, gates: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits (b, K) and labels (b, L) of one part of the batch after the other; `gates` is added to."""
         device = self.options.device
-        size = -(-len(batch.names) // int(self.numbers["num_parts"]))
+        size = -(-len(batch.names) // int(self.numbers[NUM_PARTS]))
         for group in batch.groups:
             places = torch.tensor(group.places)
             for start in range(0, len(places), size):
@@ -131,13 +147,13 @@ class ClassificationLearner:
         Raises:
             OutputError: if they have one study each.
         """
-        number = min(int(self.numbers["num_parts"]), len(batch.names))
+        number = min(int(self.numbers[NUM_PARTS]), len(batch.names))
         if number == len(batch.names):
             raise OutputError(
                 f"out of memory with a single study ({batch.names[0]}: {problem}); the last checkpoint is kept: take a "
                 "smaller --input-size or --preset"
             )
-        self.numbers["num_parts"] = 2 * number
+        self.numbers[NUM_PARTS] = 2 * number
         log.warning(
             "out of memory with %d studies at once: from now on at most %d, whose gradients are added up; the batch "
             "stays as large as it is",

@@ -91,7 +91,8 @@ def check_task(options: argparse.Namespace, given: Collection[str]) -> bool:
         InputError: names the first option.
     """
     is_asked = options.task == CLASSIFICATION
-    wrong = [name for name in given if (name not in SHARED + OWN if is_asked else name in OWN)]
+    of_studies = () if options.findings else OWN
+    wrong = [name for name in given if (name not in SHARED + OWN if is_asked else name in (*of_studies, "epochs"))]
     if wrong:
         flag = f"--{wrong[0].replace('_', '-')}"
         other = "segmentation" if is_asked else f"--task {CLASSIFICATION}"

@@ -45,7 +45,7 @@ def show_training(
             if held
         ),
     ]
-    splits = [member.folder / SPLITS_JSON for member in run.datasets if run.request["fold"] != "all"]
+    splits = [member.folder / SPLITS_JSON for member in run.datasets if run.request["fold"] not in ("all", "split")]
     show(f"writes into {folder}", [*written, *(f"{path}: new" for path in splits if not path.is_file())])
     tasks = [f"tasks/{member.dataset.name}/" for member in run.datasets]
     if run.adds_to is None:

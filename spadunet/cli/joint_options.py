@@ -83,7 +83,11 @@ def check_joint_options(options: argparse.Namespace) -> None:
         InputError: names the option and what it needs.
     """
     num_datasets, weights = len(options.dataset or [""]), options.dataset_weights
-    if weights is not None and len(weights) != num_datasets:
+    if options.findings and weights is not None and len(weights) != 2:
+        raise InputError(
+            f"--dataset-weights: {len(weights)} weights; with --findings give one of label maps, one of them"
+        )
+    if not options.findings and weights is not None and len(weights) != num_datasets:
         raise InputError(f"--dataset-weights: {len(weights)} weights for {num_datasets} datasets; give one for each")
     if options.add_task and options.scratch_twin:
         raise InputError("--add-task: a scratch twin has no model to be added to; leave --scratch-twin out")

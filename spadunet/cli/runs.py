@@ -90,10 +90,9 @@ def cells_of(run: RunSummary, below: Path | None) -> list[str]:
 
 
 def score_text(run: RunSummary) -> str:
-    """The mean validation Dice, or the AUC of a classification, which says so."""
-    if run.auc is not None:
-        return f"AUC {run.auc:.4f}"
-    return "-" if run.dice is None else f"{run.dice:.4f}"
+    """The mean validation Dice, and the AUC of what classifies, which says so."""
+    dice, auc = ("" if run.dice is None else f"{run.dice:.4f}"), ("" if run.auc is None else f"AUC {run.auc:.4f}")
+    return ", ".join(filter(None, (dice, auc))) or "-"
 
 
 def share_text(done: float | None, asked: float | None) -> str:

@@ -19,6 +19,7 @@ from .classification_options import RECIPES as CLASSIFICATION_RECIPES
 from .classification_options import add_classification_options, check_task, learning_rate
 from .control_options import add_control_options, check_control_options, check_deterministic, deterministic
 from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of, require_apart, take_folder
+from .findings import add_findings_options, check_findings, find_findings, join, settle_fold, show_findings
 from .fine_tuning import OVERLAP, USUAL_OVERLAP, add_recipe_option, differences_of_plan, settle_training, tell
 from .joint_options import (
     adapter_of,
@@ -62,6 +63,7 @@ EXAMPLES = """\
   spadunet_train -d Heart --init MODEL --add-task --adapter lora     and learns a small change of the backbone for them
   spadunet_train -d BTCV --recipe paper-btcv --init results/pretraining/spad_vit_base
   spadunet_train --task classification -d organmnist3d.npz
+  spadunet_train -d BTCV --findings                 label maps, and what BTCV's labels.csv says of whole studies
   spadunet_train -d BTCV -f 0                       again: an interrupted run goes on
   spadunet_train -d BTCV --fraction 0.2 --repeats 3 a fifth of the patients, three seeds
   torchrun --standalone --nproc-per-node 4 $(which spadunet_train) -d BTCV --batch-size 8
@@ -148,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="MODEL", help="model folder (default: below results/)")
     add_data_option(parser)
     add_dry_run_option(parser)
+    add_findings_options(parser)
     add_classification_options(parser)
     options = parser.parse_args(arguments)
     given = [name for name, value in vars(options).items() if value != parser.get_default(name)]
@@ -165,6 +168,9 @@ def execute(options: argparse.Namespace, given: Collection[str]) -> int:
 
     if check_task(options, given):
         return train_classifier(options)
+    check_findings(options, given)
+    if options.findings:
+        settle_findings(options)
     settled, notes = settle_training(options, USUAL)
     check_control_options(options)
     one = partial(train_one, settled=settled, notes=notes)
@@ -172,6 +178,15 @@ def execute(options: argparse.Namespace, given: Collection[str]) -> int:
         if options.repeats is None or options.dry_run:
             return one(options, ranks)[0]
         return train_repeats(options, ranks, one)
+
+
+def settle_findings(options: argparse.Namespace) -> None:
+    """Find the dataset, so that its table can say who trains."""
+    from ..workspace import find_workspace
+
+    workspace = find_workspace(options.data)
+    options.dataset = options.dataset or [planned_last(workspace.preprocessed)]
+    settle_fold(options, find_planned(options.dataset[0], workspace))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +223,7 @@ def find_place(options: argparse.Namespace, ranks: Ranks) -> Place:
     Raises:
         InputError: if options, datasets or what lies in the folder do not go together.
     """
+    from ..classification.findings import SUFFIX
     from ..dataset import load_dataset
     from ..training.train import TrainingDataset
     from ..workspace import find_workspace
@@ -227,12 +243,15 @@ def find_place(options: argparse.Namespace, ranks: Ranks) -> Place:
         shared = read_shared(options.init, options.share_input)
         datasets = [replace(it, plan=as_shared(it.plan, shared, options.share_input)) for it in datasets]
     class_weights = class_weights_for(options.class_weights, datasets)
-    dataset_weights = options.dataset_weights or [None] * len(datasets)
+    dataset_weights = [None] * len(datasets) if options.findings else options.dataset_weights
+    dataset_weights = dataset_weights or [None] * len(datasets)
     datasets = [
         replace(member, weight=weight, class_weights=of_classes)
         for member, weight, of_classes in zip(datasets, dataset_weights, class_weights, strict=True)
     ]
     dataset_names = [member.dataset.name for member in datasets]
+    if options.findings:
+        dataset_names += [f"{dataset_names[0]}{SUFFIX}"]
     joint = "+".join(dataset_names)
     output = options.output
     if output is not None and options.repeats is not None:
@@ -273,15 +292,23 @@ def train_in(
     """
     import torch
 
+    from ..classification.joint_train import train_with_findings
     from ..model import MODEL_JSON
     from ..network.device import choose_precision
     from ..training.board import VALIDATION_CSV, read_final_scores
+    from ..training.epochs import EPOCHS_CSV
     from ..training.init import INIT_COVERAGE_JSON
     from ..training.loop import RunOptions
     from ..training.train import prepare_run, train
 
     folder, device, recipe = place.folder, ranks.device, RECIPES[place.backbone]
-    for member in place.datasets:
+    datasets, findings = place.datasets, None
+    if options.findings:
+        if ranks.world_size > 1:
+            raise InputError("--findings: runs in one process; start it without torchrun")
+        findings = find_findings(datasets[0], options.fold, dry_run=options.dry_run)
+        datasets = (findings.member,)
+    for member in datasets:
         if (differs := differences_of_plan(options.recipe, member.plan)) is not None:
             log.warning(differs)
     earlier = {} if options.restart else request_of(folder)
@@ -313,7 +340,7 @@ def train_in(
         is_compiled=options.compile,
     )
     run = prepare_run(
-        place.datasets,
+        datasets,
         run_options,
         backbone=place.backbone,
         preset=place.preset,
@@ -330,8 +357,13 @@ def train_in(
         dry_run=options.dry_run,
         variety=find_variety(options),
         share_input=options.share_input,
+        splits=None if findings is None else [findings.sides.cases],
     )
-    files = RunFiles(result=MODEL_JSON, manifest=MANIFEST, others=(INIT_COVERAGE_JSON, VALIDATION_CSV))
+    joint = None
+    if findings is not None and not options.dry_run:
+        joint = join(run, findings, options, goes_on=bool(earlier))
+        run = joint.segmentation
+    files = RunFiles(result=MODEL_JSON, manifest=MANIFEST, others=(INIT_COVERAGE_JSON, VALIDATION_CSV, EPOCHS_CSV))
     must_go_on = options.c or (options.repeats is not None and bool(earlier))
     done = find_earlier_run(folder, files, run.request, restart=options.restart, must_go_on=must_go_on)
     if options.dry_run:
@@ -339,6 +371,8 @@ def train_in(
 
         if not ranks.is_first:
             return 0
+        if findings is not None:
+            show_findings(findings)
         return show_training(run, folder, done, model_folder=place.model_folder, num_runs=options.repeats or 1)
     is_done = done is not None and done.is_finished and (folder / files.manifest).is_file()
     ranks.wait()  # all have read what an earlier run left
@@ -350,7 +384,10 @@ def train_in(
     devices = str(device) if ranks.world_size == 1 else f"{ranks.world_size} × {device.type}"
     network = f"{place.backbone} {place.preset}"
     log.info("training %s on %s, %s, %s: %s", place.name, devices, network, run_options.precision, folder)
-    problems = train(run, folder, model_folder=place.model_folder, is_locked=is_locked)
+    if joint is None:
+        problems = train(run, folder, model_folder=place.model_folder, is_locked=is_locked)
+    else:
+        problems = train_with_findings(joint, folder, model_folder=place.model_folder, is_locked=is_locked)
     if ranks.is_first:
         write_manifest(
             folder / files.manifest,

@@ -117,12 +117,22 @@ class SegmentationLearner:
 
     Where memory does not suffice for a batch, it is taken in parts from then on: the gradient is still that of the
     whole batch, since nothing in a network depends on the other patches.
+
+    Args:
+        optimiser: of more than the network; None for one of its own.
     """
 
-    def __init__(self, network: JointNetwork, tasks: Sequence[TrainingTask], options: RunOptions, ranks: Ranks):
+    def __init__(
+        self,
+        network: JointNetwork,
+        tasks: Sequence[TrainingTask],
+        options: RunOptions,
+        ranks: Ranks,
+        optimiser: torch.optim.Optimizer | None = None,
+    ):
         self.network, self.tasks, self.options, self.ranks = network, tasks, options, ranks
         self.wrapped = distribute(network, ranks, has_unused=len(tasks) > 1)
-        self.optimiser = make_optimiser(
+        self.optimiser = optimiser or make_optimiser(
             network, options.learning_rate, options.weight_decay, spares_vectors=options.spares_vectors
         )
         self.networks: dict[str, nn.Module] = {"backbone": network.backbone, "tasks": network.tasks}

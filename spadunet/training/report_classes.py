@@ -23,7 +23,7 @@ def classes_of(folder: Path, status: RunStatus) -> Iterator[Html]:
     """Scores of held-out studies: after each epoch, and of the weights that were kept."""
     if status.classification is None:
         return
-    yield heading("Validation")
+    yield heading("Validation of whole studies" if status.plans else "Validation")
     points = read_epochs(folder)
     if not points:
         yield paragraph("No study has been held out and scored yet.", "pale")

@@ -182,10 +182,9 @@ def kind_of(folder: Path, asked: dict[str, str]) -> RunKind | None:
 
 def datasets_of(status: RunStatus | None, asked: dict[str, str]) -> tuple[str, ...]:
     """Names of what a run learns from."""
-    if status is not None and status.classification is not None:
-        return (status.classification.dataset_name,)
-    if status is not None and status.plans:
-        return tuple(plan.dataset_name for plan in status.plans)
+    plans = () if status is None else (*status.plans, *([status.classification] if status.classification else []))
+    if plans:
+        return tuple(plan.dataset_name for plan in plans)
     return tuple(asked.get("datasets", "").split()) or tuple(filter(None, [asked.get("corpus")]))
 
 

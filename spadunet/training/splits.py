@@ -96,7 +96,7 @@ def choose_cases(dataset: Dataset, folder: Path, fold: str, *, dry_run: bool = F
     path = folder / SPLITS_JSON
     text = json.dumps(make_splits(dataset), indent=1) + "\n"
     if not path.is_file():
-        log.info("%s: %d cases of %d patients", dataset.name, len(names), len(set(dataset.patients.values())))
+        log.info("%s: %d cases of %d patients", dataset.name, len(names), len({dataset.patients[it] for it in names}))
         if not dry_run:
             write_text(path, text)
     try:

@@ -57,6 +57,10 @@ class TrainingDataset:
         return found if len(set(found)) > 1 else None
 
 
+Sides = tuple[list[str], list[str]]
+"""Names of the cases that train, and of those that are held out."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PreparedRun:
     """A run whose every input was found sound, before anything of an earlier run is touched."""
@@ -101,6 +105,7 @@ def prepare_run(
     dry_run: bool = False,
     variety: VarietyOptions | None = None,
     share_input: str | None = None,
+    splits: Sequence[Sides] | None = None,
 ) -> PreparedRun:
     """Open the cases of a fold and build the network. Writes nothing but splits_final.json where there is none.
 
@@ -121,6 +126,7 @@ def prepare_run(
         variety: what patches meet; each plan decides where nothing is said.
         share_input: task of `init` whose channel map the tasks take over and keep; their plans are `as_shared` has
             them.
+        splits: of each dataset, where it is not the fold of splits_final.json.
 
     Raises:
         InputError: if the fold, a case or the model to start from is missing or does not fit, or a backbone that is to
@@ -130,7 +136,8 @@ def prepare_run(
     variety = variety or VarietyOptions()
     ranks = ranks or Ranks(device=options.device)
     may_write = ranks.is_first and not dry_run
-    splits = [choose_cases(member.dataset, member.folder, fold, dry_run=not may_write) for member in datasets]
+    if splits is None:
+        splits = [choose_cases(member.dataset, member.folder, fold, dry_run=not may_write) for member in datasets]
     if fraction < 1:
         splits = [
             (choose_fraction(member.dataset, names, fraction, fraction_seed), val)
@@ -291,13 +298,7 @@ def train(
 
 def train_and_validate(run: PreparedRun, folder: Path, model_folder: Path, refresh: Callable[[], None]) -> list[str]:
     """As `train`; `refresh` is called with every checkpoint and before validation."""
-    if run.coverage is not None and run.ranks.is_first:
-        write_record(folder / INIT_COVERAGE_JSON, run.coverage)
-        log.info("weights from %s:\n%s", run.coverage.source, "\n".join(run.coverage.lines()))
-    for task, adapter in zip(run.tasks, run.network.adapters, strict=False):
-        log.info("adapter of %s: %s, %s", task.name, run.options.adapter, describe_share(adapter, run.network.backbone))
-    for task in run.tasks:
-        log.info("patches of %s: %s", task.name, task.variety.describe(task.plan.labels, task.cases))
+    tell_start(run, folder)
     progress = train_network(
         run.network,
         run.tasks,
@@ -308,19 +309,12 @@ def train_and_validate(run: PreparedRun, folder: Path, model_folder: Path, refre
         ranks=run.ranks,
         keep=lambda step: refresh(),
     )
-    provenance = run.request | {"steps": str(progress.step), "spadunet": __version__}
-    provenance["training_cases"] = " ".join(str(len(task.cases)) for task in run.tasks)
-    if (folder / INIT_COVERAGE_JSON).is_file():
-        coverage = read_record(folder / INIT_COVERAGE_JSON, Coverage, remedy="start anew with --restart")
-        provenance["init_coverage"] = coverage.lines()[-1]
-        if coverage.earlier_runs:
-            provenance[EARLIER] = "; ".join(coverage.earlier_runs)
     model = as_model(
         run.network,
         run.datasets,
         backbone=run.backbone,
         preset=run.preset,
-        provenance=provenance,
+        provenance=provenance_of(run, folder, progress.step),
         adapter=run.options.adapter,
     )
     if run.ranks.is_first:
@@ -329,6 +323,34 @@ def train_and_validate(run: PreparedRun, folder: Path, model_folder: Path, refre
         else:
             add_trained(run.adds_to, model_folder, model, backbone_sha256=run.request["add_task"])
     log.info("model after %d steps: %s", progress.step, model_folder)
+    return validate_all(run, model, folder)
+
+
+def tell_start(run: PreparedRun, folder: Path) -> None:
+    """What the run begins with, for the log."""
+    if run.coverage is not None and run.ranks.is_first:
+        write_record(folder / INIT_COVERAGE_JSON, run.coverage)
+        log.info("weights from %s:\n%s", run.coverage.source, "\n".join(run.coverage.lines()))
+    for task, adapter in zip(run.tasks, run.network.adapters, strict=False):
+        log.info("adapter of %s: %s, %s", task.name, run.options.adapter, describe_share(adapter, run.network.backbone))
+    for task in run.tasks:
+        log.info("patches of %s: %s", task.name, task.variety.describe(task.plan.labels, task.cases))
+
+
+def provenance_of(run: PreparedRun, folder: Path, num_done: int) -> dict[str, str]:
+    """What the model tells of itself after so many steps."""
+    provenance = run.request | {"steps": str(num_done), "spadunet": __version__}
+    provenance["training_cases"] = " ".join(str(len(task.cases)) for task in run.tasks)
+    if (folder / INIT_COVERAGE_JSON).is_file():
+        coverage = read_record(folder / INIT_COVERAGE_JSON, Coverage, remedy="start anew with --restart")
+        provenance["init_coverage"] = coverage.lines()[-1]
+        if coverage.earlier_runs:
+            provenance[EARLIER] = "; ".join(coverage.earlier_runs)
+    return provenance
+
+
+def validate_all(run: PreparedRun, model: Model, folder: Path) -> list[str]:
+    """Validate on the held-out cases of each dataset; a line for each that failed."""
     problems: list[str] = []
     for member, names in zip(run.datasets, run.held_out, strict=True):
         if names:

@@ -182,7 +182,7 @@ def test_parts_of_a_batch_and_its_layouts_give_the_gradient_of_the_whole(source,
     for groups, num_parts in (((group,), 1), ((group,), 3), (tuple(halves), 1)):
         run = prepare(source, make_options())
         learner = ClassificationLearner(run.parts, source.plan, run.options, keeps_best=False)
-        learner.numbers["num_parts"] = num_parts
+        learner.numbers["num_study_parts"] = num_parts
         learner.step(replace(batch, groups=groups))
         weights.append(run.parts.task.head.weight.grad)
     for other in weights[1:]:
@@ -202,7 +202,7 @@ def test_memory_that_does_not_suffice_halves_the_batch(source, make_options, mon
     monkeypatch.setattr(run.parts.network, "forward", narrow)
     batch = StudyStream(source.train.open(), source.train.labels, batch_size=8, seed=0, recipe=None, is_dimmed=False)[0]
     assert np.isfinite(learner.learn(batch)["loss"])
-    assert learner.numbers["num_parts"] == 4
+    assert learner.numbers["num_study_parts"] == 4
     assert "from now on at most 2" in caplog.text
 
 
