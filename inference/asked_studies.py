@@ -15,6 +15,7 @@ from ..study_labels import check_splits, find_views, read_split, rows_of_studies
 from ..study_table import LABELS_CSV, SPLIT, LabelTable, read_table
 from .cases import find_cases, tell_series
 from .channels import order_of
+from .fitting_images import require_fitting_file, require_fitting_images
 from .studies import FileStudies, MedMNISTStudies, studies_of_medmnist
 
 STUDIES_CSV = "studies.csv"
@@ -31,7 +32,12 @@ AskedStudies = FileStudies | MedMNISTStudies
 
 
 def find_studies(
-    path: Path, plan: ClassificationPlan, *, split: str | None = None, channels: Sequence[str] | None = None
+    path: Path,
+    plan: ClassificationPlan,
+    *,
+    split: str | None = None,
+    channels: Sequence[str] | None = None,
+    others: Sequence[ClassificationPlan] = (),
 ) -> AskedStudies:
     """Studies of a path, as a plan sees them; nothing of an image is read yet but a MedMNIST file's.
 
@@ -40,26 +46,29 @@ def find_studies(
     Args:
         split: one of SPLIT_CHOICES; None for the test split where there are splits.
         channels: names of the images' channels, where the user gives them.
+        others: plans of further models of the same channels, which must be able to mean the images, too.
 
     Raises:
-        InputError: if there is nothing, the table is wrong, or its images are not there.
+        InputError: if there is nothing, the table is wrong, its images are not there, or images are of another kind
+            than the plan's.
     """
     if path.suffix.lower() == ".npz" and not path.is_dir():
         if channels:
             raise InputError("--channels: is for folders of images; a MedMNIST file has its own order, leave it out")
-        return medmnist_studies(path, plan, split)
+        return medmnist_studies(path, plan, split, others)
     folder = next((path / name for name in IMAGE_FOLDERS if (path / name).is_dir()), path)
     order = order_of(plan, folder, channels)
     cases = find_cases(folder, len(order.names), order.optional, may_mix=True)
     for line in tell_series(cases):
         log.info(line)
     found = next((path / name for name in TABLES if (path / name).is_file()), None)
+    chosen = ""
     if found is None:
         if split not in (None, ALL):
             raise InputError(f"--split {split}: {path} has no {' or '.join(TABLES)} that tells splits; leave it out")
         studies = [Study(name=it.name, patient=it.name, split=None, views=(it,), labels=()) for it in cases]
     else:
-        table = rows_asked(read_table(found, has_labels=False), split)
+        table, chosen = rows_asked(read_table(found, has_labels=False), split)
         views = {case.name: case for case in cases}
         images = StudyImages(
             folder=folder,
@@ -70,29 +79,31 @@ def find_studies(
             by_file=names_by_file(views),
         )
         studies = studies_of_table(table, images)
-    return FileStudies(studies=tuple(studies), plan=plan, order=order)
+    asked = [view for study in studies for view in study.views]
+    for of_kind in {it.is_planar: it for it in (*others, plan)}.values():
+        require_fitting_images(folder, asked, of_kind, len(order.names))
+    return FileStudies(studies=tuple(studies), plan=plan, order=order, split=chosen)
 
 
-def medmnist_studies(path: Path, plan: ClassificationPlan, split: str | None) -> MedMNISTStudies:
+def medmnist_studies(
+    path: Path, plan: ClassificationPlan, split: str | None, others: Sequence[ClassificationPlan] = ()
+) -> MedMNISTStudies:
     """The images of one split of a MedMNIST file.
 
     Raises:
-        InputError: if the file is damaged or has other channels than the plan, or all splits are asked for.
+        InputError: if the file is damaged, its images are not of the plan's kind, or all splits are asked for.
     """
     chosen = next((it for it in SPLIT_NAMES if it == (split or TEST)), None)
     if chosen is None:
         raise InputError(f"--split {split}: of a MedMNIST file one split is predicted; give {', '.join(SPLIT_NAMES)}")
     dataset = open_medmnist(path)
-    if dataset.num_channels != len(plan.channel_names):
-        raise InputError(
-            f"{path}: its images have {dataset.num_channels} channels, the model {len(plan.channel_names)}: "
-            f"{', '.join(plan.channel_names)}; give the file of the dataset that the model learned, or one like it"
-        )
+    for it in (plan, *others):
+        require_fitting_file(dataset, it)
     return studies_of_medmnist(dataset, chosen, plan)
 
 
-def rows_asked(table: LabelTable, split: str | None) -> LabelTable:
-    """The rows of a split, as `find_studies` has it.
+def rows_asked(table: LabelTable, split: str | None) -> tuple[LabelTable, str]:
+    """The rows of a split, as `find_studies` has it, and its name; empty where the table has none.
 
     Raises:
         InputError: if there is none.
@@ -100,17 +111,17 @@ def rows_asked(table: LabelTable, split: str | None) -> LabelTable:
     if not table.has(SPLIT):
         if split not in (None, ALL):
             raise InputError(f"--split {split}: {table.path} has no column {SPLIT}; leave it out")
-        return table
+        return table, ""
     check_splits(table)
     there = {read_split(row) for row in table.rows}
     wanted = split or (TEST if TEST in there else ALL)
     if wanted == ALL:
-        return table
+        return table, ALL
     if wanted not in there:
         found = ", ".join(it for it in SPLIT_NAMES if it in there)
         raise InputError(f"--split {split}: {table.path} has only {found}; choose one of these, or {ALL}")
     log.info("%s: split %s", table.path, wanted)
-    return table.only(lambda row: read_split(row) == wanted)
+    return table.only(lambda row: read_split(row) == wanted), wanted
 
 
 def studies_of_table(table: LabelTable, images: StudyImages) -> list[Study]:

@@ -41,6 +41,8 @@ class ClassRequest(Record):
     precision: str
     channels: tuple[str, ...]
     """Where each of the model's is found, as for label maps; none of a file."""
+    split: str
+    """Empty where the studies have none."""
 
     def told(self) -> dict[str, str]:
         """What the user would call each part, and its value in words."""
@@ -49,6 +51,7 @@ class ClassRequest(Record):
             "model": ", ".join(map(str, self.models)),
             "--precision": self.precision,
             "channels": " ".join(self.channels),
+            "--split": self.split or "none",
         }
 
     def differences(self, earlier: ClassRequest) -> list[str]:
@@ -117,6 +120,7 @@ def class_request_of(
         models=models,
         precision=str(precision).removeprefix("torch."),
         channels=() if order is None else tuple("-" if it is None else f"_{it:04}" for it in order.numbers),
+        split=studies.split,
     )
 
 

@@ -21,6 +21,8 @@ from ..preprocessing.crop import crop
 from ..preprocessing.restore import put_back
 from ..preprocessing.views import View
 from ..spacing import Shape
+from .class_sources import ClassSource
+from .classify import shape_of
 from .predict_classes import ClassAnswer, Focus
 
 HEAT_FOLDER = "heat_maps"
@@ -32,6 +34,27 @@ NO_AFFINE = np.eye(4)[[2, 1, 0, 3]]
 def heat_paths(folder: Path, view: str) -> tuple[Path, Path]:
     """Where the heat map of a view and its picture go, below the folder of predictions."""
     return folder / HEAT_FOLDER / f"{view}{NIFTI_ENDINGS[0]}", folder / HEAT_FOLDER / f"{view}{PICTURE_ENDING}"
+
+
+def tell_constant_maps(sources: Sequence[ClassSource]) -> list[str]:
+    """A line for each model whose maps tell nothing, whatever the image."""
+    return [
+        f"{source.folder}: pools by the mean, which weighs all patches alike: its heat maps tell nothing; those of a "
+        "model trained with --pooling attention do"
+        for source in sources
+        if source.network.task.pooling == "mean"
+    ]
+
+
+def tell_one_patch(answer: ClassAnswer) -> str | None:
+    """What to say of a study of which each image is one patch to every model, so that its maps are constant."""
+    if any(focus.weights.size > 1 for views in answer.focus for focus in views):
+        return None
+    patch = "×".join(map(str, answer.focus[0][0].patch))
+    return (
+        f"{answer.views[0][0].name}: the whole image is one patch of the network, {patch} voxels: its heat map is "
+        "constant and tells nothing; train with a larger --input-size, or with spad_vit, whose patches are smaller"
+    )
 
 
 def write_heat_maps(folder: Path, answer: ClassAnswer) -> list[Path]:
@@ -92,12 +115,6 @@ def shares_of(num_patches: int, length: int, side: int, new: int) -> np.ndarray:
     cells = np.arange(new)[:, None]
     covered = np.minimum(ends[1:], cells + 1) - np.maximum(ends[:-1], cells)
     return (covered.clip(0) / np.diff(ends)).astype(np.float32)
-
-
-def shape_of(view: View) -> Shape:
-    """(D, H, W)."""
-    depth, height, width = view.array.shape[1:]
-    return depth, height, width
 
 
 def picture_of(view: View, heat: np.ndarray) -> bytes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,9 @@ from ..preprocessing.store import open_case
 from ..preprocessing.views import View, read_view, view_of_array, views_of_study
 from ..study import SplitName, Study
 from .channels import ChannelOrder
+from .fitting_images import tell_saturation
+
+log = logging.getLogger("spadunet")
 
 
 class Studies(Protocol):
@@ -43,6 +47,7 @@ class MedMNISTStudies:
     images: np.ndarray
     """(N, C, D, H, W) uint8."""
     plan: ClassificationPlan
+    split: SplitName
 
     def __len__(self) -> int:
         return len(self.images)
@@ -63,7 +68,7 @@ def studies_of_medmnist(dataset: MedMNIST, split: SplitName, plan: Classificatio
     """
     images = read_images(dataset, split)
     names = tuple(dataset.study_name(split, number) for number in range(len(images)))
-    return MedMNISTStudies(names=names, images=images, plan=plan)
+    return MedMNISTStudies(names=names, images=images, plan=plan, split=split)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +79,10 @@ class FileStudies:
     plan: ClassificationPlan
     order: ChannelOrder | None = None
     """Of the images' channels; None for that of the plan."""
+    split: str = ""
+    """Which was asked for; empty where the data have none."""
+    told: set[str] = field(default_factory=set, compare=False)
+    """Warnings that were given, of which each is given once."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -101,9 +110,13 @@ class FileStudies:
             raise InputError(raw.problem)
         image, _ = read_view(raw, num_channels=len(self.order.names))
         try:
-            return pick_channels(image, self.order.numbers)
+            picked = pick_channels(image, self.order.numbers)
         except InputError as error:
             raise InputError(f"{raw.name}: {error}") from error
+        if "saturation" not in self.told and (what := tell_saturation(picked, self.plan)):
+            self.told.add("saturation")
+            log.warning("%s: %s", raw.paths[0], what)
+        return picked
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,6 +45,12 @@ class ClassificationPlan(ImagePlan):
             raise ValueError(f"input_size_voxels {size}: one slice has the degree of anisotropy {MAX_DA}")
         return self
 
+    @property
+    def is_planar(self) -> bool:
+        """True if it was made for single slices."""
+        size = self.input_size_voxels
+        return self.degree_of_anisotropy == MAX_DA if size is None else size[0] == 1
+
     def preprocessing_digest(self) -> str:
         """Changes with what stored images depend on; classes are not among it."""
         included = {"channel_names", "intensity", "target_spacing_mm", "input_size_voxels"}

@@ -85,8 +85,8 @@ class Member:
 def open_medmnist(path: Path) -> MedMNIST:
     """Check a file's headers and read its labels; images stay where they are.
 
-    Kind and names of the classes are those published for a file of this name; of any other name, several columns of 0
-    and 1 are findings, two different labels are binary, and names are numbers.
+    Kind and names of the classes are those published for a file of this name, if it holds pictures or volumes as that
+    does; of any other, several columns of 0 and 1 are findings, two different labels are binary, and names are numbers.
 
     Raises:
         InputError: if it is missing, damaged, of another layout, or its labels are not those of its classes.
@@ -110,10 +110,10 @@ def open_medmnist(path: Path) -> MedMNIST:
     widths = {check_labels(path, split, *pair) for split, pair in headers.items()}
     if len(widths) > 1:
         raise InputError(f"{path}: splits have {sorted(widths)} labels an image; expected as many in each")
-    labels = {split: read_array(path, f"{split}_labels").astype(np.int64) for split in SPLIT_NAMES}
-    classes = known_classes(path.stem) or infer_classes(path, labels)
-    require_labels(path, classes, labels)
+    labels = {split: read_labels(path, split) for split in SPLIT_NAMES}
     num_channels, *sizes = layouts.pop()
+    classes = known_classes(path.stem, is_planar=sizes[0] == 1) or infer_classes(path, labels)
+    require_labels(path, classes, labels)
     return MedMNIST(
         path=path,
         classes=classes,
@@ -218,6 +218,20 @@ def check_labels(path: Path, split: str, images: Member, labels: Member) -> int:
     if labels.shape[0] != images.shape[0]:
         raise InputError(f"{path}: {split}_labels has {labels.shape[0]} rows for {images.shape[0]} images")
     return labels.shape[1]
+
+
+def read_labels(path: Path, split: SplitName) -> np.ndarray:
+    """Labels (N, L) int64 of a split.
+
+    Raises:
+        InputError: if they are damaged or do not fit into int64.
+    """
+    labels = read_array(path, f"{split}_labels")
+    too_large = np.argwhere(labels > np.iinfo(np.int64).max)  # of uint64 alone
+    if len(too_large):
+        row, column = too_large[0].tolist()
+        raise InputError(f"{path}: {split}_labels: row {row} is {labels[row, column]}; expected classes 0, 1, …")
+    return labels.astype(np.int64)
 
 
 def read_array(path: Path, name: str) -> np.ndarray:

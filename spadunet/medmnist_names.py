@@ -129,6 +129,11 @@ CLASSES = {
 """By file stem; MedMNIST+ writes the size behind it (organmnist3d_64)."""
 
 
-def known_classes(stem: str) -> ClassSet | None:
-    """Classes of a published file of this name without its ending; None of any other file."""
-    return CLASSES.get(re.sub(r"_\d+$", "", stem.lower()))
+def known_classes(stem: str, *, is_planar: bool) -> ClassSet | None:
+    """Classes of a published file of this name without its ending; None of any other file.
+
+    Args:
+        is_planar: whether the file's images are pictures; the volumes of MedMNIST have 3D in their name.
+    """
+    name = re.sub(r"_\d+$", "", stem.lower())
+    return CLASSES.get(name) if name.endswith("3d") != is_planar else None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from .channels import plain_name
 from .classes import UNKNOWN, ClassSet
 from .errors import InputError, listed
 from .record import read_record
-from .study import SPLIT_NAMES, LabelledStudies, SplitName, Study
+from .study import SPLIT_NAMES, LabelledStudies, SplitName
 from .study_table import LABELS_CSV, LabelTable, TableRow
 
 CLASSES_JSON = "classes.json"
@@ -19,8 +21,15 @@ CLASS_COLUMNS = ("label", "class")
 """Which one holds the class, where classes.json says that there are classes and the table has further columns."""
 FINDING_LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "": UNKNOWN}
 """Absent, there, or not looked for; as spreadsheets and pandas write them."""
+MISSING_WORDS = frozenset(
+    ("nan", "na", "n/a", "n.a.", "<na>", "#n/a", "none", "null", "nil", "missing", "?", "-", "--", "-1", "-1.0")
+)
+"""What people and programs write, in whatever case, where a class is not known."""
 FEW_NAMES = 12
 """Told of an unknown class's alternatives."""
+
+MAX_VALUES = 3
+"""Told of a column that holds no findings."""
 
 log = logging.getLogger("spadunet")
 
@@ -28,7 +37,7 @@ log = logging.getLogger("spadunet")
 def choose_classes(folder: Path, table: LabelTable, *, num_studies: int) -> ClassSet:
     """Classes of classes.json; without it, one column of labels holds classes and several hold findings.
 
-    Two different classes are binary. They are sorted by name, numbers by their value.
+    Two different classes are binary. They are sorted by name, numbers by their value; 1.0 is the class 1.
 
     Raises:
         InputError: if classes.json is wrong or is not for this table, or classes cannot be told from the column.
@@ -38,9 +47,13 @@ def choose_classes(folder: Path, table: LabelTable, *, num_studies: int) -> Clas
         expected = '{"kind": "ordinal", "names": ["mild", "severe"]}, kind multi-class, binary, ordinal or multi-label'
         return read_record(path, ClassSet, remedy=f"write {expected}")
     if len(table.label_columns) > 1:
+        check_findings(table)
         return ClassSet(kind="multi-label", names=table.label_columns)
     column = table.label_columns[0]
     values = {row.labels[column] for row in table.rows} - {""}
+    check_missing(table, column)
+    if all(map(whole_number, values)):
+        values = {whole_number(value) for value in values}
     check_alike(table, column, values)
     if len(values) < 2:
         raise InputError(
@@ -56,6 +69,37 @@ def choose_classes(folder: Path, table: LabelTable, *, num_studies: int) -> Clas
     classes = ClassSet(kind="binary" if len(names) == 2 else "multi-class", names=tuple(names))
     log.info("%s: %s, %s (%s fixes kind and order)", table.path, classes.kind, ", ".join(names), CLASSES_JSON)
     return classes
+
+
+def whole_number(text: str) -> str:
+    """A class that is a number from 0 as it is called: 1 of 1.0, as pandas writes it; empty of any other text."""
+    match = re.fullmatch(r"(\d+)(\.0*)?", text)
+    return match[1] if match else ""
+
+
+def check_missing(table: LabelTable, column: str) -> None:
+    """Refuse words that people write where there is no class."""
+    table.refuse(
+        [
+            f"line {row.line}: {column} is '{row.labels[column]}', which reads as no label; take the row out, or write "
+            f"{CLASSES_JSON} with all names if it is a class"
+            for row in table.rows
+            if row.labels[column].casefold() in MISSING_WORDS
+        ]
+    )
+
+
+def check_findings(table: LabelTable) -> None:
+    """Refuse columns that are no findings for the most part, as an age beside a class."""
+    for column in table.label_columns:
+        values = [row.labels[column] for row in table.rows if row.labels[column]]
+        wrong = list(dict.fromkeys(value for value in values if value not in FINDING_LABELS))
+        if sum(value in wrong for value in values) * 2 > len(values):
+            raise InputError(
+                f"{table.path}: line 1: several columns of labels are findings, 0 or 1 each, but {column} holds "
+                f"{listed(wrong, MAX_VALUES)}; leave one column of classes, or say in {CLASSES_JSON} which classes or "
+                f'findings are meant: {{"kind": "multi-class", "names": […]}}, in a column called {CLASS_COLUMNS[0]}'
+            )
 
 
 def check_alike(table: LabelTable, column: str, values: Iterable[str]) -> None:
@@ -125,8 +169,9 @@ def labels_of_rows(table: LabelTable, classes: ClassSet, *, may_be_unknown: bool
 def read_class(row: TableRow, columns: Sequence[str], classes: ClassSet) -> tuple[int, ...] | str:
     """The number of a row's class, or what is wrong with it."""
     value = row.labels[columns[0]]
-    if value in classes.names:
-        return (classes.names.index(value),)
+    name = value if value in classes.names else whole_number(value)
+    if name in classes.names:
+        return (classes.names.index(name),)
     wanted = listed(classes.names, FEW_NAMES)
     if not value:
         return f"line {row.line}: {columns[0]} is empty; give one of {wanted}, or take the row out"
@@ -158,29 +203,65 @@ def require_different(found: LabelledStudies) -> None:
         raise InputError(f"{where}: no row has the split train; nothing could be learned")
     studies = found.of("train") if found.has_splits else found.studies
     which = "training study" if found.has_splits else "study"
-    if all(is_alike(studies, number) for number in range(found.classes.num_labels)):
+    if all(map(knows_one_value, np.array([study.labels for study in studies]).T)):
         label = found.classes.names[studies[0].labels[0]] if found.classes.is_exclusive else studies[0].labels
         raise InputError(f"{where}: every {which} has the label {label}; expected at least two different")
 
 
-def warn_missing(found: LabelledStudies) -> None:
-    """Say which classes or findings a split cannot teach or score."""
+def labels_by_split(found: LabelledStudies) -> dict[SplitName | None, np.ndarray]:
+    """Labels (N, L) of each split that has studies, in their order; of all where there are no splits."""
     splits: tuple[SplitName | None, ...] = SPLIT_NAMES if found.has_splits else (None,)
-    for split in splits:
-        studies = found.of(split)
-        if not studies:
-            continue
-        told = LABELS_CSV if split is None else f"{LABELS_CSV}: split {split}"
-        counts = Counter(study.labels[0] for study in studies)
-        if found.classes.is_exclusive:
-            missing = [name for number, name in enumerate(found.classes.names) if not counts[number]]
+    return {split: np.array([it.labels for it in studies]) for split in splits if (studies := found.of(split))}
+
+
+def warn_missing(where: object, classes: ClassSet, labels: Mapping[SplitName | None, np.ndarray]) -> None:
+    """Say which classes or findings a split cannot teach or score.
+
+    Args:
+        where: the file that tells labels.
+        labels: (N, L) by split.
+    """
+    seen = set(np.concatenate([rows[:, 0] for rows in labels.values()]).tolist())
+    unseen = [name for number, name in enumerate(classes.names) if classes.is_exclusive and number not in seen]
+    if unseen:
+        log.warning("%s: %s cannot be learned: no study at all", where, listed(unseen, FEW_NAMES))
+    for split, rows in labels.items():
+        if classes.is_exclusive:
+            here = {classes.names[number] for number in rows[:, 0].tolist()}
+            missing = [name for name in classes.names if name not in here and name not in unseen]
         else:
-            missing = [name for number, name in enumerate(found.classes.names) if is_alike(studies, number)]
-        if missing:
-            why = "has no study of" if found.classes.is_exclusive else "has only one value of"
-            log.warning("%s %s %s: its AUC is not defined there", told, why, listed(missing, FEW_NAMES))
+            missing = [name for name, column in zip(classes.names, rows.T, strict=True) if knows_one_value(column)]
+        if not missing:
+            continue
+        names = listed(missing, FEW_NAMES)
+        if split in (None, "train"):
+            which = "study" if split is None else "training study"
+            lack = f"no {which}" if classes.is_exclusive else f"every {which} has the same value"
+            log.warning("%s: %s cannot be learned: %s", where, names, lack)
+        else:
+            why = "no study" if classes.is_exclusive else "only one value"
+            log.warning("%s: split %s has %s of %s: its AUC is not defined there", where, split, why, names)
 
 
-def is_alike(studies: Sequence[Study], number: int) -> bool:
-    """True if all that is known of one label is the same."""
-    return len({study.labels[number] for study in studies} - {UNKNOWN}) < 2
+def warn_rare(where: object, found: LabelledStudies) -> None:
+    """Say which classes a single study or patient has: it may be a slip, and nothing can be both learned and scored."""
+    if not found.classes.is_exclusive:
+        return
+    studies, patients = [], []
+    for number, name in enumerate(found.classes.names):
+        own = [study for study in found.studies if study.labels[0] == number]
+        if len(own) == 1:
+            studies.append(f"{name} ({own[0].name})")
+        elif len({study.patient for study in own}) == 1:
+            patients.append(f"{name} ({own[0].patient})")
+    for what, rare in (("study", studies), ("patient", patients)):
+        if rare:
+            told = listed(rare, FEW_NAMES)
+            log.warning(
+                "%s: a single %s has the class %s; are these names spelled as they should be?", where, what, told
+            )
+
+
+def knows_one_value(column: np.ndarray) -> bool:
+    """True if all that is known of a finding, (N,), is the same."""
+    return len(set(column.tolist()) - {UNKNOWN}) < 2

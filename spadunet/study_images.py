@@ -63,8 +63,13 @@ class StudyImages:
     """Name of the view by each name of a file, with and without its ending."""
 
     def find(self, text: str) -> RawCase | None:
-        """The image that a table means: by the name of one of its files, or without ending and channel."""
-        return self.views.get(text if text in self.views else self.by_file.get(text, ""))
+        """The image that a table means: by the name of one of its files, or without ending and channel.
+
+        The folder of the images may stand before it.
+        """
+        bare = re.sub(rf"^(\./)?({'|'.join(IMAGE_FOLDERS)})/", "", text.replace("\\", "/"))
+        names = (text, self.by_file.get(text, ""), bare, self.by_file.get(bare, ""))
+        return next((self.views[name] for name in names if name in self.views), None)
 
 
 def find_study_images(folder: Path) -> StudyImages:

@@ -6,11 +6,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .colours import require_colours
+from .copies import warn_copied_files
 from .dataset import RawCase
+from .description import DATASET_JSON
 from .errors import listed
 from .patients import patients_of
 from .study import SPLIT_NAMES, LabelledStudies, SplitName, Study
-from .study_classes import choose_classes, labels_of_rows, require_different, warn_missing
+from .study_classes import choose_classes, labels_by_split, labels_of_rows, require_different, warn_missing, warn_rare
 from .study_images import StudyImages, find_study_images
 from .study_table import IMAGE, LABELS_CSV, PATIENT, SPLIT, STUDY, LabelTable, TableRow, read_table
 
@@ -36,10 +39,18 @@ def read_studies(folder: Path, *, may_lack_rows: bool = False) -> LabelledStudie
     table = read_table(folder / LABELS_CSV)
     images = find_study_images(folder)
     views = find_views(table, images)
+    require_colours(
+        images.folder,
+        views,
+        len(images.channel_names),
+        reason=f"{'one channel is' if len(images.channel_names) == 1 else 'colours are'} expected",
+        remedy=f"convert all to grey, or name three channels in {DATASET_JSON}, which grey pictures fill alike",
+    )
     names = [view.name for view in views]
     lines = rows_of_studies(table, names)
     classes = choose_classes(folder, table, num_studies=len(lines))
     labels = labels_of_rows(table, classes)
+    check_patients(table)
     check_same(table, lines, labels)
     splits = {name: read_split(table.rows[numbers[0]]) for name, numbers in lines.items()}
     patients = find_patients(table, lines, names, images.patients)
@@ -63,7 +74,9 @@ def read_studies(folder: Path, *, may_lack_rows: bool = False) -> LabelledStudie
         optional_channels=images.optional_channels,
     )
     require_different(found)
-    warn_missing(found)
+    warn_missing(table.path, classes, labels_by_split(found))
+    warn_rare(table.path, found)
+    warn_copied_files(found)
     if not may_lack_rows:
         warn_unused(table, images, views)
     return found
@@ -124,6 +137,23 @@ def check_splits(table: LabelTable) -> None:
     )
 
 
+def check_patients(table: LabelTable) -> None:
+    """Refuse rows without a patient where others have one: nobody could say whether they are of the same."""
+    if any(row.keys.get(PATIENT) for row in table.rows):
+        table.refuse(
+            [
+                f"line {row.line}: patient is empty, but others have one; fill it in, or take the row out"
+                for row in table.rows
+                if not row.keys[PATIENT]
+            ]
+        )
+
+
+def one_spelling(text: str) -> str:
+    """`Anna B` and `anna  b` are one patient, `Train` and `train` one split."""
+    return "".join(text.casefold().split())
+
+
 def check_same(table: LabelTable, lines: Mapping[str, Sequence[int]], labels: Sequence[tuple[int, ...]]) -> None:
     """Refuse studies whose rows have different labels, patients or splits, and splits of other names."""
     check_splits(table)
@@ -138,7 +168,7 @@ def check_same(table: LabelTable, lines: Mapping[str, Sequence[int]], labels: Se
                 problems.append(f"{where} the labels {told}; {remedy}")
             for key in (PATIENT, SPLIT):
                 mine, its = here.keys.get(key, ""), there.keys.get(key, "")
-                if mine.lower() != its.lower() if key == SPLIT else mine != its:
+                if one_spelling(mine) != one_spelling(its):
                     problems.append(
                         f"{where} the {key} '{mine}', but '{its}' in line {there.line}; a study has one {key}"
                     )
@@ -158,7 +188,7 @@ def read_split(row: TableRow) -> SplitName | None:
 def find_patients(
     table: LabelTable, lines: Mapping[str, Sequence[int]], names: Sequence[str], known: Mapping[str, str]
 ) -> dict[str, str]:
-    """Patient of each study: of the table, else of dataset.json, else as names tell.
+    """Patient of each study: of the table as first spelled there, else of dataset.json, else as names tell.
 
     Args:
         names: of the image of each row.
@@ -167,7 +197,9 @@ def find_patients(
     of_view = {name: names[numbers[0]] for name, numbers in lines.items()}
     told = {**known, **{name: known[view] for name, view in of_view.items() if view in known}}
     by_name = patients_of(list(lines), told)
-    return {name: table.rows[numbers[0]].keys.get(PATIENT) or by_name[name] for name, numbers in lines.items()}
+    cells = {name: table.rows[numbers[0]].keys.get(PATIENT, "") for name, numbers in lines.items()}
+    first: dict[str, str] = {}
+    return {name: first.setdefault(one_spelling(cell), cell) if cell else by_name[name] for name, cell in cells.items()}
 
 
 def check_leaks(
@@ -182,12 +214,12 @@ def check_leaks(
     for name, patient in patients.items():
         earlier = first.setdefault(patient, name)
         if splits[earlier] != splits[name]:
-            line, other = (table.rows[lines[it][0]].line for it in (name, earlier))
+            here, there = (table.rows[lines[it][0]] for it in (name, earlier))
             remedy = "put all studies of a patient into one split"
             if not table.has(PATIENT):
                 remedy += ", or tell patients apart by a column patient"
             problems.append(
-                f"line {line}: patient '{patient}' is in {splits[name]}, but in {splits[earlier]} in line {other}; "
-                f"{remedy}"
+                f"line {here.line}: patient '{here.keys.get(PATIENT) or patient}' is in {splits[name]}, but in "
+                f"{splits[earlier]} in line {there.line}; {remedy}"
             )
     table.refuse(problems)

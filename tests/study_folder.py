@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image as Picture
 
 from spadunet.formats import write_array
 
@@ -18,6 +19,15 @@ def write_study_image(path: Path, *, shape: tuple[int, int, int] = (4, 6, 5), sp
     path.parent.mkdir(parents=True, exist_ok=True)
     array = rng.integers(1, 200, shape).astype(np.uint8)
     write_array(path, array, AXIAL * np.array([*spacing_mm, 1.0]))
+    return path
+
+
+def write_picture(path: Path, *, is_colour: bool, is_grey_in_truth: bool = False) -> Path:
+    """A PNG of 8 × 8."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(sum(path.name.encode()))
+    array = rng.integers(1, 200, (8, 8, 3) if is_colour else (8, 8), dtype=np.uint8)
+    Picture.fromarray(array[..., :1].repeat(3, 2) if is_grey_in_truth else array).save(path)
     return path
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from medmnist_file import COUNTS, members_of, write_medmnist
 
-from spadunet import medmnist
+from spadunet import copies, medmnist
 from spadunet.classes import ClassSet
 from spadunet.errors import InputError
 from spadunet.medmnist import open_medmnist, read_images
+from spadunet.medmnist_doubts import warn_doubts
 from spadunet.medmnist_names import CLASSES
 from spadunet.spacing import MAX_DA
 
@@ -41,6 +42,36 @@ def test_classes_are_those_published_for_a_file_of_this_name(tmp_path: Path, nam
     assert dataset.classes.kind == "multi-class"
     assert (dataset.classes.names[0], dataset.classes.names[10]) == ("liver", "pancreas")
     assert (dataset.name, dataset.study_name("val", 2)) == (name, "val_00002")
+
+
+@pytest.mark.parametrize(("name", "shape"), [("organmnist3d", (4, 4)), ("organamnist", (4, 4, 4))])
+def test_a_name_of_volumes_is_none_of_pictures_and_the_other_way_round(tmp_path: Path, name: str, shape: tuple):
+    dataset = open_medmnist(write_medmnist(tmp_path / f"{name}.npz", members_of(shape, num_classes=3)))
+    assert dataset.classes.names == ("0", "1", "2")
+
+
+def test_doubts_are_told_before_anything_is_learned(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    warn_doubts(open_medmnist(write_medmnist(tmp_path / "a.npz", members_of())))
+    assert not caplog.records
+    labels = np.array([[1], [3]] * 3, np.uint8)
+    members = changed(train_labels=labels, val_labels=labels[:3], test_labels=labels[[0, 0, 0, 0]])
+    members["test_images"][1] = members["train_images"][4]
+    members["test_images"][2] = members["test_images"][3]  # of one split
+    members["val_images"][2] = members["train_images"][0]
+    path = write_medmnist(tmp_path / "b.npz", members)
+    warn_doubts(open_medmnist(path))
+    assert [record.getMessage().removeprefix(f"{path}: ").partition(";")[0] for record in caplog.records] == [
+        "0, 2 cannot be learned: no study at all",
+        "split test has no study of 3: its AUC is not defined there",
+        "there are images in two splits: 2, such as val_00002 and train_00000, test_00001 and train_00004",
+    ]
+
+
+def test_large_files_are_not_searched_for_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    dataset = open_medmnist(write_medmnist(tmp_path / "a.npz", members_of()))
+    monkeypatch.setattr(copies, "MAX_IMAGE_BYTES", 13 * 64 - 1)
+    monkeypatch.setattr(copies, "read_images", None)
+    warn_doubts(dataset)
 
 
 def test_all_eighteen_datasets_are_known():
@@ -98,6 +129,10 @@ def changed(**change: np.ndarray | None) -> dict[str, np.ndarray]:
         (changed(train_labels=np.full((6, 1), -1)), "train_labels: row 0 is -1; expected 0 to 1"),
         (changed(train_labels=np.ones((6, 1), np.uint8)), "every label of train_labels is [1]; expected at least two"),
         (changed(train_labels=np.full((6, 1), 99999)), "a label is 99999; expected classes 0, 1, …"),
+        (
+            changed(val_labels=np.full((3, 1), 2**64 - 1, np.uint64)),
+            "val_labels: row 0 is 18446744073709551615; expected classes 0, 1, …",
+        ),
         ({**members_of(num_labels=2), "val_labels": np.full((3, 2), 2)}, "val_labels: row 0 is 2; expected 0 to 1"),
     ],
 )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from dicom_files import write_series
-from study_folder import write_studies, write_study_image
+from study_folder import write_picture, write_studies, write_study_image
 
 from spadunet.classes import UNKNOWN, ClassSet
 from spadunet.errors import InputError
@@ -109,6 +109,18 @@ def test_pictures_are_colours_and_folders_or_zip_files_are_dicom_series(tmp_path
     assert [study.views[0].paths[0].name for study in series.studies] == ["a.zip", "b", "c", "d"]
 
 
+def test_grey_and_colour_pictures_in_one_folder_are_told_in_one_line(tmp_path: Path, caplog):
+    write_studies(tmp_path, TWO, ())
+    for name in "abcd":
+        write_picture(tmp_path / "images" / f"{name}.png", is_colour=name in "cd", is_grey_in_truth=name == "c")
+    message = r"^[^\n]*images: 2 of 4 images are colour pictures, such as d\.png, but one channel is expected; [^\n]*$"
+    with pytest.raises(InputError, match=message):
+        read_studies(tmp_path)
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "red", "1": "green", "2": "blue"}}')
+    assert len(read_studies(tmp_path).channel_names) == 3
+    assert "images: 2 of 4 images are grey pictures, such as a.png, but colours are expected: each" in caplog.text
+
+
 def test_channels_are_those_of_dataset_json_or_of_the_files_names(tmp_path: Path):
     names = [f"{case}_{number:04}" for case in "abcd" for number in range(2)]
     write_studies(tmp_path, TWO.replace("a,", "a_0001,").replace("b,", "b_0000.nii.gz,"), names)
@@ -150,6 +162,76 @@ def test_classes_that_a_split_lacks_are_told(tmp_path: Path, caplog: pytest.LogC
     assert "split train" not in caplog.text
 
 
+def test_a_class_that_no_training_study_has_cannot_be_learned(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    table = "image,split,grade\na,train,low\nb,train,high\nc,test,mid\nd,test,high\n"
+    read_studies(write_studies(tmp_path, table))
+    assert "labels.csv: mid cannot be learned: no training study\n" in caplog.text
+    table = "image,split,x,y\na,train,0,1\nb,train,0,0\nc,test,1,1\nd,test,0,0\n"
+    read_studies(write_studies(tmp_path, table))
+    assert "labels.csv: x cannot be learned: every training study has the same value" in caplog.text
+
+
+def test_a_class_of_one_study_or_patient_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    table = "image,patient,grade\na,p,low\nb,q,low\nc,p,hgih\nd,q,high\ne,q,high\n"
+    read_studies(write_studies(tmp_path, table, "abcde"))
+    assert "a single study has the class hgih (c); are these names spelled as they should be?" in caplog.text
+    assert "a single patient has the class high (q); are these" in caplog.text
+    assert not [it for it in caplog.records if it.levelname == "WARNING" and "low" in it.getMessage()]
+
+
+def test_classes_that_pandas_wrote_as_floats_are_whole_numbers(tmp_path: Path):
+    found = read_studies(write_studies(tmp_path, "image,grade\na,0.0\nb,1.0\nc,0\nd,1.\n"))
+    assert found.classes == ClassSet(kind="binary", names=("0", "1"))
+    assert [study.labels for study in found.studies] == [(0,), (1,), (0,), (1,)]
+    found = read_studies(write_studies(tmp_path, "image,grade\na,0.5\nb,1.0\nc,0.5\nd,1.0\n"))
+    assert found.classes.names == ("0.5", "1.0")
+
+
+def test_a_word_for_a_missing_label_is_a_class_where_classes_json_says_so(tmp_path: Path):
+    write_classes(tmp_path, "ordinal", "none", "high")
+    found = read_studies(write_studies(tmp_path, TWO.replace("low", "none")))
+    assert [study.labels for study in found.studies] == [(0,), (1,), (0,), (1,)]
+
+
+def test_a_column_of_ages_beside_the_classes_is_told_in_one_line(tmp_path: Path):
+    table = "image,age,grade\na,63,1\nb,70,0\nc,1,1\nd,44,0\n"
+    with pytest.raises(InputError, match=r"^[^\n]*but age holds 63, 70, 44; leave one .* in classes\.json [^\n]*$"):
+        read_studies(write_studies(tmp_path, table))
+
+
+def test_images_may_be_called_with_their_folder(tmp_path: Path):
+    table = "image,grade\nimages/a.nii.gz,low\n./images/b,high\nimages\\c.nii.gz,low\nd,high\n"
+    assert [study.name for study in read_studies(write_studies(tmp_path, table)).studies] == ["a", "b", "c", "d"]
+
+
+def test_spellings_of_one_patient_are_one_patient(tmp_path: Path):
+    table = "image,study,patient,grade\na,s,Anna B,low\nb,s,anna  b,low\nc,t,ANNAB,high\nd,u,ben,high\n"
+    assert [study.patient for study in read_studies(write_studies(tmp_path, table)).studies] == [
+        "Anna B",
+        "Anna B",
+        "ben",
+    ]
+
+
+def test_images_that_are_in_two_splits_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    table = "image,split,grade\na,train,low\nb,train,high\nc,test,low\nd,test,high\ne,test,low\nf,train,high\n"
+    write_studies(tmp_path, table, "abcdef", ending=".nii")  # all of one size
+    read_studies(tmp_path)
+    assert "there are images" not in caplog.text
+    shutil.copy(tmp_path / "images/a.nii", tmp_path / "images/d.nii")
+    shutil.copy(tmp_path / "images/b.nii", tmp_path / "images/f.nii")  # of one split
+    read_studies(tmp_path)
+    told = "labels.csv: there are images in two splits: 1, such as d (test) and a (train); what is"
+    assert told in caplog.text
+
+
+def test_images_of_two_patients_that_are_the_same_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write_studies(tmp_path, TWO)
+    shutil.copy(tmp_path / "images/a.nii.gz", tmp_path / "images/d.nii.gz")
+    read_studies(tmp_path)
+    assert "there are images of two patients: 1, such as d (d) and a (a);" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
@@ -168,6 +250,9 @@ def test_classes_that_a_split_lacks_are_told(tmp_path: Path, caplog: pytest.LogC
         (TWO.replace("b,high", "b,"), "line 3: grade is empty; give one of high, low, or take the row out"),
         (TWO.replace("high", "low"), "column grade: every label is 'low'; expected at least two classes"),
         (TWO.replace("d,high", "d,High"), "line 3: grade is 'high', elsewhere 'High'; write one class in one way"),
+        (TWO.replace("d,high", "d,NaN"), "line 5: grade is 'NaN', which reads as no label; take the row out, or write"),
+        (TWO.replace("d,high", "d,?"), "line 5: grade is '?', which reads as no label; take the row out, or write"),
+        ("image,g\na,0\nb,1\nc,-1\nd,1\n", "line 4: g is '-1', which reads as no label; take the row out, or write"),
         ("image,age\na,50\nb,51\nc,52\nd,53\n", "column age: each of 4 studies has a class of its own, such as '50'"),
         ("image,x,y\na,1,0\nb,2,1\nc,0,0\nd,0,1\n", "line 3: x is '2'; expected 0, 1 or empty (unknown)"),
         ("image,x,y\na,1,0\nb,yes,1\nc,0,0\nd,0,1\n", "line 3: x is 'yes'; expected 0, 1 or empty (unknown)"),
@@ -189,6 +274,14 @@ def test_classes_that_a_split_lacks_are_told(tmp_path: Path, caplog: pytest.LogC
         (
             "image,patient,split,g\na,p,train,x\nb,q,train,y\nc,p,test,y\nd,r,test,x\n",
             "line 4: patient 'p' is in test, but in train in line 2; put all studies of a patient into one split",
+        ),
+        (
+            "image,patient,split,g\na,p 1,train,x\nb,q,train,y\nc,P1,test,y\nd,r,test,x\n",
+            "line 4: patient 'P1' is in test, but in train in line 2; put all studies of a patient into one split",
+        ),
+        (
+            "image,patient,g\na,p,x\nb,,y\nc,q,y\nd,r,x\n",
+            "line 3: patient is empty, but others have one; fill it in, or take the row out",
         ),
     ],
 )

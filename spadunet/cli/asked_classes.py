@@ -53,7 +53,13 @@ def find_classes_asked(options: argparse.Namespace) -> AskedClasses:
     sources = open_class_sources(folders, options.dataset)
     for source in sources:
         source.network.to(device)
-    studies = find_studies(options.input, sources[0].plan, split=options.split, channels=options.channels)
+    studies = find_studies(
+        options.input,
+        sources[0].plan,
+        split=options.split,
+        channels=options.channels,
+        others=[source.plan for source in sources[1:]],
+    )
     if isinstance(studies, FileStudies):
         require_apart(options.output, options.input, [view for study in studies.studies for view in study.views])
     start = find_class_start(

@@ -53,6 +53,7 @@ def predict_classes(options: argparse.Namespace) -> int:
     Raises:
         InputError: if something is missing or damaged or does not go together.
     """
+    from ..evaluation.classification_tables import SCORES_JSON
     from ..files import require_writable
 
     started = time.time()
@@ -71,6 +72,8 @@ def predict_classes(options: argparse.Namespace) -> int:
         log.info("the mean of %d models counts", len(asked.sources))
     start = asked.start
     start.begin()
+    if asked.todo and (options.output / SCORES_JSON).is_file():
+        log.warning("%s: is of the predictions before; run spadunet_evaluate again", options.output / SCORES_JSON)
     if start.kept:
         log.info("%d of %d studies are there already and kept", len(start.kept), len(asked.studies.names))
     probabilities = dict(start.kept)
@@ -108,14 +111,21 @@ def predict_classes(options: argparse.Namespace) -> int:
 
 def work(options: argparse.Namespace, asked: AskedClasses) -> Iterator[Outcome[Item, Done]]:
     """Name, probabilities and heat maps of each study, beside a progress bar."""
-    from ..inference.heat_maps import write_heat_maps
+    from ..inference.heat_maps import tell_constant_maps, tell_one_patch, write_heat_maps
     from ..inference.predict_classes import predict_studies
     from ..parallel import Outcome, attempt, with_progress
+
+    told = tell_constant_maps(asked.sources) if options.heat_maps else []
+    for line in told:
+        log.warning("%s", line)
 
     def finish(outcome: Outcome[Item, ClassAnswer]) -> Outcome[Item, Done]:
         answer = outcome.result
         if answer is None:
             return outcome.failed()
+        if options.heat_maps and not told and (line := tell_one_patch(answer)):
+            log.warning("%s", line)
+            told.append(line)
         written = attempt(lambda _: write_heat_maps(options.output, answer) if options.heat_maps else [], outcome.item)
         if written.result is None:
             return written.failed()

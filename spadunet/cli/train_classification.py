@@ -71,6 +71,7 @@ def find_studies(options: argparse.Namespace, workspace: Workspace) -> MedMNIST 
     """
     from ..dataset import find_dataset
     from ..medmnist import open_medmnist
+    from ..medmnist_doubts import warn_doubts
     from ..study_labels import read_studies
 
     if options.dataset is None or len(options.dataset) != 1:
@@ -78,7 +79,9 @@ def find_studies(options: argparse.Namespace, workspace: Workspace) -> MedMNIST 
     (name,) = options.dataset
     for path in (Path(name), workspace.raw / name, workspace.raw / f"{name}.npz"):
         if path.is_file():
-            return open_medmnist(path)
+            dataset = open_medmnist(path)
+            warn_doubts(dataset)
+            return dataset
     if name.endswith(".npz"):
         raise InputError(f"-d {name}: not found, nor in {workspace.raw}; give the path of a MedMNIST .npz file")
     return read_studies(find_dataset(name, workspace.raw))

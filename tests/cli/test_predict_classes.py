@@ -12,11 +12,12 @@ from classifier_model import SIDES, classification_plan, write_classifier
 from dicom_files import write_series
 from medmnist_file import members_of, write_medmnist
 from random_models import plan_of, write_model
-from study_folder import write_study_image
+from study_folder import AXIAL, write_picture, write_study_image
 
 from spadunet.class_predictions import read_predictions
 from spadunet.classes import ClassSet
 from spadunet.cli import evaluate, predict
+from spadunet.formats import write_array
 from spadunet.inference import predict_classes
 from spadunet.model import load_model
 
@@ -64,7 +65,7 @@ def test_each_image_of_a_folder_is_a_study(model: Path, images: Path, tmp_path: 
     assert np.allclose(list(probabilities(tmp_path / "one").values()), list(found.values()), atol=1e-5)
 
 
-def test_a_medmnist_file_is_predicted_and_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_medmnist_file_is_predicted_and_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog):
     numbers = ClassSet(kind="binary", names=("0", "1"))
     model = write_classifier(tmp_path / "model", plan=classification_plan(numbers, size=(16, 16, 16)))
     file = write_medmnist(tmp_path / "cubes.npz", members_of((8, 8, 8)))
@@ -76,6 +77,13 @@ def test_a_medmnist_file_is_predicted_and_scored(tmp_path: Path, capsys: pytest.
         assert list(probabilities(out, numbers)) == [f"{name}_{it:05}" for it in range(number)]
         assert len(list((out / "heat_maps").iterdir())) == 2 * number
         assert exit_code("-p", out / "predictions.csv", "-r", file, *more, command=evaluate) == 0
+    assert exit_code("-m", model, "-i", file, "-o", out, "--continue", "--split", "val") == 0
+    assert "scores.json" not in caplog.text
+    assert exit_code("-m", model, "-i", file, "-o", out, "--continue") == 2
+    assert "were made otherwise: --split val → test; give the same" in capsys.readouterr().err
+    assert len(probabilities(out, numbers)) == 3
+    assert exit_code("-m", model, "-i", file, "-o", out) == 0
+    assert f"{out / 'scores.json'}: is of the predictions before; run spadunet_evaluate again" in caplog.text
     assert exit_code("-m", model, "-i", file, "-o", tmp_path / "x", "--split", "all") == 2
     assert "--split all: of a MedMNIST file one split is predicted" in capsys.readouterr().err
     colours = write_medmnist(tmp_path / "colours.npz", members_of((8, 8, 3)))
@@ -90,6 +98,102 @@ def test_pictures_of_one_slice(tmp_path: Path):
     file = write_medmnist(tmp_path / "flat.npz", members_of((20, 20), num_labels=3))
     assert exit_code("-m", model, "-i", file, "-o", tmp_path / "out", "--heat-maps") == 0
     assert len(probabilities(tmp_path / "out", numbers)) == 4
+
+
+def file_of(path: Path, *shape: int) -> Path:
+    """A MedMNIST file of such images."""
+    return write_medmnist(path, members_of(shape))
+
+
+@pytest.mark.parametrize(
+    ("plan", "shape", "message"),
+    [
+        (
+            {"size": (1, 32, 32)},
+            (8, 8, 8),
+            "its images are volumes, 8×8×8, but the model learned pictures of one slice",
+        ),
+        ({"size": (16, 16, 16)}, (8, 8), "its images are pictures, 1×8×8, but the model learned volumes"),
+        ({"spacing": (1.0, 1.0, 1.0)}, (8, 8, 8), "tells no spacing, but the model sees images at (1.0, 1.0, 1.0) mm"),
+    ],
+)
+def test_a_file_that_a_model_cannot_mean_is_refused(tmp_path: Path, plan: dict, shape: tuple, message: str, capsys):
+    model = write_classifier(tmp_path / "model", plan=classification_plan(**plan))
+    fitting = write_classifier(tmp_path / "fitting", plan=classification_plan(size=(1 if len(shape) == 2 else 8, 8, 8)))
+    file = file_of(tmp_path / "mine.npz", *shape)
+    for models in ([model], [fitting, model]):
+        assert exit_code("-m", *models, "-i", file, "-o", tmp_path / "out") == 2
+        told = capsys.readouterr().err.strip().splitlines()
+        assert len(told) == 1
+        assert f"{file}: {message}" in told[0]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [None, (1, 32, 32)])
+def test_volumes_are_refused_at_once_by_a_model_of_pictures(images: Path, tmp_path: Path, size, capsys):
+    plan = classification_plan(size=size).model_copy(update={"degree_of_anisotropy": 6})
+    model = write_classifier(tmp_path / "model", plan=plan)
+    write_study_image(images / "e.nii.gz", shape=(1, 6, 5))
+    assert exit_code("-m", model, "-i", images, "-o", tmp_path / "out") == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1
+    assert f"-i {images}: 4 of 5 images are volumes, such as a of 4×6×5 voxels, but the model learned single" in told[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_single_slices_are_told_by_a_model_of_volumes(model: Path, tmp_path: Path, caplog):
+    write_study_image(tmp_path / "images/a.nii.gz", shape=(1, 6, 5))
+    assert exit_code("-m", model, "-i", tmp_path / "images", "-o", tmp_path / "out") == 0
+    assert "images: all images are single slices, but the model learned volumes" in caplog.text
+
+
+def test_colours_are_refused_at_once_by_a_model_of_grey_and_grey_is_told_by_one_of_colours(
+    tmp_path: Path, capsys, caplog
+):
+    folder = tmp_path / "images"
+    write_picture(folder / "a.png", is_colour=False)
+    write_picture(folder / "b.png", is_colour=True, is_grey_in_truth=True)
+    grey = write_classifier(tmp_path / "grey", plan=classification_plan(size=(1, 16, 16)))
+    assert exit_code("-m", grey, "-i", folder, "-o", tmp_path / "out") == 0
+    write_picture(folder / "c.png", is_colour=True)
+    assert exit_code("-m", grey, "-i", folder, "-o", tmp_path / "x") == 2
+    assert (
+        "2 of 3 images are colour pictures, such as c.png, but the model learned grey; convert"
+        in capsys.readouterr().err
+    )
+    colours = classification_plan(size=(1, 16, 16), channel_names=("red", "green", "blue"))
+    model = write_classifier(tmp_path / "colours", plan=colours)
+    assert exit_code("-m", model, "-i", folder, "-o", tmp_path / "both") == 0
+    assert "1 of 3 images are grey pictures, such as a.png, but the model learned red, green, blue: each" in caplog.text
+
+
+def test_heat_maps_that_tell_nothing_are_told_once(images: Path, tmp_path: Path, caplog):
+    for kind in ("mean", "attention"):
+        model = write_classifier(tmp_path / kind, kind=kind)
+        assert exit_code("-m", model, "-i", images, "-o", tmp_path / f"plain {kind}") == 0
+        assert not [it for it in caplog.records if it.levelname == "WARNING"]
+        assert exit_code("-m", model, "-i", images, "-o", tmp_path / f"out {kind}", "--heat-maps") == 0
+        (warning,) = [it.getMessage() for it in caplog.records if it.levelname == "WARNING"]
+        told = (
+            "mean: pools by the mean, which" if kind == "mean" else "a: the whole image is one patch of the network, 16"
+        )
+        assert told in warning
+        caplog.clear()
+    write_study_image(tmp_path / "large/a.nii.gz", shape=(4, 20, 8))
+    assert exit_code("-m", model, "-i", tmp_path / "large", "-o", tmp_path / "out large", "--heat-maps") == 0
+    assert not [it for it in caplog.records if it.levelname == "WARNING"]
+
+
+def test_images_that_a_window_hardly_shows_are_told_once(model: Path, images: Path, tmp_path: Path, caplog):
+    assert exit_code("-m", model, "-i", images, "-o", tmp_path / "fitting") == 0
+    assert "voxels lie outside" not in caplog.text
+    for name in ("b", "d"):
+        array = np.arange(1000, 1120, dtype=np.int16).reshape(4, 6, 5)
+        write_array(images / f"{name}.nii.gz", array, AXIAL)
+    assert exit_code("-m", model, "-i", images, "-o", tmp_path / "out") == 0
+    assert caplog.text.count("voxels lie outside") == 1
+    assert f"{images / 'b.nii.gz'}: 100% of its voxels lie outside 0 to 255" in caplog.text
+    assert "its intensities run from 1000 to 1119" in caplog.text
 
 
 def test_a_table_says_which_images_are_views_of_one_study_and_of_which_split(
@@ -110,6 +214,8 @@ def test_a_table_says_which_images_are_views_of_one_study_and_of_which_split(
         out = tmp_path / f"out {split}"
         assert exit_code("-m", model, "-i", tmp_path, "-o", out, *(("--split", split) if split else ())) == 0
         assert list(probabilities(out)) == names
+    assert exit_code("-m", model, "-i", tmp_path, "-o", tmp_path / "out val", "--continue", "--split", "all") == 2
+    assert "were made otherwise: --split val → all" in capsys.readouterr().err
     assert exit_code("-m", model, "-i", images, "-o", tmp_path / "x", "--split", "val") == 2
     assert "images has no labels.csv or studies.csv that tells splits; leave it out" in capsys.readouterr().err
     (tmp_path / "labels.csv").write_text("image,split\na,test\nx,test\n")

@@ -93,7 +93,7 @@ def test_a_table_means_to_scoring_what_it_means_to_training(tmp_path: Path):
         "Image;Patient;Split;age;Label",
         "a_0000.nii.gz;p;Train;50;left",
         "b;q;test;51;right",
-        "c;;TEST;52;left",
+        "c;Q;TEST;52;left",
         "d;r;test;53;right",
         "e;s;train;54;right",
     ]
@@ -104,7 +104,7 @@ def test_a_table_means_to_scoring_what_it_means_to_training(tmp_path: Path):
     of_test = learned.of("test")
     assert scored.studies == tuple(it.name for it in of_test) == ("b", "c", "d")
     assert scored.labels.tolist() == [list(it.labels) for it in of_test]
-    assert scored.patients == tuple(it.patient for it in of_test) == ("q", "c", "r")
+    assert scored.patients == tuple(it.patient for it in of_test) == ("q", "q", "r")
     assert scored.elsewhere == {"a", "e"}
 
 
