@@ -5,7 +5,6 @@ As with label maps (`resume`), they are kept only where a record beside them say
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,12 @@ from ..class_predictions import PREDICTIONS_CSV, read_predictions, write_predict
 from ..classes import ClassSet
 from ..errors import InputError
 from ..files import sha256_of_file
-from ..model import MODEL_JSON
 from ..record import FormatVersion, Record, write_record
 from ..study_classes import CLASSES_JSON
 from .asked_studies import AskedStudies
 from .class_sources import ClassSource
 from .heat_maps import heat_paths
-from .resume import MANIFEST, UNFINISHED_FILE, ModelAsked
+from .resume import MANIFEST, UNFINISHED_FILE, ModelAsked, channels_asked, differences_of, models_asked, read_last
 from .studies import MedMNISTStudies
 
 if TYPE_CHECKING:
@@ -56,10 +54,7 @@ class ClassRequest(Record):
 
     def differences(self, earlier: ClassRequest) -> list[str]:
         """What another request asked otherwise: `--precision bfloat16 → float32`."""
-        told, before = self.told(), earlier.told()
-        if [(it.task, it.sha256) for it in self.models] == [(it.task, it.sha256) for it in earlier.models]:
-            del told["model"]
-        return [f"{name} {before[name]} → {value}" for name, value in told.items() if before[name] != value]
+        return differences_of(self, earlier)
 
 
 class ClassesMade(Record):
@@ -108,35 +103,16 @@ def class_request_of(
     path: Path, studies: AskedStudies, sources: Sequence[ClassSource], precision: torch.dtype
 ) -> ClassRequest:
     """The request that models and studies make, with the models as they are on disk."""
-    models = tuple(
-        ModelAsked(folder=str(it.folder.resolve()), task=it.task, sha256=sha256_of_file(it.folder / MODEL_JSON))
-        for it in sources
-    )
     is_file = isinstance(studies, MedMNISTStudies)
     order = None if isinstance(studies, MedMNISTStudies) else studies.order
     return ClassRequest(
         studies=str(path.resolve()),
         sha256=sha256_of_file(path) if is_file else "",
-        models=models,
+        models=models_asked(sources),
         precision=str(precision).removeprefix("torch."),
-        channels=() if order is None else tuple("-" if it is None else f"_{it:04}" for it in order.numbers),
+        channels=() if order is None else channels_asked(order),
         split=studies.split,
     )
-
-
-def read_classes_made(folder: Path) -> ClassesMade | None:
-    """What the record of the last run says; None where there is none, or none that can be read.
-
-    That of an unfinished run counts alone: the manifest beside it is of a run before.
-    """
-    unfinished, manifest = folder / UNFINISHED_FILE, folder / MANIFEST
-    try:
-        if unfinished.is_file():
-            return ClassesMade.from_json(unfinished.read_text(encoding="utf-8"), source=unfinished)
-        text = json.dumps(json.loads(manifest.read_text(encoding="utf-8"))["made"])
-        return ClassesMade.from_json(text, source=manifest)
-    except (OSError, ValueError, KeyError, TypeError):  # InputError is a ValueError
-        return None
 
 
 def find_class_start(
@@ -160,7 +136,7 @@ def find_class_start(
     """
     table = folder / PREDICTIONS_CSV
     is_unfinished, has_record = (folder / UNFINISHED_FILE).is_file(), (folder / MANIFEST).is_file()
-    made = read_classes_made(folder)
+    made = read_last(folder, ClassesMade)
     if table.is_file() and not (is_unfinished or has_record):
         raise InputError(f"-o {folder}: holds {table.name}, which spadunet_predict did not write; give another folder")
     if made is None and not table.is_file() and (is_unfinished or has_record):

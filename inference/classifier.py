@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from ..preprocessing.preprocess import preprocess_image
 from ..preprocessing.views import view_of_case
 from .class_sources import open_class_sources
 from .predict_classes import Item, Loaded, classify_batch
-from .predictor import PRECISIONS, AnyPath, image_of_array, image_of_files, require_choices, require_fitting
+from .predictor import PRECISIONS, AnyPath, folders_of, image_of_array, image_of_files, require_choices, require_fitting
 
 
 class StudyClassifier:
@@ -46,8 +45,7 @@ class StudyClassifier:
         require_choices("precision", (precision,), PRECISIONS)
         self._device = choose_device(device)
         self._precision = choose_precision(precision, self._device)
-        folders = [Path(model)] if isinstance(model, str | Path) else [Path(folder) for folder in model]
-        self._sources = open_class_sources(folders, task)
+        self._sources = open_class_sources(folders_of(model), task)
         for source in self._sources:
             source.network.to(self._device)
 

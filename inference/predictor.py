@@ -73,8 +73,7 @@ class Predictor:
         require_choices("precision", (precision,), PRECISIONS)
         require_choices("mirror", axes, PATIENT_AXES)
         where = choose_device(device)
-        folders = [Path(model)] if isinstance(model, str | Path) else [Path(folder) for folder in model]
-        sources = open_sources(folders, task, spacing)
+        sources = open_sources(folders_of(model), task, spacing)
         labels, wanted = sources[0].plan.labels, names_of(roi_subset)
         require_choices("roi_subset", wanted, [structure.name for structure in labels.structures])
         chosen = choose_structures(labels, wanted)
@@ -221,6 +220,11 @@ def require_fitting(image: Image, channel_names: Sequence[str]) -> None:
         raise InputError(f"the image holds {array.dtype}; expected real numbers, integer or floating point")
     if problem := bad_values(array):
         raise InputError(f"the image {problem}")
+
+
+def folders_of(model: AnyPath | Sequence[AnyPath]) -> list[Path]:
+    """Of one model or several."""
+    return [Path(model)] if isinstance(model, str | Path) else [Path(folder) for folder in model]
 
 
 def names_of(words: str | Sequence[str]) -> tuple[str, ...]:

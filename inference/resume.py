@@ -11,14 +11,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import Field
 
 from ..errors import InputError, listed
 from ..files import sha256_of_file
 from ..model import MODEL_JSON
-from ..record import FormatVersion, Record, is_unused, write_record
+from ..record import FormatVersion, Record, RecordType, is_unused, write_record
+from .channels import ChannelOrder
 from .job import Job
 from .label_format import written_before
 from .quality_table import MAX_NAMED, REVIEW_FOLDER, review_path
@@ -79,10 +80,30 @@ class Request(Record):
 
     def differences(self, earlier: Request) -> list[str]:
         """What another request asked otherwise: `--overlap 0 → 0.5`."""
-        told, before = self.told(), earlier.told()
-        if [(it.task, it.sha256) for it in self.models] == [(it.task, it.sha256) for it in earlier.models]:
-            del told["model"]
-        return [f"{name} {before[name]} → {value}" for name, value in told.items() if before[name] != value]
+        return differences_of(self, earlier)
+
+
+class Told(Protocol):
+    """A request that says in words what it asks."""
+
+    @property
+    def models(self) -> tuple[ModelAsked, ...]:
+        """Of the prediction."""
+
+    def told(self) -> dict[str, str]:
+        """What the user would call each part, and its value in words."""
+
+
+class Asked(Protocol):
+    """A model that predicts one task."""
+
+    @property
+    def folder(self) -> Path:
+        """Of the model."""
+
+    @property
+    def task(self) -> str:
+        """Its name."""
 
 
 class Made(Record):
@@ -139,36 +160,58 @@ class Start:
 
 def request_of(images: Path, sources: Sequence[Source], job: Job, precision: torch.dtype) -> Request:
     """The request that a job on a folder of images makes, with the models as they are on disk."""
-    models = tuple(
-        ModelAsked(folder=str(it.folder.resolve()), task=it.task, sha256=sha256_of_file(it.folder / MODEL_JSON))
-        for it in sources
-    )
     return Request(
         images=str(images.resolve()),
-        models=models,
+        models=models_asked(sources),
         overlap=job.overlap,
         precision=str(precision).removeprefix("torch."),
         label_format=job.label_format,
         spacing=job.spacing,
         mirror=job.mirror,
-        channels=tuple("-" if number is None else f"_{number:04}" for number in job.order.numbers),
+        channels=channels_asked(job.order),
         chosen=job.chosen,
         cleans=job.cleans,
     )
 
 
-def read_made(folder: Path) -> Made | None:
-    """What the record of the last run says; None where there is none, or none that can be read.
+def models_asked(sources: Sequence[Asked]) -> tuple[ModelAsked, ...]:
+    """Models of any kind of task, as they are on disk."""
+    return tuple(
+        ModelAsked(folder=str(it.folder.resolve()), task=it.task, sha256=sha256_of_file(it.folder / MODEL_JSON))
+        for it in sources
+    )
+
+
+def channels_asked(order: ChannelOrder) -> tuple[str, ...]:
+    """Where each of the model's channels is found, as `Request.channels` has it."""
+    return tuple("-" if number is None else f"_{number:04}" for number in order.numbers)
+
+
+def differences_of(request: Told, earlier: Told) -> list[str]:
+    """What a request asked otherwise than an earlier one of its kind; a model that was moved is the same."""
+    told, before = request.told(), earlier.told()
+    if [(it.task, it.sha256) for it in request.models] == [(it.task, it.sha256) for it in earlier.models]:
+        del told["model"]
+    return [f"{name} {before[name]} → {value}" for name, value in told.items() if before[name] != value]
+
+
+def read_last(folder: Path, kind: type[RecordType]) -> RecordType | None:
+    """What the record of the last run says; None where there is none, or none that can be read as this kind.
 
     That of an unfinished run counts alone: the manifest beside it is of a run before.
     """
     unfinished, manifest = folder / UNFINISHED_FILE, folder / MANIFEST
     try:
         if unfinished.is_file():
-            return Made.from_json(unfinished.read_text(encoding="utf-8"), source=unfinished)
-        return Made.from_json(json.dumps(json.loads(manifest.read_text(encoding="utf-8"))["made"]), source=manifest)
+            return kind.from_json(unfinished.read_text(encoding="utf-8"), source=unfinished)
+        return kind.from_json(json.dumps(json.loads(manifest.read_text(encoding="utf-8"))["made"]), source=manifest)
     except (OSError, ValueError, KeyError, TypeError):  # InputError is a ValueError
         return None
+
+
+def read_made(folder: Path) -> Made | None:
+    """Of label maps, as `read_last`."""
+    return read_last(folder, Made)
 
 
 def find_start(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
+from collections.abc import Callable
+from pathlib import Path
 
 from pydantic import Field
 
-from .record import FormatVersion, PositiveShape, PositiveSpacing, Record
+from .errors import InputError
+from .record import FormatVersion, PositiveShape, PositiveSpacing, Record, read_record
 from .spacing import MAX_DA, Spacing, degree_of_anisotropy
+
+log = logging.getLogger("spadunet")
 
 
 class CaseFacts(Record):
@@ -68,3 +74,22 @@ class Fingerprint(Record):
     def da_of(self, spacing_mm: Spacing) -> int:
         """Degree of anisotropy at a target spacing."""
         return MAX_DA if self.is_planar() else degree_of_anisotropy(spacing_mm)
+
+
+def read_current(path: Path, name: str, digest: Callable[[], str]) -> Fingerprint | None:
+    """The stored fingerprint of a dataset; None if there is none that can be read, or files have changed since.
+
+    Args:
+        digest: of the files as they are now, which is asked for only where there is a stored one to compare.
+    """
+    if not path.is_file():
+        return None
+    try:
+        stored = read_record(path, Fingerprint, remedy="")
+    except InputError as error:
+        log.warning("%s; it is made again", error)
+        return None
+    if stored.source_digest != digest():
+        return None
+    log.info("%s: fingerprint is up to date: %s", name, path)
+    return stored

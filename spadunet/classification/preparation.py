@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..classification_plan import ClassificationPlan
 from ..errors import InputError, OutputError
-from ..fingerprint import Fingerprint
+from ..fingerprint import Fingerprint, read_current
 from ..medmnist import MedMNIST
 from ..plan import MAX_PATCH_VOXELS
 from ..plans.plan_classes import digest_of_studies, fingerprint_studies, plan_medmnist, plan_studies
@@ -18,7 +18,7 @@ from ..preprocessing.memory import memory_to_read
 from ..preprocessing.preprocess import orient_and_crop
 from ..preprocessing.run import preprocess_studies
 from ..preprocessing.views import read_view
-from ..record import read_record, write_record
+from ..record import write_record
 from ..spacing import Shape
 from ..study import LabelledStudies
 from ..workers import THIS_PROCESS, Workers
@@ -115,15 +115,8 @@ def prepare_folder(
 def find_fingerprint(found: LabelledStudies, folder: Path, workers: Workers) -> Fingerprint:
     """The stored one if no file has changed since, else a new one."""
     path = folder / FINGERPRINT_JSON
-    if path.is_file():
-        try:
-            stored = read_record(path, Fingerprint, remedy="")
-        except InputError as error:
-            log.warning("%s; it is made again", error)
-        else:
-            if stored.source_digest == digest_of_studies(found):
-                log.info("%s: fingerprint is up to date: %s", found.name, path)
-                return stored
+    if stored := read_current(path, found.name, partial(digest_of_studies, found)):
+        return stored
     read = partial(read_view, num_channels=len(found.channel_names))
     made = fingerprint_studies(found, read=read, orient=orient_and_crop, workers=workers, memory_of=memory_to_read)
     write_record(path, made)

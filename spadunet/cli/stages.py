@@ -197,23 +197,16 @@ def fingerprint(
     Args:
         observed: what the check saw of each case; None where it has to be read.
     """
-    from ..fingerprint import Fingerprint
+    from ..fingerprint import read_current
     from ..plans.extract import digest_of_dataset, extract_fingerprint, summarise_cases
     from ..preprocessing.integrity import read_checked
     from ..preprocessing.memory import memory_to_read
     from ..preprocessing.preprocess import orient_and_crop
-    from ..record import read_record, write_record
+    from ..record import write_record
 
     path = folder / FINGERPRINT_JSON
-    if path.is_file():
-        try:
-            stored = read_record(path, Fingerprint, remedy="")
-        except InputError as error:
-            log.warning("%s; it is made again", error)
-        else:
-            if stored.source_digest == digest_of_dataset(dataset):
-                log.info("%s: fingerprint is up to date: %s", dataset.name, path)
-                return stored
+    if stored := read_current(path, dataset.name, partial(digest_of_dataset, dataset)):
+        return stored
     if observed is not None:
         found = summarise_cases(dataset, observed)
     else:
