@@ -16,7 +16,10 @@ from .patch import choose_patch, scale_patch
 PERCENTILES = (0.5, 99.5)
 """CT: of the foreground of all images; else: of each image's non-zero voxels (Isensee et al. 2021; Luo et al. 2024)."""
 
-TargetSpacing = Spacing | Literal["median", "native"]
+COARSE_SIDE = 128
+"""Pixels of the longer side in plane that a coarse spacing leaves of the median image."""
+
+TargetSpacing = Spacing | Literal["median", "coarse", "native"]
 Window = tuple[float, float]
 
 
@@ -35,7 +38,8 @@ def make_plan(
 
     Args:
         optional_channels: names of channels that a case may lack.
-        target_spacing: median of the training cases (as Luo et al. 2024, section 5.1), native, or given in mm.
+        target_spacing: median of the training cases (as Luo et al. 2024, section 5.1), coarse (`coarse_spacing_mm`),
+            native, or given in mm.
         window: intensities that become -1 and 1 in CT channels.
         memory_gb: what training one batch may take with the `base` preset.
         patch_size_voxels: at the target spacing; None for what the memory and the images leave room for.
@@ -83,7 +87,10 @@ def plan_images(
         )
     if window is not None:
         check_window(window, channel_names)
-    spacing = fingerprint.median_spacing_mm() if isinstance(target_spacing, str) else target_spacing
+    if target_spacing == "coarse":
+        spacing = coarse_spacing_mm(fingerprint)
+    else:
+        spacing = fingerprint.median_spacing_mm() if isinstance(target_spacing, str) else target_spacing
     return ImagePlan(
         dataset_name=fingerprint.dataset_name,
         channel_names=channel_names,
@@ -95,6 +102,19 @@ def plan_images(
         target_spacing_mm="native" if target_spacing == "native" else spacing,
         degree_of_anisotropy=fingerprint.da_of(spacing),
     )
+
+
+def coarse_spacing_mm(fingerprint: Fingerprint) -> Spacing:
+    """The median spacing, pixels so large that the median image keeps `COARSE_SIDE` of them along its longer side.
+
+    Slices are then at least as far apart as pixels. Where the median image is no larger than that, the median spacing.
+    """
+    median = fingerprint.median_spacing_mm()
+    factor = max(median_shape(fingerprint, fingerprint.da_of(median), median)[1:]) / COARSE_SIDE
+    if factor <= 1:
+        return median
+    height, width = median[1] * factor, median[2] * factor
+    return max(median[0], min(height, width)), height, width
 
 
 def check_window(window: Window, channel_names: tuple[str, ...]) -> None:

@@ -116,7 +116,8 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
         "--spacing",
         nargs="+",
         metavar="MM",
-        help="target spacing: median (of the training cases), native (no resampling), or depth height width in mm "
+        help="target spacing: median (of the training cases), coarse (pixels so large that the median image is 128 "
+        "across, for trainings of minutes), native (no resampling), or depth height width in mm "
         f"{default_text(USUAL_PLAN, 'spacing')}",
     )
     parser.add_argument(
@@ -143,16 +144,15 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_spacing(words: list[str]) -> TargetSpacing:
-    """`median`, `native` or three numbers."""
-    if words == ["median"]:
-        return "median"
-    if words == ["native"]:
-        return "native"
+    """`median`, `coarse`, `native` or three numbers."""
+    for name in ("median", "coarse", "native"):
+        if words == [name]:
+            return name
     try:
         depth, height, width = (positive_float(word) for word in words)
     except (ValueError, argparse.ArgumentTypeError) as error:
         raise InputError(
-            f"--spacing {' '.join(words)}: expected median, native or three numbers above zero (mm)"
+            f"--spacing {' '.join(words)}: expected median, coarse, native or three numbers above zero (mm)"
         ) from error
     return depth, height, width
 

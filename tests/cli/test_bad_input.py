@@ -285,7 +285,7 @@ def test_debug_shows_the_traceback(tmp_path: Path):
         (plan_and_preprocess.main, "-d Nowhere", f"{NAME}; give one of them or a path"),
         (plan_and_preprocess.main, "", "the following arguments are required: -d/--dataset"),
         (plan_and_preprocess.main, "-d 1 1", f"-d: {NAME} is given more than once"),
-        (plan_and_preprocess.main, "-d 1 --spacing 1 2", "--spacing 1 2: expected median, native or three numbers"),
+        (plan_and_preprocess.main, "-d 1 --spacing 1 2", "--spacing 1 2: expected median, coarse, native"),
         (plan_and_preprocess.main, "-d 1 --spacing 1 2 0", "--spacing 1 2 0: expected"),
         (plan_and_preprocess.main, "-d 1 --spacing 1 2 nan", "--spacing 1 2 nan: expected"),
         (plan_and_preprocess.main, "-d 1 --spacing fine", "--spacing fine: expected"),

@@ -55,6 +55,18 @@ def test_a_given_spacing_is_taken_as_it_is():
     assert (plan.target_spacing_mm, plan.degree_of_anisotropy) == ((1.5, 1.5, 1.5), 0)
 
 
+def test_coarse_pixels_leave_128_of_the_longer_side():
+    plan = plan_of(SUNNYBROOK, target_spacing="coarse")
+    assert (plan.target_spacing_mm, plan.degree_of_anisotropy) == ((8, 2.5, 2.5), 1)
+    oblong = fingerprint_of(((1, 0.5, 0.5), (300, 512, 256)))
+    assert plan_of(oblong, target_spacing="coarse").target_spacing_mm == (2, 2, 2)  # slices no closer than pixels
+
+
+def test_small_images_are_not_made_coarser():
+    for fingerprint in (HIPPOCAMPUS, fingerprint_of(((0.5, 1, 1), (20, 128, 128)))):
+        assert plan_of(fingerprint, target_spacing="coarse") == plan_of(fingerprint)
+
+
 def test_single_slices_are_of_the_largest_degree_whatever_the_target():
     planar = fingerprint_of(((1, 0.5, 0.5), (1, 512, 512)))
     assert plan_of(planar).degree_of_anisotropy == MAX_DA
