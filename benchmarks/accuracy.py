@@ -3,12 +3,14 @@
     python -m venv .peers && .peers/bin/pip install nnunetv2==2.8.1
     python benchmarks/accuracy.py -d Hippocampus SunnybrookLV -o accuracy --nnunet .peers/bin
 
-A run trains on all training cases of one dataset ("together": one model on all of them, for as long as on one of them)
-and is scored on the test cases, in the images' own space, with the test-time mirroring that its tool does unless told
-otherwise. Minutes count training alone: planning, preprocessing, start-up, prediction are the same for every budget.
-nnU-Net trains its own 3d_fullres, its learning rate fitted to the minutes (nnunet_run.py). Nothing else should run on
-the machine meanwhile. Each run leaves one JSON row in rows.jsonl and is not made again; whatever was interrupted goes
-on. What was tried on validation folds to come here is in docs/training.md.
+A run trains on all training cases of one dataset ("together", at the longest budget: one model on all of them, for as
+long as on one of them) and is scored on the test cases, in the images' own space, with the test-time mirroring that its
+tool does unless told otherwise. Minutes count training alone: planning, preprocessing, start-up, prediction are the
+same for every budget. First each tool trains for a few minutes, which says how many steps it makes in one; nothing else
+should run on the machine then. Runs make as many steps as fit in their minutes, so that they may be interrupted, and
+run beside others. nnU-Net trains its own 3d_fullres, its learning rate fitted to its steps (nnunet_run.py). Each run
+leaves one JSON row in rows.jsonl and is not made again; whatever was interrupted goes on. What was tried on validation
+folds to come here is in docs/training.md.
 """
 
 from __future__ import annotations
@@ -21,7 +23,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_peer import Peer
-from rows import METRICS, ROWS, add_row, aligned, command, keep_settings, link_raw, mean_of, read_lines, totals_of
+from rows import (
+    METRICS,
+    ROWS,
+    add_row,
+    aligned,
+    command,
+    keep_settings,
+    link_raw,
+    mean_of,
+    read_lines,
+    run_at_once,
+    totals_of,
+)
 from tqdm import tqdm
 
 from spadunet.dataset import Dataset, find_dataset, load_dataset
@@ -34,6 +48,7 @@ from spadunet.workspace import find_workspace
 
 TOOLS = {"spadunet": "spadunet", "together": "spadunet, one model for all", "nnunet": "nnU-Net"}
 MINUTES, SEEDS = (10.0, 20.0, 60.0), (0, 1)
+PACES, PACE_MINUTES = "paces.json", 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +89,7 @@ def runs_of(datasets: Sequence[str], options: argparse.Namespace) -> Iterator[Ru
         for seed in options.seeds if minutes == min(options.minutes) else options.seeds[:1]:
             for tool in options.tools:
                 if tool == "together":
-                    if len(datasets) > 1:
+                    if len(datasets) > 1 and minutes == max(options.minutes):
                         yield Run(tool=tool, dataset="+".join(datasets), minutes=minutes, seed=seed)
                 elif tool == "spadunet" or options.nnunet is not None:
                     for name in datasets:
@@ -96,27 +111,46 @@ def prepare(options: argparse.Namespace) -> dict[str, Dataset]:
     return found
 
 
-def train(run: Run, datasets: dict[str, Dataset], peer: Peer | None, folder: Path, options: argparse.Namespace) -> int:
-    """Train; how many steps it made."""
+def paces_of(
+    runs: Sequence[Run], datasets: dict[str, Dataset], peer: Peer | None, options: argparse.Namespace
+) -> dict[tuple[str, str], float]:
+    """Steps a minute of each tool on each dataset; measured where paces.json does not have them, and put there."""
+    path = options.output / PACES
+    paces = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    wanted = {(run.tool, run.dataset): f"{run.tool}_{run.dataset}" for run in runs}
+    unknown = [key for key, name in wanted.items() if name not in paces]
+    for tool, dataset in tqdm(unknown, desc="Steps a minute (nothing else should run)", unit="pace"):
+        run = Run(tool=tool, dataset=dataset, minutes=PACE_MINUTES, seed=0)
+        folder = options.output / "paces" / wanted[tool, dataset]
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        paces[wanted[tool, dataset]] = train(run, None, datasets, peer, folder, options) / PACE_MINUTES
+        write_text(path, json.dumps(paces, indent=1) + "\n")
+        shutil.rmtree(folder)
+    return {key: paces[name] for key, name in wanted.items()}
+
+
+def train(
+    run: Run,
+    num_steps: int | None,
+    datasets: dict[str, Dataset],
+    peer: Peer | None,
+    folder: Path,
+    options: argparse.Namespace,
+) -> float:
+    """Train for a number of steps, or for the run's minutes by the clock; how many steps it made in these minutes."""
     names = run.dataset.split("+")
     if run.tool == "nnunet":
         assert peer is not None
-        peer.train(datasets[names[0]], "all", f"{run.minutes:g}min", run.seed, folder, splits=None)
+        length = f"{run.minutes:g}min" if num_steps is None else str(num_steps)
+        peer.train(datasets[names[0]], "all", length, run.seed, folder, splits=None)
         said = (folder / "log.txt").read_text(encoding="utf-8").splitlines()
-        return next(json.loads(line)["steps"] for line in reversed(said) if line.startswith('{"steps"'))
+        made = next(json.loads(line) for line in reversed(said) if line.startswith('{"steps"'))
+        return made["steps"] * run.minutes / made.get("minutes", run.minutes)
     model = folder / "model"
     if not (model / "spadunet_train.json").is_file():
-        words = [
-            "-d",
-            *names,
-            "-f",
-            "all",
-            "--max-minutes",
-            f"{run.minutes:g}",
-            "--seed",
-            str(run.seed),
-            *options.train,
-        ]
+        words = ["-d", *names, "-f", "all", "--seed", str(run.seed), *options.train]
+        words += ["--max-minutes", f"{run.minutes:g}"] if num_steps is None else ["--max-steps", str(num_steps)]
         words += ["-device", options.device, "-o", str(model), "--data", str(options.output)]
         command("train", *words, log=folder / "log.txt")
     return int(read_model_record(model).provenance["steps"])
@@ -139,13 +173,18 @@ def predict(run: Run, dataset: Dataset, peer: Peer | None, folder: Path, options
     return Scores.from_json((predictions / "scores.json").read_text(encoding="utf-8"))
 
 
-def make_run(run: Run, datasets: dict[str, Dataset], settings: dict[str, str], options: argparse.Namespace) -> None:
+def make_run(
+    run: Run,
+    pace: float,
+    datasets: dict[str, Dataset],
+    peer: Peer | None,
+    settings: dict[str, str],
+    options: argparse.Namespace,
+) -> None:
     """Train, predict, score, write the rows; all else is thrown away unless it is to be kept."""
     folder = options.output / "runs" / run.name
     folder.mkdir(parents=True, exist_ok=True)
-    device = "cpu" if options.device == "auto" else options.device
-    peer = Peer(commands=options.nnunet, data=options.output, device=device) if run.tool == "nnunet" else None
-    steps = train(run, datasets, peer, folder, options)
+    steps = round(train(run, max(1, round(pace * run.minutes)), datasets, peer, folder, options))
     rows = []
     for name in run.dataset.split("+"):
         scores = predict(run, datasets[name], peer, folder, options)
@@ -196,6 +235,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="the first alone at long budgets")
     parser.add_argument("--plan", type=str.split, default=[], metavar="OPTIONS", help="of spadunet_plan, quoted")
     parser.add_argument("--train", type=str.split, default=[], metavar="OPTIONS", help="of spadunet_train, quoted")
+    parser.add_argument("--at-once", type=int, default=1, help="runs at a time, which share the cores (default: 1)")
     parser.add_argument("-device", default="auto")
     parser.add_argument("--keep", action="store_true", help="keep models and predictions")
     parser.add_argument("--report", action="store_true", help="only report the rows that are there")
@@ -215,10 +255,16 @@ def main() -> None:
         shared = {name: getattr(options, name) for name in ("plan", "train")}
         settings = keep_settings(argparse.Namespace(output=path.parent, device=options.device, init=None, **shared))
         datasets = prepare(options)
+        device = "cpu" if options.device == "auto" else options.device
+        peer = None if options.nnunet is None else Peer(commands=options.nnunet, data=options.output, device=device)
         done = {row.run for row in read_rows(path)}
         runs = [run for run in runs_of(list(datasets), options) if run not in done]
-        for run in tqdm(runs, desc="Runs", unit="run"):
-            make_run(run, datasets, settings, options)
+        paces = paces_of(runs, datasets, peer, options)
+
+        def make(run: Run) -> None:
+            make_run(run, paces[run.tool, run.dataset], datasets, peer, settings, options)
+
+        run_at_once(make, runs, options.at_once)
     rows = read_rows(path)
     if not rows:
         raise SystemExit(f"{path}: no rows yet; leave --report out")

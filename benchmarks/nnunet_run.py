@@ -3,16 +3,17 @@ r"""nnU-Net's own trainer for a number of steps or minutes; run by the Python of
     nnUNet_raw=… nnUNet_preprocessed=… nnUNet_results=… \
         PEER/python benchmarks/nnunet_run.py DATASET FOLD LENGTH SEED DEVICE [BATCH]
 
-LENGTH is 300 (steps) or 10min. Its learning rate falls to nothing by the end: epoch by epoch, into which the steps are
-divided, at most 20; or before every step, by the share of the minutes that are over. The minutes begin when its loaders
-have started, and it does not validate while they last. A training by steps leaves a checkpoint after each epoch, from
-which the same command goes on. BATCH stands in for the batch size of its plans: a departure from what it would do.
-Prints how many steps it made, as JSON.
+LENGTH is 300 (steps) or 10min. Its learning rate falls to nothing by the end: epoch by epoch, at most 20 of the same
+length (305 steps become 320); or before every step, by the share of the minutes that are over. The minutes begin when
+its loaders have started, and it does not validate while they last. A training by steps leaves a checkpoint after each
+epoch, from which the same command goes on. BATCH stands in for the batch size of its plans: a departure from what it
+would do. Prints as JSON how many steps it made, and in how many minutes where these were asked for.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -38,11 +39,10 @@ def main() -> None:
     if batch:
         trainer.configuration_manager.configuration["batch_size"] = int(batch[0])
     if length.endswith("min"):
-        num_steps = train_minutes(trainer, float(length.removesuffix("min")))
+        made = train_minutes(trainer, float(length.removesuffix("min")))
     else:
-        num_steps = int(length)
-        train_steps(trainer, num_steps, int(seed))
-    print(json.dumps({"steps": num_steps}))
+        made = train_steps(trainer, int(length), int(seed))
+    print(json.dumps(made))
 
 
 def begin_random(seed: int) -> None:
@@ -51,13 +51,13 @@ def begin_random(seed: int) -> None:
     np.random.seed(seed)
 
 
-def train_steps(trainer: nnUNetTrainer, num_steps: int, seed: int) -> None:
-    """As it would, in epochs so short that they make the number of steps; from the last one that was saved.
+def train_steps(trainer: nnUNetTrainer, num_steps: int, seed: int) -> dict[str, int]:
+    """As it would, in epochs so short that they make the number of steps or few more; from the last that was saved.
 
     Its own would save every 50th epoch.
     """
-    trainer.num_epochs = next(number for number in range(MAX_EPOCHS, 0, -1) if num_steps % number == 0)
-    trainer.num_iterations_per_epoch = num_steps // trainer.num_epochs
+    trainer.num_iterations_per_epoch = math.ceil(num_steps / MAX_EPOCHS)
+    trainer.num_epochs = math.ceil(num_steps / trainer.num_iterations_per_epoch)
     trainer.num_val_iterations_per_epoch = 1
     trainer.save_every = 1
     save = trainer.save_checkpoint
@@ -72,10 +72,11 @@ def train_steps(trainer: nnUNetTrainer, num_steps: int, seed: int) -> None:
         trainer.load_checkpoint(str(latest))
         begin_random(seed + trainer.current_epoch)  # else its first steps would be those of the start
     trainer.run_training()
+    return {"steps": trainer.num_epochs * trainer.num_iterations_per_epoch}
 
 
-def train_minutes(trainer: nnUNetTrainer, minutes: float) -> int:
-    """Steps of its own until the time is over; how many."""
+def train_minutes(trainer: nnUNetTrainer, minutes: float) -> dict[str, float]:
+    """Steps of its own until the time is over; the last one is made to its end."""
     trainer.on_train_start()
     trainer.on_epoch_start()
     trainer.network.train()
@@ -85,8 +86,9 @@ def train_minutes(trainer: nnUNetTrainer, minutes: float) -> int:
             group["lr"] = trainer.initial_lr * (1 - share) ** POWER
         trainer.train_step(next(trainer.dataloader_train))
         num_steps += 1
+    seconds = time.monotonic() - start
     trainer.on_train_end()
-    return num_steps
+    return {"steps": num_steps, "minutes": seconds / 60}
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def row_of(script: ModuleType, tool: str, minutes: float, seed: int, dice: float
 def test_short_runs_come_first_and_only_they_have_several_seeds(script: ModuleType):
     options = argparse.Namespace(minutes=[20, 10], seeds=[3, 4], tools=list(script.TOOLS), nnunet=Path("peer"))
     runs = list(script.runs_of([HEART, HIPPOCAMPUS], options))
-    assert [(run.minutes, run.seed) for run in runs] == [(10, 3)] * 5 + [(10, 4)] * 5 + [(20, 3)] * 5
+    assert [(run.minutes, run.seed) for run in runs] == [(10, 3)] * 4 + [(10, 4)] * 4 + [(20, 3)] * 5
     assert {run.dataset for run in runs if run.tool == "together"} == {f"{HEART}+{HIPPOCAMPUS}"}
     assert {run.dataset for run in runs if run.tool == "nnunet"} == {HEART, HIPPOCAMPUS}
     assert len({run.name for run in runs}) == len(runs)
@@ -47,6 +47,35 @@ def test_short_runs_come_first_and_only_they_have_several_seeds(script: ModuleTy
 def test_without_nnunet_or_a_second_dataset_their_runs_are_left_out(script: ModuleType):
     options = argparse.Namespace(minutes=[10], seeds=[0], tools=list(script.TOOLS), nnunet=None)
     assert [run.tool for run in script.runs_of([HEART], options)] == ["spadunet"]
+
+
+def test_runs_make_the_steps_that_fit_in_their_minutes(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Measured once for each tool and dataset; nnU-Net's last step is made to its end, and counts by its share."""
+    made = []
+
+    def run_command(name: str, *words: str, log: Path) -> None:
+        made.append((name, *words))
+
+    def train_peer(dataset: object, fold: str, length: str, seed: int, folder: Path, *, splits: None) -> None:
+        made.append(("nnunet", length))
+        said = {"steps": 8, "minutes": 3.2} if length == "3min" else {"steps": int(length)}
+        (folder / "log.txt").write_text(f"epoch 1\n{json.dumps(said)}\n")
+
+    monkeypatch.setattr(script, "command", run_command)
+    monkeypatch.setattr(script, "read_model_record", lambda folder: argparse.Namespace(provenance={"steps": "300"}))
+    peer = argparse.Namespace(train=train_peer)
+    options = argparse.Namespace(output=tmp_path, train=[], device="cpu")
+    runs = [script.Run(tool=tool, dataset=HEART, minutes=10, seed=0) for tool in ("spadunet", "nnunet")]
+    for _ in range(2):
+        paces = script.paces_of(runs, {HEART: None}, peer, options)
+        assert paces == {("spadunet", HEART): 100, ("nnunet", HEART): 2.5}
+    ours, theirs = made
+    assert ours[ours.index("--max-minutes") + 1] == "3" and theirs == ("nnunet", "3min")
+    script.train(runs[0], 1000, {HEART: None}, peer, tmp_path, options)
+    assert made[-1][made[-1].index("--max-steps") + 1] == "1000" and "--max-minutes" not in made[-1]
+    assert script.train(runs[1], 25, {HEART: None}, peer, tmp_path, options) == 25
 
 
 def test_the_table_sets_tools_side_by_side_for_each_budget(script: ModuleType):

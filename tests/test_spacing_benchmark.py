@@ -163,19 +163,19 @@ def test_nnunet_goes_on_from_its_last_short_epoch(
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.delitem(sys.modules, "nnunet_run", raising=False)
     run = importlib.import_module("nnunet_run")
-    monkeypatch.setattr("sys.argv", ["nnunet_run.py", "Dataset004_Hippocampus", "all", "50", "3", "cpu"])
+    monkeypatch.setattr("sys.argv", ["nnunet_run.py", "Dataset004_Hippocampus", "all", "49", "3", "cpu"])
     with pytest.raises(KeyboardInterrupt):
         run.main()
     monkeypatch.setattr("sys.argv", [*sys.argv, "2"])
     run.main()
     first, second = trainers
-    assert (first.num_epochs, first.num_iterations_per_epoch) == (10, 5)
+    assert (first.num_epochs, first.num_iterations_per_epoch) == (17, 3)
     assert [epoch for epoch, _ in first.seen] == [0, 1, 2]
-    assert [epoch for epoch, _ in second.seen] == list(range(2, 10))
+    assert [epoch for epoch, _ in second.seen] == list(range(2, 17))
     assert second.seen[0][1] != first.seen[0][1]  # other numbers than those of the start
     assert second.configuration_manager.configuration["batch_size"] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_final.pth"]
-    assert json.loads(capsys.readouterr().out) == {"steps": 50}
+    assert json.loads(capsys.readouterr().out) == {"steps": 51}
 
 
 @pytest.mark.parametrize(("ours", "is_met"), [(0.86, "yes"), (0.82, "no")])
