@@ -193,7 +193,8 @@ def import_task(path: Path, folder: Path, *, dry_run: bool = False) -> TaskPacka
     with open_archive(path) as archive:
         package = check_task_package(archive)
         manifest = package.manifest
-        require_backbone(folder, model, manifest.backbone_sha256, f"{path}: task {manifest.task}")
+        digest = manifest.backbone_sha256
+        require_backbone(folder, model, manifest, digest, f"{path}: task {manifest.task}")
         require_room(folder, model, manifest.task)
         if dry_run:
             return package
@@ -201,7 +202,8 @@ def import_task(path: Path, folder: Path, *, dry_run: bool = False) -> TaskPacka
             for name in manifest.files:
                 extract(archive, manifest.files, name, Path(temporary))
             task = load_task(Path(temporary), manifest.task, set(manifest.files), kind=type(package.record))
-    add_tasks(folder, folder, {manifest.task: task}, {f"{ADDED}{manifest.task}": f"from {path.name}"})
+    told = {f"{ADDED}{manifest.task}": f"from {path.name}"}
+    add_tasks(folder, folder, {manifest.task: task}, told, backbone_sha256=digest)
     return package
 
 
@@ -217,23 +219,40 @@ def copy_tasks(source: Path, folder: Path, names: list[str], *, dry_run: bool = 
     for name in names:
         require_task(source, theirs, name)
         require_room(folder, ours, name)
-    require_backbone(folder, ours, theirs.sha256[BACKBONE_FILE], f"{source}: task {names[0]}")
+    digest = theirs.sha256[BACKBONE_FILE]
+    require_backbone(folder, ours, theirs, digest, f"{source}: task {names[0]}")
     if dry_run:
         return
     tasks: dict[str, AnyTask] = {}
     for name in names:
         task = load_task(source, name, theirs.sha256, kind=theirs.record_of(name))
         tasks[name] = replace(task, provenance=task.provenance or provenance_of(theirs.provenance))
-    add_tasks(folder, folder, tasks, {f"{ADDED}{name}": f"from {source.resolve()}" for name in names})
+    told = {f"{ADDED}{name}": f"from {source.resolve()}" for name in names}
+    add_tasks(folder, folder, tasks, told, backbone_sha256=digest)
 
 
-def require_backbone(folder: Path, model: ModelRecord, sha256: str, what: str) -> None:
-    """Raise InputError if a model has another backbone than a task was trained on."""
+def require_backbone(
+    folder: Path, model: ModelRecord, theirs: TaskManifest | ModelRecord, sha256: str, what: str
+) -> None:
+    """Raise InputError if a model has another backbone than a task was trained on.
+
+    The network is compared, too: weights were checked against the one that the file states, which is the sender's word.
+
+    Args:
+        theirs: what names the task's network.
+        sha256: of its backbone.
+        what: the task, for the message.
+    """
     own = model.sha256[BACKBONE_FILE]
     if own != sha256:
         raise InputError(
             f"{what} was trained on a backbone of SHA-256 {sha256[:12]}…, {folder} has {own[:12]}… ({model.backbone} "
             f"{model.preset}); it works with that very backbone alone"
+        )
+    if (theirs.backbone, theirs.preset) != (model.backbone, model.preset):
+        raise InputError(
+            f"{what} is for a network {theirs.backbone} {theirs.preset}, {folder} is {model.backbone} {model.preset}; "
+            "one of them was changed: get it again from whom you trust"
         )
 
 
