@@ -105,6 +105,20 @@ def test_a_name_or_number_that_fits_several_tasks_removes_none(
     assert find_tasks(tmp_path / "alike", [TASKS[0], names[1]]) == ([TASKS[0], names[1]], [])
 
 
+def test_a_dry_run_of_an_export_says_what_the_run_would(
+    model: Path, tmp_path: Path, run, capsys: pytest.CaptureFixture[str]
+):
+    there = tmp_path / "there.zip"
+    there.write_bytes(b"x")
+    for file in (there, tmp_path / "x.pt", there / "x.zip"):
+        said = []
+        for words in (("--dry-run",), ()):
+            assert run(tasks.main, "export", 4, "-m", model, "-o", file, *words) == 2
+            said.append(capsys.readouterr().err)
+        assert said[0] == said[1]
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "there.zip"}
+
+
 def test_info_tells_which_tasks_classify(model: Path, tmp_path: Path, run, capsys: pytest.CaptureFixture[str]):
     shutil.copytree(model, tmp_path / "data/results/organs")
     assert run(info.main, "--data", tmp_path / "data") == 0

@@ -101,8 +101,9 @@ def test_weights_of_an_adapter_or_classifier_that_do_not_fit_are_refused(name: s
     without = replace(task, adapter=None if task.adapter else AdapterRecord(rank=3))
     kinds = {kind: {**members, **({name: without} if name in members else {})} for kind, members in kinds.items()}
     save_model(tmp_path / "other", replace(whole, **kinds))
-    with pytest.raises(InputError, match=f"task {name} lacks tensors"):
-        export_task(tmp_path / "other", name, tmp_path / "task.zip")
+    for dry_run in (True, False):
+        with pytest.raises(InputError, match=f"task {name} lacks tensors"):
+            export_task(tmp_path / "other", name, tmp_path / "task.zip", dry_run=dry_run)
 
 
 def test_tasks_go_by_file_to_a_model_of_the_same_backbone_and_answer_to_the_bit(
@@ -212,6 +213,14 @@ def test_a_hostile_or_damaged_file_leaves_the_model_as_it_was(attack: str, model
         import_task(change(tmp_path / "task.zip", tmp_path / "evil.zip", edit), bare)
     assert "\n" not in str(caught.value)
     assert (hashes(bare), read_model_record(bare)) == (before, record)
+
+
+def test_a_file_that_is_refused_is_to_be_had_again_from_the_command_that_writes_tasks(bare: Path, tmp_path: Path):
+    (tmp_path / "evil.zip").write_bytes(b"no zip")
+    with pytest.raises(InputError, match="refused: .*; get it again .*, as spadunet_tasks export wrote it"):
+        import_task(tmp_path / "evil.zip", bare)
+    with pytest.raises(InputError, match="cannot be read .*; give a file of spadunet_tasks export$"):
+        import_task(tmp_path / "none.zip", bare)
 
 
 def test_a_model_of_another_network_gets_no_task_though_the_backbone_is_the_same(
