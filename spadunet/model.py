@@ -100,21 +100,25 @@ class Model:
 
 
 def save_model(folder: Path, model: Model) -> None:
-    """Write a model folder, model.json last: without it, or with other hashes in it, the folder is no model."""
-    files = [Path(BACKBONE_FILE)]
-    (folder / MODEL_JSON).unlink(missing_ok=True)
-    write_tensors(folder / BACKBONE_FILE, model.backbone_state)
-    for name, task in model.all_tasks.items():
-        files += write_task(folder, name, task)
-    record = ModelRecord(
-        backbone=model.backbone,
-        preset=model.preset,
-        tasks=tuple(model.tasks),
-        classifiers=tuple(model.classifiers),
-        provenance=model.provenance,
-        sha256={file.as_posix(): sha256_of_file(folder / file) for file in files},
-    )
-    write_record(folder / MODEL_JSON, record)
+    """Write a model folder, model.json last: without it, or with other hashes in it, the folder is no model.
+
+    Whoever adds a task to the model that was there waits, or is waited for.
+    """
+    with held(folder):
+        files = [Path(BACKBONE_FILE)]
+        (folder / MODEL_JSON).unlink(missing_ok=True)
+        write_tensors(folder / BACKBONE_FILE, model.backbone_state)
+        for name, task in model.all_tasks.items():
+            files += write_task(folder, name, task)
+        record = ModelRecord(
+            backbone=model.backbone,
+            preset=model.preset,
+            tasks=tuple(model.tasks),
+            classifiers=tuple(model.classifiers),
+            provenance=model.provenance,
+            sha256={file.as_posix(): sha256_of_file(folder / file) for file in files},
+        )
+        write_record(folder / MODEL_JSON, record)
 
 
 def write_task(folder: Path, name: str, task: AnyTask) -> list[Path]:
@@ -166,7 +170,9 @@ def set_extra(folder: Path, file: Path, document: Record | None) -> None:
             write_record(folder / MODEL_JSON, record.model_copy(update={"sha256": listed}))
 
 
-def add_tasks(source: Path, folder: Path, tasks: Mapping[str, AnyTask], provenance: dict[str, str]) -> None:
+def add_tasks(
+    source: Path, folder: Path, tasks: Mapping[str, AnyTask], provenance: dict[str, str], *, backbone_sha256: str
+) -> None:
     """Give a model further tasks, in its own folder or in a new one, to which all else is copied byte for byte.
 
     Not a byte of the backbone and the tasks that are there changes, and so no output of theirs. model.json comes last:
@@ -176,13 +182,19 @@ def add_tasks(source: Path, folder: Path, tasks: Mapping[str, AnyTask], provenan
     Args:
         source: model folder that stays as it is, unless it is `folder`.
         provenance: added to what model.json tells.
+        backbone_sha256: of the backbone that the tasks were trained on.
 
     Raises:
+        OutputError: if the source has another backbone, which whoever calls has found there before.
         InputError: if a file of the source is missing or was changed, or it has another task of such a name (the same
             task is left as it is).
     """
     with held(source):
         record = check_files(source)
+        if record.sha256[BACKBONE_FILE] != backbone_sha256:
+            raise OutputError(
+                f"{source}: has got another backbone since this run began; start anew, a training with --restart"
+            )
         new = {name: task for name, task in tasks.items() if not is_there(source, record, name, task)}
         is_own = source.resolve() == folder.resolve()
         if not is_own:

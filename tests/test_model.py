@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,9 @@ from spadunet.classification_plan import ClassificationPlan
 from spadunet.errors import InputError, OutputError
 from spadunet.files import sha256_of_file
 from spadunet.labels import LabelSet
+from spadunet.locks import flock
 from spadunet.model import (
+    BACKBONE_FILE,
     POSTPROCESSING_FILE,
     QUALITY_FILE,
     Model,
@@ -30,10 +33,11 @@ from spadunet.model import (
     set_calibration,
     set_postprocessing,
     write_task,
+    write_tensors,
 )
 from spadunet.plan import IntensityRule, Plan
 from spadunet.postprocessing import Postprocessing, Rule
-from spadunet.task import ADAPTER_PREFIX, AdapterRecord, Classifier, Task
+from spadunet.task import ADAPTER_PREFIX, AdapterRecord, AnyTask, Classifier, Task
 
 FILES = (
     "backbone.safetensors",
@@ -101,6 +105,12 @@ def test_model_comes_back_as_it_was_saved(folder: Path):
         assert torch.equal(loaded.tasks[name].state["heads.0.weight"], task.state["heads.0.weight"])
 
 
+def add(source: Path, folder: Path, tasks: Mapping[str, AnyTask], provenance: dict[str, str]) -> None:
+    """Tasks trained on the backbone that the source has."""
+    digest = read_model_record(source).sha256[BACKBONE_FILE]
+    add_tasks(source, folder, tasks, provenance, backbone_sha256=digest)
+
+
 def make_classifier() -> Classifier:
     """A task that tells livers from kidneys, with a LoRA adapter."""
     plan = ClassificationPlan(
@@ -118,7 +128,7 @@ def make_classifier() -> Classifier:
 
 def test_a_task_that_classifies_lies_beside_those_that_segment(folder: Path):
     before = {file: (folder / file).read_bytes() for file in FILES}
-    add_tasks(folder, folder, {"organs": make_classifier()}, {})
+    add(folder, folder, {"organs": make_classifier()}, {})
 
     record, loaded = read_model_record(folder), load_model(folder)
     assert (record.tasks, record.classifiers) == (("Dataset004_Hippocampus", "Dataset101_SunnybrookLV"), ("organs",))
@@ -261,14 +271,14 @@ def new_task(number: float = 9) -> dict[str, Task]:
 def test_a_task_is_added_and_no_other_file_changes(folder: Path, tmp_path: Path, name: str):
     source = folder.rename(tmp_path / "model")
     before = {file: (source / file).read_bytes() for file in FILES}
-    add_tasks(source, tmp_path / name, new_task(), {"added": "today"})
+    add(source, tmp_path / name, new_task(), {"added": "today"})
     assert all((tmp_path / name / file).read_bytes() == content for file, content in before.items())
     grown = load_model(tmp_path / name)
     assert list(grown.tasks) == [*make_model().tasks, "Dataset009_New"]
     assert grown.tasks["Dataset009_New"].state["heads.0.weight"].eq(9).all()
     assert grown.provenance == {"steps": "3", "added": "today"}
     assert len(load_model(source).tasks) == (3 if name == "model" else 2)
-    add_tasks(source, tmp_path / name, new_task(), {"added": "today"})  # again, as a run that goes on does
+    add(source, tmp_path / name, new_task(), {"added": "today"})  # again, as a run that goes on does
     assert len(load_model(tmp_path / name).tasks) == 3
 
 
@@ -287,7 +297,7 @@ def test_of_two_runs_that_add_at_once_the_second_waits(folder: Path, monkeypatch
     monkeypatch.setattr("spadunet.model.write_task", write_slowly)
     (task,) = new_task().values()
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda name: add_tasks(folder, folder, {name: task}, {name: "today"}), ["X", "Y", "Z"]))
+        list(pool.map(lambda name: add(folder, folder, {name: task}, {name: "today"}), ["X", "Y", "Z"]))
     grown = load_model(folder)
     assert set(grown.tasks) == {*make_model().tasks, "X", "Y", "Z"}
     assert grown.provenance == {"steps": "3", "X": "today", "Y": "today", "Z": "today"}
@@ -296,21 +306,21 @@ def test_of_two_runs_that_add_at_once_the_second_waits(folder: Path, monkeypatch
 def test_a_task_that_another_run_added_meanwhile_is_kept_without_locks(folder: Path, monkeypatch: pytest.MonkeyPatch):
     def write_late(place: Path, name: str, task: Task) -> list[Path]:
         monkeypatch.setattr("spadunet.model.write_task", write_task)
-        add_tasks(place, place, {"Other": task}, {})
+        add(place, place, {"Other": task}, {})
         return write_task(place, name, task)
 
     monkeypatch.setattr("spadunet.locks.fcntl", None)  # Windows
     monkeypatch.setattr("spadunet.model.write_task", write_late)
-    add_tasks(folder, folder, new_task(), {})
+    add(folder, folder, new_task(), {})
     assert list(load_model(folder).tasks) == [*make_model().tasks, "Other", "Dataset009_New"]
 
 
 def test_a_task_of_a_name_that_is_there_is_refused_unless_it_is_the_same(folder: Path, tmp_path: Path):
-    add_tasks(folder, folder, new_task(), {})
+    add(folder, folder, new_task(), {})
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for place in (folder, tmp_path / "copy"):
         with pytest.raises(InputError, match="has another task Dataset009_New already, which is never changed"):
-            add_tasks(folder, place, new_task(10), {})
+            add(folder, place, new_task(10), {})
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert not (tmp_path / "copy").exists()
 
@@ -321,16 +331,43 @@ def test_a_disk_that_fills_up_while_a_task_is_added_leaves_the_model_as_it_was(
     before = {file: (folder / file).read_bytes() for file in (*FILES, "model.json")}
     for place in (folder, tmp_path / "copy"):
         with pytest.raises(OutputError, match="no space is left"):
-            add_tasks(folder, place, new_task(), {})
+            add(folder, place, new_task(), {})
     assert {file: (folder / file).read_bytes() for file in before} == before
     assert list(load_model(folder).tasks) == list(make_model().tasks)
     assert not (tmp_path / "copy/model.json").exists()
 
 
+def test_a_model_of_another_backbone_gets_no_task(folder: Path, tmp_path: Path):
+    before = read_model_record(folder)
+    for place in (folder, tmp_path / "copy"):
+        with pytest.raises(OutputError, match="has got another backbone since this run began; start anew"):
+            add_tasks(folder, place, new_task(), {}, backbone_sha256="0" * 64)
+    assert read_model_record(folder) == before
+    assert not (tmp_path / "copy").exists()
+
+
+def test_nobody_adds_to_a_model_while_another_is_saved_in_its_place(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("fcntl", reason="no locks on Windows")
+    written: list[str] = []
+
+    def look(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+        number = os.open(folder, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            flock(number)
+        os.close(number)
+        written.append(path.name)
+        write_tensors(path, tensors)
+
+    monkeypatch.setattr("spadunet.model.write_tensors", look)
+    save_model(folder, make_model())
+    assert written == [BACKBONE_FILE, "task.safetensors", "task.safetensors"]
+    assert load_model(folder).tasks.keys() == make_model().tasks.keys()
+
+
 def test_a_damaged_model_gets_no_task(folder: Path):
     (folder / FILES[2]).write_bytes(b"x")
     with pytest.raises(InputError, match="does not have the SHA-256 that model.json states"):
-        add_tasks(folder, folder, new_task(), {})
+        add(folder, folder, new_task(), {})
 
 
 LARGEST = Rule(structure="organ", action="keep largest", num_cases=7, dice=(0.8, 0.9), hd95_mm=(9, 3))
@@ -368,7 +405,7 @@ def test_post_processing_goes_where_the_model_goes(folder: Path, tmp_path: Path)
     save_model(tmp_path / "copy", model)
     assert load_model(tmp_path / "copy").tasks[HIPPOCAMPUS].postprocessing == CHOSEN
     third = {"Third": model.tasks["Dataset101_SunnybrookLV"]}
-    add_tasks(folder, tmp_path / "grown", third, {})
+    add(folder, tmp_path / "grown", third, {})
     assert [bool(task.postprocessing) for task in load_model(tmp_path / "grown").tasks.values()] == [True, False, False]
     save_model(tmp_path / "copy", make_model())  # trained anew: what was chosen for the old weights does not count
     assert load_model(tmp_path / "copy").tasks[HIPPOCAMPUS].postprocessing is None
@@ -379,7 +416,7 @@ def test_what_dice_to_expect_is_kept_beside_post_processing(folder: Path, tmp_pa
     set_calibration(folder, HIPPOCAMPUS, calibration)
     set_postprocessing(folder, HIPPOCAMPUS, CHOSEN)
     save_model(tmp_path / "copy", load_model(folder))
-    add_tasks(folder, tmp_path / "grown", {"Third": load_model(folder).tasks["Dataset101_SunnybrookLV"]}, {})
+    add(folder, tmp_path / "grown", {"Third": load_model(folder).tasks["Dataset101_SunnybrookLV"]}, {})
     for place in (folder, tmp_path / "copy", tmp_path / "grown"):
         task = load_model(place).tasks[HIPPOCAMPUS]
         assert (task.calibration, task.postprocessing) == (calibration, CHOSEN)

@@ -9,15 +9,17 @@ import pytest
 
 from spadunet.errors import InputError
 from spadunet.model import ModelRecord
-from spadunet.models import choose_task, find_model, find_models, named
+from spadunet.models import choose_classifier, choose_task, find_model, find_models, find_task, is_classifier
 from spadunet.record import write_record
 
 HIPPOCAMPUS, HEART = "Dataset004_Hippocampus", "Dataset101_SunnybrookLV"
 
 
-def write_model(folder: Path, *tasks: str, minute: int) -> Path:
+def write_model(folder: Path, *tasks: str, minute: int, classifiers: tuple[str, ...] = ()) -> Path:
     """model.json alone, written at some minute."""
-    record = ModelRecord(backbone="spad_unet", preset="tiny", tasks=tasks, provenance={}, sha256={})
+    record = ModelRecord(
+        backbone="spad_unet", preset="tiny", tasks=tasks, classifiers=classifiers, provenance={}, sha256={}
+    )
     write_record(folder / "model.json", record)
     os.utime(folder / "model.json", (60 * minute, 60 * minute))
     return folder
@@ -84,10 +86,39 @@ def test_the_only_task_needs_no_name(results: Path):
 
 
 def test_a_task_is_known_by_number_name_and_path():
-    record = ModelRecord(backbone="spad_unet", preset="tiny", tasks=(HIPPOCAMPUS,), provenance={}, sha256={})
-    for name in ("4", "004", "hippocampus", HIPPOCAMPUS, f"raw/{HIPPOCAMPUS}"):
-        assert named(record.tasks, name) == HIPPOCAMPUS
-    assert named(record.tasks, "Hippo") is None
+    for name in ("4", "004", "hippocampus", HIPPOCAMPUS, f"raw/{HIPPOCAMPUS}", f"{HIPPOCAMPUS}.npz"):
+        assert find_task([HIPPOCAMPUS], name, asked=name, place=Path("model")) == HIPPOCAMPUS
+    assert find_task([HIPPOCAMPUS], "Hippo", asked="Hippo", place=Path("model")) is None
+
+
+def test_the_very_name_of_a_task_means_it_and_what_fits_several_is_refused():
+    names = (HIPPOCAMPUS, "Dataset104_Hippocampus", "Hippocampus", f"{HIPPOCAMPUS}_findings")
+    for name in names:
+        assert find_task(names, name, asked=name, place=Path("model")) == name
+    message = f"-d 4: fits several tasks of model: {HIPPOCAMPUS}, {HIPPOCAMPUS}_findings; give the whole name"
+    with pytest.raises(InputError, match=f"^{message}$"):
+        find_task(names, "4", asked="-d 4", place=Path("model"))
+    with pytest.raises(InputError, match=rf"{HIPPOCAMPUS}, Dataset104_Hippocampus, Hippocampus; give the whole name"):
+        find_task(names, "hippocampus", asked="hippocampus", place=Path("model"))
+
+
+def test_a_name_tells_tasks_of_either_kind_apart(tmp_path: Path):
+    model = write_model(tmp_path / "model", HIPPOCAMPUS, HEART, minute=1, classifiers=("Hippocampus", "Dataset004_Age"))
+    assert is_classifier(model, "Hippocampus")
+    assert choose_classifier(model, "Hippocampus") == "Hippocampus"
+    assert not is_classifier(model, HIPPOCAMPUS)
+    assert choose_task(model, HIPPOCAMPUS) == HIPPOCAMPUS
+    with pytest.raises(InputError, match=f"-d 4: fits several tasks of {model}: {HIPPOCAMPUS}, Dataset004_Age; give"):
+        is_classifier(model, "4")
+    assert choose_task(model, "4") == HIPPOCAMPUS  # of a command that is for label maps alone
+
+
+def test_a_model_trained_later_on_another_dataset_of_the_name_or_number_is_not_meant(results: Path):
+    alike = write_model(results / "Hippocampus/spad_unet_tiny/fold_0", "Hippocampus", minute=2)
+    assert find_model(results, dataset="Hippocampus", fold="0") == alike
+    write_model(results / "Dataset004_Liver/spad_unet_tiny/fold_0", "Dataset004_Liver", minute=9)
+    with pytest.raises(InputError, match=rf"-d 4: fits several tasks of {results}: .*Dataset004_Liver.*; give"):
+        find_model(results, dataset="4", fold=None)
 
 
 def test_a_pretrained_backbone_is_no_model_to_predict_with(results: Path, tmp_path: Path):

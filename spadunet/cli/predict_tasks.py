@@ -162,15 +162,15 @@ def find_tasks(folder: Path, words: Sequence[str]) -> tuple[list[str], list[str]
     """The model's tasks that names, numbers or paths mean, each once: those that segment, those that classify.
 
     Raises:
-        InputError: if one is no task of the model.
+        InputError: if one is no task of the model, or may mean several.
     """
-    from ..dataset import is_named
     from ..model import read_model_record
+    from ..models import find_task
 
     record = read_model_record(folder)
     found = []
     for word in words:
-        name = next((task for task in record.all_tasks if is_named(task, Path(word).name or word)), None)
+        name = find_task(record.all_tasks, word, asked=f"--tasks {word}", place=folder)
         if name is None:
             there = ", ".join(record.all_tasks) or "none, it is a pre-trained backbone"
             raise InputError(f"--tasks {word}: is no task of {folder}, which has {there}")

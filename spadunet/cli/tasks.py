@@ -139,7 +139,7 @@ def add(options: argparse.Namespace) -> int:
     from ..sharing.plugins import copy_tasks
 
     record = read_model_record(options.source)
-    names = [full_name(name, record.all_tasks) for name in options.tasks]
+    names = full_names(options.tasks, options.source, record.all_tasks)
     copy_tasks(options.source, options.model, names, dry_run=options.dry_run)
     say(options, "added to %s: %s, from %s", options.model, ", ".join(names), options.source)
     return 0
@@ -151,11 +151,11 @@ def remove(options: argparse.Namespace) -> int:
     from ..sharing.plugins import require_task
 
     record = check_files(options.model)
-    names = [full_name(name, record.all_tasks) for name in options.tasks]
+    names = full_names(options.tasks, options.model, record.all_tasks)
     for name in names:
         require_task(options.model, record, name)
     if not options.dry_run:
-        for name in dict.fromkeys(names):
+        for name in names:
             remove_task(options.model, name)
     left = [name for name in record.all_tasks if name not in names]
     after = f"left: {', '.join(left)}" if left else "none is left: a pre-trained backbone, for spadunet_train --init"
@@ -165,18 +165,16 @@ def remove(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Write one task into a file."""
-    from ..files import require_writable, sha256_of_file
+    from ..files import sha256_of_file
     from ..model import check_files
-    from ..sharing.plugins import export_task, require_task
+    from ..sharing.plugins import export_task
 
     record = check_files(options.model)
-    name = full_name(options.task, record.all_tasks)
-    require_task(options.model, record, name)
+    (name,) = full_names([options.task], options.model, record.all_tasks)
+    manifest = export_task(options.model, name, options.output, dry_run=options.dry_run)
     if options.dry_run:
-        require_writable(options.output.parent, dry_run=True)
         say(options, "%s: %s", options.output, name)
         return 0
-    manifest = export_task(options.model, name, options.output)
     size = options.output.stat().st_size / 1e6
     log.info("%s: %.2f MB, SHA-256 %s", options.output, size, sha256_of_file(options.output))
     log.info("for models whose backbone has the SHA-256 %s", manifest.backbone_sha256)
@@ -208,11 +206,15 @@ ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
-def full_name(name: str, tasks: Sequence[str]) -> str:
-    """The task that a dataset's name or number means; the name itself where there is none."""
-    from ..dataset import is_named
+def full_names(words: Sequence[str], folder: Path, tasks: Sequence[str]) -> list[str]:
+    """The tasks of a model that names or numbers mean, each once; the word itself where there is none.
 
-    return next((task for task in tasks if is_named(task, name)), name)
+    Raises:
+        InputError: if a word may mean several.
+    """
+    from ..models import find_task
+
+    return list(dict.fromkeys(find_task(tasks, word, asked=word, place=folder) or word for word in words))
 
 
 def say(options: argparse.Namespace, words: str, *values: object) -> None:

@@ -14,7 +14,7 @@ import struct
 import unicodedata
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -55,11 +55,13 @@ class Archive:
 
     path: Path
     file: BinaryIO
-    entries: Mapping[str, Entry]
+    writer: str
+    """Command that writes such files, for whoever needs another."""
+    entries: Mapping[str, Entry] = field(default_factory=dict)
 
     def refuse(self, why: str) -> NoReturn:
-        """Raise InputError."""
-        refuse(self.path, why)
+        """Raise InputError with what to do."""
+        raise InputError(f"{self.path}: refused: {why}; get it again from whom you trust, as {self.writer} wrote it")
 
     def chunks(self, name: str, first: int = 0, size: int | None = None) -> Iterator[bytes]:
         """The content of a file from some byte on, piece by piece; all pieces but the last have `CHUNK_BYTES`."""
@@ -82,11 +84,6 @@ class Archive:
         if self.entries[name].size > max_bytes:
             self.refuse(f"{name} has {self.entries[name].size} bytes, more than {max_bytes}")
         return b"".join(self.chunks(name))
-
-
-def refuse(path: Path, why: str) -> NoReturn:
-    """Raise InputError with what to do."""
-    raise InputError(f"{path}: refused: {why}; get it again from whom you trust, as spadunet_export_model wrote it")
 
 
 def write_archive(path: Path, contents: Mapping[str, bytes | Path]) -> None:
@@ -120,8 +117,11 @@ def chunks_of(path: Path) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def open_archive(path: Path) -> Iterator[Archive]:
+def open_archive(path: Path, writer: str) -> Iterator[Archive]:
     """Open a zip file that `write_archive` may have written; any other is refused before a byte of content is read.
+
+    Args:
+        writer: the command that writes such files, to be told of one that is refused.
 
     Raises:
         InputError: if it is not there, is no zip file, or holds anything but plain stored files one behind the other:
@@ -131,41 +131,42 @@ def open_archive(path: Path) -> Iterator[Archive]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a file of spadunet_export_model") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a file of {writer}") from error
     with file:
-        num_files = check_end(path, file)
+        archive = Archive(path=path, file=file, writer=writer)
+        num_files = check_end(archive)
         try:
             infos = zipfile.ZipFile(file).infolist()
         except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
-            refuse(path, f"its list of files is damaged ({error})")
+            archive.refuse(f"its list of files is damaged ({error})")
         if len(infos) != num_files:
-            refuse(path, f"it lists {len(infos)} files and says {num_files}")
-        check_names(path, [info.orig_filename for info in infos])
-        yield Archive(path=path, file=file, entries=locate(path, file, infos))
+            archive.refuse(f"it lists {len(infos)} files and says {num_files}")
+        check_names(archive, [info.orig_filename for info in infos])
+        yield replace(archive, entries=locate(archive, infos))
 
 
-def check_end(path: Path, file: BinaryIO) -> int:
+def check_end(archive: Archive) -> int:
     """The number of files, after the record at the end was found to fit; only then is their list read.
 
     Raises:
         InputError: if it does not.
     """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(size - END.size - ZIP64_BYTES, 0))
-    tail = file.read()
+    size = archive.file.seek(0, os.SEEK_END)
+    archive.file.seek(max(size - END.size - ZIP64_BYTES, 0))
+    tail = archive.file.read()
     if tail[-END.size :][:4] != END_SIGNATURE:
-        refuse(path, "it is no zip file, or something follows it")
+        archive.refuse("it is no zip file, or something follows it")
     _, disk, first_disk, number, total, directory_bytes, directory_start, comment = END.unpack(tail[-END.size :])
     if tail.startswith(ZIP64_SIGNATURE) or disk or first_disk or number != total or comment:
-        refuse(path, "it is a zip file of a kind that models do not need")
+        archive.refuse("it is a zip file of a kind that models do not need")
     if total > MAX_FILES or directory_bytes > MAX_DIRECTORY_BYTES:
-        refuse(path, f"it lists {total} files in {directory_bytes} bytes, more than {MAX_FILES} files")
+        archive.refuse(f"it lists {total} files in {directory_bytes} bytes, more than {MAX_FILES} files")
     if directory_start + directory_bytes + END.size != size:
-        refuse(path, "something lies before or behind its files")
+        archive.refuse("something lies before or behind its files")
     return int(total)
 
 
-def check_names(path: Path, names: list[str]) -> None:
+def check_names(archive: Archive, names: list[str]) -> None:
     """Refuse names that lead out of the folder, cannot be read, or mean the same file on some system.
 
     Raises:
@@ -175,12 +176,12 @@ def check_names(path: Path, names: list[str]) -> None:
     for name in names:
         told = ascii(name[:MAX_NAME_LENGTH])
         if name.endswith("/"):
-            refuse(path, f"{told} is a folder")
+            archive.refuse(f"{told} is a folder")
         if len(name) > MAX_NAME_LENGTH or not all(is_plain(part) for part in name.split("/")):
-            refuse(path, f"the name {told} is not a plain one inside the model's folder")
+            archive.refuse(f"the name {told} is not a plain one inside the model's folder")
         alike = unicodedata.normalize("NFKC", name).casefold()
         if alike in seen:
-            refuse(path, f"{told} is there twice, or differs from another name only in its spelling")
+            archive.refuse(f"{told} is there twice, or differs from another name only in its spelling")
         seen.add(alike)
 
 
@@ -191,34 +192,34 @@ def is_plain(part: str) -> bool:
     return part.isprintable() and not FORBIDDEN & set(part) and part == part.strip(" .") != ""
 
 
-def locate(path: Path, file: BinaryIO, infos: list[zipfile.ZipInfo]) -> dict[str, Entry]:
+def locate(archive: Archive, infos: list[zipfile.ZipInfo]) -> dict[str, Entry]:
     """Where each file's content lies, after all were found to be plain and to follow each other without a gap.
 
     Raises:
         InputError: if one is not.
     """
+    file, place = archive.file, 0
     entries: dict[str, Entry] = {}
-    place = 0
     for info in infos:
         name, mode = info.filename, info.external_attr >> 16
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG) or info.external_attr & 0x10:
-            refuse(path, f"{name} is a link, a folder or a special file")
+            archive.refuse(f"{name} is a link, a folder or a special file")
         if info.flag_bits & IS_ENCRYPTED:
-            refuse(path, f"{name} is encrypted")
+            archive.refuse(f"{name} is encrypted")
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-            refuse(path, f"{name} is packed, and would unpack from {info.compress_size} to {info.file_size} bytes")
+            archive.refuse(f"{name} is packed, and would unpack from {info.compress_size} to {info.file_size} bytes")
         if info.flag_bits & ~NAME_IS_UTF8 or info.extra or info.comment or info.volume:
-            refuse(path, f"{name} has properties that a model's files do not need")
+            archive.refuse(f"{name} has properties that a model's files do not need")
         if info.header_offset != place or place + info.file_size > MAX_BYTES:
-            refuse(path, f"{name} is too large, or overlaps with others or lies apart from them")
+            archive.refuse(f"{name} is too large, or overlaps with others or lies apart from them")
         header = info.FileHeader(zip64=False)  # as the list of files has it; before the content stands the same
         file.seek(place)
         if file.read(len(header)) != header:
-            refuse(path, f"{name} is described in two ways")
+            archive.refuse(f"{name} is described in two ways")
         entries[name] = Entry(start=place + len(header), size=info.file_size)
         place += len(header) + info.file_size
     file.seek(0, os.SEEK_END)
     directory_bytes = sum(46 + len(info.filename.encode()) for info in infos)
     if place + directory_bytes + END.size != file.tell():
-        refuse(path, "something lies between its files and their list")
+        archive.refuse("something lies between its files and their list")
     return entries

@@ -14,7 +14,7 @@ from ..model import MODEL_JSON, TASK_FILES, ModelRecord, check_files
 from ..record import Record, read_record
 from ..task import AnyTaskRecord
 from .archive import open_archive, write_archive
-from .package import CARD_FILE, MANIFEST_JSON, MAX_BYTES_BY_ENDING, FileRecord, Manifest, check_package
+from .package import CARD_FILE, MANIFEST_JSON, MAX_BYTES_BY_ENDING, WRITER, FileRecord, Manifest, check_package
 
 ENDING = ".zip"
 PATH = re.compile(r"""(^|[\s"'=(,;:])(?:~[^\s/\\]*|[A-Za-z]:|\.{1,2})?[\\/](?:.*[\\/])?""", re.DOTALL)
@@ -58,10 +58,7 @@ def export_model(folder: Path, path: Path, card: str) -> None:
         InputError: if the folder is no sound model, is larger than such a file may be, or there is a file of that name.
         OutputError: if the disk is full or the folder cannot be written.
     """
-    if path.suffix != ENDING:
-        raise InputError(f"-o {path}: a shared model is a {ENDING} file; name it {path.stem}.spadunet{ENDING}")
-    if path.exists():
-        raise InputError(f"-o {path}: is there already; remove it or give another name")
+    require_new(path, "model", f"{path.stem}.spadunet{ENDING}")
     shared = read_shared(folder)
     contents: dict[str, bytes | Path] = {}
     for name in sorted(shared.model.sha256):
@@ -76,10 +73,22 @@ def export_model(folder: Path, path: Path, card: str) -> None:
     with atomic_path(path) as partial:
         write_archive(partial, {MANIFEST_JSON: as_bytes(manifest), **contents})
         try:
-            with open_archive(partial) as archive:
+            with open_archive(partial, WRITER) as archive:
                 check_package(archive)
         except InputError as error:
             raise InputError(f"{folder}: cannot be shared, since nobody could import it: {error}") from error
+
+
+def require_new(path: Path, what: str, better: str) -> None:
+    """Raise InputError unless a shared model or task may be written there.
+
+    Args:
+        better: name for a file whose ending is wrong.
+    """
+    if path.suffix != ENDING:
+        raise InputError(f"-o {path}: a shared {what} is a {ENDING} file; name it {better}")
+    if path.exists():
+        raise InputError(f"-o {path}: is there already; remove it or give another name")
 
 
 def as_bytes(record: Record) -> bytes:

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..files import atomic_folder
 from ..model import MODEL_JSON
 from .archive import Archive, open_archive
-from .package import MANIFEST_JSON, FileRecord, Package, check_package
+from .package import MANIFEST_JSON, WRITER, FileRecord, Package, check_package
 
 
 def import_model(path: Path, folder: Path) -> Package:
@@ -27,7 +27,7 @@ def import_model(path: Path, folder: Path) -> Package:
     """
     if os.path.lexists(folder):
         raise InputError(f"-o {folder}: is there already; remove it, or give another folder with -o")
-    with open_archive(path) as archive:
+    with open_archive(path, WRITER) as archive:
         package = check_package(archive)
         with atomic_folder(folder) as partial:
             for name in [name for name in package.manifest.files if name != MODEL_JSON]:

@@ -25,6 +25,8 @@ from .fit import misfit
 from .tensor_header import LENGTH_BYTES, MAX_HEADER_BYTES, TensorRecord, read_header
 
 MANIFEST_JSON, CARD_FILE = "manifest.json", "MODEL_CARD.md"
+WRITER = "spadunet_export_model"
+"""The command that writes it."""
 MAX_BYTES_BY_ENDING = {".json": 1 << 18, ".md": 1 << 20, ".safetensors": MAX_BYTES}
 """A plan with 117 classes takes 9 kB of JSON. Files with other endings are refused."""
 PICKLE_ENDINGS = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib", ".npy", ".npz", ".tar", ".zip", ".whl"}

@@ -7,8 +7,9 @@ tasks/<name>/task.json …      the task's files: see `model`
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,7 +18,7 @@ from pydantic import Field
 
 from .. import __version__
 from ..errors import InputError
-from ..files import atomic_path
+from ..files import atomic_path, require_writable
 from ..model import (
     ADDED,
     BACKBONE_FILE,
@@ -34,7 +35,7 @@ from ..record import FormatVersion, Record
 from ..task import AnyTask, AnyTaskRecord, ClassifierRecord, TaskRecord
 from .archive import Archive, is_plain, open_archive, write_archive
 from .card import write_card
-from .exporting import ENDING, as_bytes, describe, read_shared, without_paths
+from .exporting import ENDING, as_bytes, describe, read_shared, require_new, without_paths
 from .fit import misfit_of_task
 from .importing import extract
 from .package import (
@@ -47,6 +48,9 @@ from .package import (
     document,
     tensors_of,
 )
+
+WRITER = "spadunet_tasks export"
+"""The command that writes such files."""
 
 
 class TaskManifest(Record):
@@ -73,22 +77,22 @@ class TaskPackage:
     record: AnyTaskRecord
 
 
-def export_task(folder: Path, name: str, path: Path, card: str | None = None) -> TaskManifest:
+def export_task(folder: Path, name: str, path: Path, card: str | None = None, *, dry_run: bool = False) -> TaskManifest:
     """Write one of a model's tasks into one file, whole or not at all; what was written is checked before it is named.
 
     Args:
         card: Markdown; None for one that is written from the task.
+        dry_run: check all of it, the file too, which is made elsewhere and deleted.
 
     Raises:
-        InputError: if the folder is no sound model, has no such task, or there is a file of that name.
-        OutputError: if the disk is full or the folder cannot be written.
+        InputError: if the folder is no sound model or has no such task, there is a file of that name, or it cannot be
+            written there.
+        OutputError: if the disk is full.
     """
-    if path.suffix != ENDING:
-        raise InputError(f"-o {path}: a shared task is a {ENDING} file; name it {path.stem}.task{ENDING}")
-    if path.exists():
-        raise InputError(f"-o {path}: is there already; remove it or give another name")
+    require_new(path, "task", f"{path.stem}.task{ENDING}")
     shared = read_shared(folder)
     require_task(folder, shared.model, name)
+    require_writable(path.parent, dry_run=dry_run)
     model = shared.model
     record = shared.tasks[name].model_copy(
         update={"provenance": shared.tasks[name].provenance or without_paths(provenance_of(model.provenance))}
@@ -113,16 +117,23 @@ def export_task(folder: Path, name: str, path: Path, card: str | None = None) ->
         backbone_sha256=model.sha256[BACKBONE_FILE],
         files={file: describe(content) for file, content in contents.items()},
     )
-    with atomic_path(path) as partial:
+    with scratch_path(path.name) if dry_run else atomic_path(path) as partial:
         write_archive(partial, {MANIFEST_JSON: as_bytes(manifest), **contents})
         try:
-            with open_archive(partial) as archive:
+            with open_archive(partial, WRITER) as archive:
                 check_task_package(archive)
         except InputError as error:
             raise InputError(
                 f"{folder}: task {name} cannot be shared, since nobody could import it: {error}"
             ) from error
     return manifest
+
+
+@contextlib.contextmanager
+def scratch_path(name: str) -> Iterator[Path]:
+    """Of a file that is deleted at the end."""
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary) / name
 
 
 def task_files(model: ModelRecord, name: str) -> set[str]:
@@ -190,10 +201,11 @@ def import_task(path: Path, folder: Path, *, dry_run: bool = False) -> TaskPacka
         OutputError: if the disk is full or the folder cannot be written.
     """
     model = check_files(folder)
-    with open_archive(path) as archive:
+    with open_archive(path, WRITER) as archive:
         package = check_task_package(archive)
         manifest = package.manifest
-        require_backbone(folder, model, manifest.backbone_sha256, f"{path}: task {manifest.task}")
+        digest = manifest.backbone_sha256
+        require_backbone(folder, model, manifest, digest, f"{path}: task {manifest.task}")
         require_room(folder, model, manifest.task)
         if dry_run:
             return package
@@ -201,7 +213,8 @@ def import_task(path: Path, folder: Path, *, dry_run: bool = False) -> TaskPacka
             for name in manifest.files:
                 extract(archive, manifest.files, name, Path(temporary))
             task = load_task(Path(temporary), manifest.task, set(manifest.files), kind=type(package.record))
-    add_tasks(folder, folder, {manifest.task: task}, {f"{ADDED}{manifest.task}": f"from {path.name}"})
+    told = {f"{ADDED}{manifest.task}": f"from {path.name}"}
+    add_tasks(folder, folder, {manifest.task: task}, told, backbone_sha256=digest)
     return package
 
 
@@ -217,23 +230,40 @@ def copy_tasks(source: Path, folder: Path, names: list[str], *, dry_run: bool = 
     for name in names:
         require_task(source, theirs, name)
         require_room(folder, ours, name)
-    require_backbone(folder, ours, theirs.sha256[BACKBONE_FILE], f"{source}: task {names[0]}")
+    digest = theirs.sha256[BACKBONE_FILE]
+    require_backbone(folder, ours, theirs, digest, f"{source}: task {names[0]}")
     if dry_run:
         return
     tasks: dict[str, AnyTask] = {}
     for name in names:
         task = load_task(source, name, theirs.sha256, kind=theirs.record_of(name))
         tasks[name] = replace(task, provenance=task.provenance or provenance_of(theirs.provenance))
-    add_tasks(folder, folder, tasks, {f"{ADDED}{name}": f"from {source.resolve()}" for name in names})
+    told = {f"{ADDED}{name}": f"from {source.resolve()}" for name in names}
+    add_tasks(folder, folder, tasks, told, backbone_sha256=digest)
 
 
-def require_backbone(folder: Path, model: ModelRecord, sha256: str, what: str) -> None:
-    """Raise InputError if a model has another backbone than a task was trained on."""
+def require_backbone(
+    folder: Path, model: ModelRecord, theirs: TaskManifest | ModelRecord, sha256: str, what: str
+) -> None:
+    """Raise InputError if a model has another backbone than a task was trained on.
+
+    The network is compared, too: weights were checked against the one that the file states, which is the sender's word.
+
+    Args:
+        theirs: what names the task's network.
+        sha256: of its backbone.
+        what: the task, for the message.
+    """
     own = model.sha256[BACKBONE_FILE]
     if own != sha256:
         raise InputError(
             f"{what} was trained on a backbone of SHA-256 {sha256[:12]}…, {folder} has {own[:12]}… ({model.backbone} "
             f"{model.preset}); it works with that very backbone alone"
+        )
+    if (theirs.backbone, theirs.preset) != (model.backbone, model.preset):
+        raise InputError(
+            f"{what} is for a network {theirs.backbone} {theirs.preset}, {folder} is {model.backbone} {model.preset}; "
+            "one of them was changed: get it again from whom you trust"
         )
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import __version__
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from ..model import ADDED, BACKBONE_FILE, Model, add_tasks, read_model_record
 from .init import Coverage
 
@@ -44,12 +44,10 @@ def add_trained(source: Path, folder: Path, trained: Model, *, backbone_sha256: 
         backbone_sha256: of the source when the run began.
 
     Raises:
-        OutputError: if the source has got another backbone meanwhile.
+        OutputError: if the source has got another backbone meanwhile: see `add_tasks`.
         InputError: if it has got a task of such a name, or is damaged.
     """
-    if backbone_of(source) != backbone_sha256:
-        raise OutputError(f"{source}: has got another backbone since this run began; start anew with --restart")
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")
     told = f"{when}, after {trained.provenance['steps']} steps, by spadunet {__version__}, to {source.resolve()}"
     tasks = {name: replace(task, provenance=trained.provenance) for name, task in trained.all_tasks.items()}
-    add_tasks(source, folder, tasks, {f"{ADDED}{name}": told for name in tasks})
+    add_tasks(source, folder, tasks, {f"{ADDED}{name}": told for name in tasks}, backbone_sha256=backbone_sha256)

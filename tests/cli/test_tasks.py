@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from small_model import CLASSIFIER, TASKS, make_adapted_model, shrink_presets
+from small_model import CLASSIFIER, TASKS, make_adapted_model, make_model, shrink_presets
 
 from spadunet.cli import info, tasks
+from spadunet.cli.predict_tasks import find_tasks
+from spadunet.errors import InputError
 from spadunet.files import sha256_of_file
 from spadunet.model import MODEL_JSON, load_model, read_model_record, save_model
 from spadunet.task import AdapterRecord
@@ -77,6 +79,44 @@ def test_wrong_use_is_told_in_one_line(model: Path, tmp_path: Path, run, capsys:
         err = capsys.readouterr().err
         assert message in err
         assert err.count("\n") == 1
+
+
+def test_a_name_or_number_that_fits_several_tasks_removes_none(
+    model: Path, tmp_path: Path, run, capsys: pytest.CaptureFixture[str]
+):
+    names = (TASKS[0], "Dataset004_Hippocampus_findings", "Dataset104_Hippocampus", "Hippocampus")
+    save_model(tmp_path / "alike", make_model(tasks=names))
+    assert run(tasks.main, "remove", "Hippocampus", "-m", tmp_path / "alike") == 0
+    assert read_model_record(tmp_path / "alike").tasks == names[:3]
+    file = tmp_path / "x.task.zip"
+    for word, meant in (("Hippocampus", names[::2]), (4, names[:2])):
+        told = f"error: {word}: fits several tasks of {tmp_path / 'alike'}: {', '.join(meant)}; give the whole name"
+        for words in (
+            ("remove", names[1], word, "-m", tmp_path / "alike"),
+            ("export", word, "-m", tmp_path / "alike", "-o", file),
+            ("add", word, "--from", tmp_path / "alike", "-m", model),
+        ):
+            assert run(tasks.main, *words) == 2
+            assert told in capsys.readouterr().err
+    assert read_model_record(tmp_path / "alike").tasks == names[:3]
+    assert not file.exists()
+    with pytest.raises(InputError, match="--tasks 4: fits several tasks of .*; give the whole name"):
+        find_tasks(tmp_path / "alike", ["4"])
+    assert find_tasks(tmp_path / "alike", [TASKS[0], names[1]]) == ([TASKS[0], names[1]], [])
+
+
+def test_a_dry_run_of_an_export_says_what_the_run_would(
+    model: Path, tmp_path: Path, run, capsys: pytest.CaptureFixture[str]
+):
+    there = tmp_path / "there.zip"
+    there.write_bytes(b"x")
+    for file in (there, tmp_path / "x.pt", there / "x.zip"):
+        said = []
+        for words in (("--dry-run",), ()):
+            assert run(tasks.main, "export", 4, "-m", model, "-o", file, *words) == 2
+            said.append(capsys.readouterr().err)
+        assert said[0] == said[1]
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "there.zip"}
 
 
 def test_info_tells_which_tasks_classify(model: Path, tmp_path: Path, run, capsys: pytest.CaptureFixture[str]):

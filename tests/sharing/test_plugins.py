@@ -6,13 +6,14 @@ import json
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from made_quality import calibration_of
 from small_model import CLASSIFIER, TASKS, make_adapted_model, make_model, shrink_presets
 
-from spadunet.errors import InputError
+from spadunet.errors import InputError, OutputError
 from spadunet.files import sha256_of_file
 from spadunet.inference.classify import build_classifier
 from spadunet.inference.predict import build_network
@@ -21,15 +22,18 @@ from spadunet.model import (
     MODEL_JSON,
     Model,
     load_model,
+    load_task,
     read_model_record,
     remove_task,
     save_model,
     set_calibration,
 )
+from spadunet.network import build
+from spadunet.record import write_record
 from spadunet.sharing.exporting import export_model
 from spadunet.sharing.importing import import_model
 from spadunet.sharing.plugins import copy_tasks, export_task, import_task
-from spadunet.task import AdapterRecord
+from spadunet.task import AdapterRecord, AnyTask
 
 EXPERTS = AdapterRecord(rank=2, num_experts=3)
 ALL = (*TASKS, CLASSIFIER)
@@ -38,6 +42,7 @@ ALL = (*TASKS, CLASSIFIER)
 @pytest.fixture(autouse=True)
 def small_presets(monkeypatch: pytest.MonkeyPatch) -> None:
     shrink_presets(monkeypatch)
+    monkeypatch.setitem(build.UNET_PRESETS, "alike", build.UNET_PRESETS["tiny"])
 
 
 @pytest.fixture
@@ -96,8 +101,9 @@ def test_weights_of_an_adapter_or_classifier_that_do_not_fit_are_refused(name: s
     without = replace(task, adapter=None if task.adapter else AdapterRecord(rank=3))
     kinds = {kind: {**members, **({name: without} if name in members else {})} for kind, members in kinds.items()}
     save_model(tmp_path / "other", replace(whole, **kinds))
-    with pytest.raises(InputError, match=f"task {name} lacks tensors"):
-        export_task(tmp_path / "other", name, tmp_path / "task.zip")
+    for dry_run in (True, False):
+        with pytest.raises(InputError, match=f"task {name} lacks tensors"):
+            export_task(tmp_path / "other", name, tmp_path / "task.zip", dry_run=dry_run)
 
 
 def test_tasks_go_by_file_to_a_model_of_the_same_backbone_and_answer_to_the_bit(
@@ -192,6 +198,7 @@ ATTACKS = {
     "damaged": (lambda c, m: c.update({WEIGHTS: c[WEIGHTS][:-4]}), "task.safetensors"),
     "other kind": (lambda c, m: m.update(task_kind="classification"), "task.json"),
     "a model": (lambda c, m: m.update(kind="spadunet model"), "kind"),
+    "another network": (lambda c, m: m.update(preset="alike"), "for a network spad_unet alike, .* is spad_unet tiny; "),
     "unknown network": (lambda c, m: m.update(preset="gigantic"), "update spadunet"),
     "newer": (lambda c, m: m.update(format_version=9), "format"),
 }
@@ -206,6 +213,41 @@ def test_a_hostile_or_damaged_file_leaves_the_model_as_it_was(attack: str, model
         import_task(change(tmp_path / "task.zip", tmp_path / "evil.zip", edit), bare)
     assert "\n" not in str(caught.value)
     assert (hashes(bare), read_model_record(bare)) == (before, record)
+
+
+def test_a_file_that_is_refused_is_to_be_had_again_from_the_command_that_writes_tasks(bare: Path, tmp_path: Path):
+    (tmp_path / "evil.zip").write_bytes(b"no zip")
+    with pytest.raises(InputError, match="refused: .*; get it again .*, as spadunet_tasks export wrote it"):
+        import_task(tmp_path / "evil.zip", bare)
+    with pytest.raises(InputError, match="cannot be read .*; give a file of spadunet_tasks export$"):
+        import_task(tmp_path / "none.zip", bare)
+
+
+def test_a_model_of_another_network_gets_no_task_though_the_backbone_is_the_same(
+    model: Path, bare: Path, tmp_path: Path
+):
+    write_record(bare / MODEL_JSON, read_model_record(bare).model_copy(update={"preset": "alike"}))
+    with pytest.raises(InputError, match=f"task {TASKS[0]} is for a network spad_unet tiny, {bare} is spad_unet alike"):
+        copy_tasks(model, bare, [TASKS[0]])
+    assert read_model_record(bare).all_tasks == ()
+
+
+@pytest.mark.parametrize("way", ["file", "model"])
+def test_a_model_that_was_trained_anew_while_a_task_was_read_is_left_alone(
+    way: str, model: Path, bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    export_task(model, TASKS[0], tmp_path / "task.zip")
+
+    def read_meanwhile(*arguments: Any, **further: Any) -> AnyTask:
+        other = make_model(tasks=())
+        other.backbone_state["encoder.stem.conv.weight"] += 1
+        save_model(bare, other)
+        return load_task(*arguments, **further)
+
+    monkeypatch.setattr("spadunet.sharing.plugins.load_task", read_meanwhile)
+    with pytest.raises(OutputError, match=f"{bare}: has got another backbone since this run began; start anew"):
+        import_task(tmp_path / "task.zip", bare) if way == "file" else copy_tasks(model, bare, [TASKS[0]])
+    assert load_model(bare).all_tasks == {}
 
 
 def test_tasks_of_another_model_join_and_the_others_answer_as_before(model: Path, bare: Path, tmp_path: Path):
