@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from ..case import Geometry
-from ..network.blocks import PointwiseConv
 from ..errors import InputError, OutputError
+from ..network.blocks import PointwiseConv
 from ..network.heads import SegmentationNetwork
 from ..parallel import is_out_of_memory
 from ..plan import IntensityRule

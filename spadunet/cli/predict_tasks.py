@@ -75,8 +75,8 @@ def predict_tasks(options: argparse.Namespace, ranks: Ranks) -> int:
     runs = {it.task: begin(options, it, ranks) for it in (open_tasks(folder, segmenting, model) if segmenting else ())}
     class_runs = find_class_runs(options, folder, classifying, model) if classifying else {}
     del model
-    for run in (*runs.values(), *class_runs.values()):
-        require_writable(run.options.output, dry_run=options.dry_run)
+    for name in (*segmenting, *classifying):
+        require_writable(options.output / name, dry_run=options.dry_run)
     if not options.dry_run:
         log_to_file(options.output / LOG_FILE)
     if runs and class_runs:
