@@ -72,6 +72,8 @@ class Demand:
     stored_shape: Shape | None = None
     """Of the image itself; None for `shape`."""
     num_stored_channels: int = 1
+    num_shared: int = 0
+    """Channels of a window that several tasks share until the last of them is through."""
     num_probabilities: int = 0
     """Classes or regions whose probabilities are kept on the image's own grid."""
 
@@ -99,9 +101,10 @@ class Demand:
         return self.image_bytes() + self.window_bytes()
 
     def window_bytes(self) -> int:
-        """Of a window's logits; beside those of the models before, where there are several."""
+        """Of a window's logits, beside those of the models before, where there are several, and of what tasks share."""
         num_held = 1 if self.num_models == 1 else 3
-        return num_held * self.num_logits * max(math.prod(patch) for patch in self.patches) * 4
+        num_channels = num_held * self.num_logits + self.num_shared
+        return num_channels * max(math.prod(patch) for patch in self.patches) * 4
 
 
 def choose_storages(demand: Demand, budget: Budget) -> tuple[Storage, ...]:

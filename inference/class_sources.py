@@ -9,10 +9,10 @@ from pathlib import Path
 from ..classes import ClassSet
 from ..classification_plan import ClassificationPlan
 from ..errors import InputError
-from ..model import load_model
+from ..model import Model, load_model
 from ..models import choose_classifier
 from ..network.classify import ClassificationNetwork
-from .classify import build_classifier
+from .classify import build_classifiers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +59,24 @@ def open_class_sources(folders: Sequence[Path], dataset: str | None) -> list[Cla
 
 def open_class_source(folder: Path, dataset: str | None) -> ClassSource:
     """As `open_class_sources`, of one model."""
-    name = choose_classifier(folder, dataset)
-    model = load_model(folder)
-    return ClassSource(
-        folder=folder, task=name, plan=model.classifiers[name].plan, network=build_classifier(model, name)
-    )
+    return open_classifiers(folder, [choose_classifier(folder, dataset)])[0]
+
+
+def open_classifiers(folder: Path, names: Sequence[str], model: Model | None = None) -> list[ClassSource]:
+    """Several classifiers of a model, whose networks have one backbone in memory.
+
+    Args:
+        model: that of the folder, where it is read already.
+
+    Raises:
+        InputError: if the model is missing or damaged.
+    """
+    model = model or load_model(folder)
+    networks = build_classifiers(model, names)
+    return [
+        ClassSource(folder=folder, task=name, plan=model.classifiers[name].plan, network=networks[name])
+        for name in names
+    ]
 
 
 def told(classes: ClassSet) -> str:

@@ -17,7 +17,7 @@ from ..classification_plan import ClassificationPlan
 from ..errors import InputError
 from ..model import Model
 from ..network.adapters import Adapter, adapt
-from ..network.build import build_backbone, build_classification_task
+from ..network.build import Backbone, build_backbone, build_classification_task
 from ..network.classify import ClassificationNetwork
 from ..preprocessing.views import View
 from ..spacing import Shape
@@ -36,27 +36,42 @@ def build_classifier(model: Model, name: str) -> ClassificationNetwork:
     Raises:
         InputError: if the weights do not fit the backbone and preset that the model states, or nobody knows these.
     """
-    classifier = model.classifiers[name]
-    plan, adapter = classifier.plan, classifier.adapter
-    own = {key: value for key, value in classifier.state.items() if not key.startswith(ADAPTER_PREFIX)}
-    of_adapter = {key.removeprefix(ADAPTER_PREFIX): value for key, value in classifier.state.items() if key not in own}
-    try:
-        backbone = build_backbone(model.backbone, model.preset)
-        task = build_classification_task(
-            len(plan.channel_names), plan.classes.num_outputs, model.backbone, model.preset, classifier.pooling
-        )
-        backbone.load_state_dict(model.backbone_state)
-        task.load_state_dict(own)
-        if adapter is not None:
-            change = Adapter(backbone, rank=adapter.rank, num_experts=adapter.num_experts, has_decoder=False)
-            change.load_state_dict(of_adapter)
-            backbone = adapt(backbone, change)
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"model {model.backbone} {model.preset}, task {name}: weights do not fit ({reason})"
-        ) from error
-    return ClassificationNetwork(backbone, task).eval()
+    return build_classifiers(model, [name])[name]
+
+
+def build_classifiers(model: Model, names: Sequence[str]) -> dict[str, ClassificationNetwork]:
+    """The networks of several, as `build_classifier`, of which all have the parameters of one backbone."""
+    networks = {}
+    backbone: Backbone | None = None
+    for name in names:
+        classifier = model.classifiers[name]
+        plan, adapter = classifier.plan, classifier.adapter
+        own = {key: value for key, value in classifier.state.items() if not key.startswith(ADAPTER_PREFIX)}
+        change_state = {
+            key.removeprefix(ADAPTER_PREFIX): value for key, value in classifier.state.items() if key not in own
+        }
+        try:
+            if backbone is None:
+                backbone = build_backbone(model.backbone, model.preset)
+                backbone.load_state_dict(model.backbone_state)
+            task = build_classification_task(
+                len(plan.channel_names), plan.classes.num_outputs, model.backbone, model.preset, classifier.pooling
+            )
+            task.load_state_dict(own)
+            changed = backbone
+            if adapter is not None:
+                change = Adapter(backbone, rank=adapter.rank, num_experts=adapter.num_experts, has_decoder=False)
+                change.load_state_dict(change_state)
+                changed = adapt(backbone, change)
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"model {model.backbone} {model.preset}, task {name}: weights do not fit ({reason})"
+            ) from error
+        networks[name] = ClassificationNetwork(changed, task).eval()
+    for network in networks.values():  # as in `predict.build_networks`
+        network.requires_grad_(True)
+    return networks
 
 
 def layout_of(views: Sequence[View]) -> Layout:

@@ -21,7 +21,7 @@ from .dicom_seg import read_headers
 from .label_format import LabelFormat, label_ending
 from .pipeline import Loaded, Place, prediction_path, read_ordered, write
 from .predict import Answer, Engine, Views, segment, views_of
-from .shared import Preparation, group, preparation_of, segment_together
+from .shared import Preparation, group, preparation_of, see_the_same, segment_together
 from .stages import StageTimes
 
 Key = tuple[tuple[int | None, ...], Preparation]
@@ -47,7 +47,7 @@ class Part:
 def predict_many(parts: Mapping[str, Part], times: StageTimes) -> Iterator[Written]:
     """What became of each case, by task; a broken one stops no other, and no other task."""
     names = list(dict.fromkeys(name for part in parts.values() for name in part.cases))
-    groups = group({task: part.engine for task, part in parts.items()})
+    groups = group({task: part.engine for task, part in parts.items()}, see_the_same)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         coming: Future[Ready] | None = reader.submit(load_all, names[0], parts, times) if names else None
         writing: Future[Written] | None = None

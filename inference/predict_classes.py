@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -21,6 +21,7 @@ from ..spacing import Shape
 from .asked_studies import AskedStudies
 from .class_sources import ClassSource
 from .classify import as_input, layout_of, logits_of, probabilities_of
+from .shared_tokens import SharedTokens, with_tokens
 
 MAX_BATCH = 32
 """Studies of a batch, as in training."""
@@ -90,13 +91,37 @@ def predict_studies(
 
     Args:
         names: of the studies that are wanted.
-        sources: their networks are on the device.
+        sources: the models of the task, whose mean counts; their networks are on the device.
         batch_size: at most; None for as many as are usual.
         has_focus: tell what each patch counts, too.
     """
+    outcomes = predict_together(
+        studies, names, [sources], device=device, precision=precision, batch_size=batch_size, has_focus=has_focus
+    )
+    for (outcome,) in outcomes:
+        yield outcome
+
+
+def predict_together(
+    studies: AskedStudies,
+    names: Sequence[str],
+    tasks: Sequence[Sequence[ClassSource]],
+    *,
+    device: torch.device,
+    precision: torch.dtype,
+    batch_size: int | None = None,
+    has_focus: bool = False,
+) -> Generator[list[Outcome[Item, ClassAnswer]]]:
+    """As `predict_studies`, an outcome for each task: the very one of the task alone, since batches are the same.
+
+    Args:
+        tasks: the models of each, which `shared_tokens.prepare_alike` found alike.
+    """
+    shared = SharedTokens()
+    sharing = [[with_tokens(source, shared) for source in sources] for sources in tasks]
     numbers = {name: number for number, name in enumerate(studies.names)}
     items = deque(Item(number=numbers[name], name=name) for name in names)
-    seen = [replace(studies, plan=source.plan) for source in sources]
+    seen = [replace(studies, plan=source.plan) for source in tasks[0]]
 
     def load(item: Item) -> Loaded:
         by_plan: dict[tuple[str, int], Views] = {}  # models of one preprocessing share the views
@@ -109,16 +134,21 @@ def predict_studies(
             views=tuple(by_plan[it.plan.preprocessing_digest(), it.plan.degree_of_anisotropy] for it in seen),
         )
 
-    def answer(batch: Sequence[Loaded]) -> Iterator[Outcome[Item, ClassAnswer]]:
+    def answer_one(sources: Sequence[ClassSource], batch: Sequence[Loaded]) -> list[Outcome[Item, ClassAnswer]]:
         together = attempt(lambda _: classify_batch(batch, sources, device, precision, has_focus), batch[0].item)
         if together.result is not None:
-            for loaded, result in zip(batch, together.result, strict=True):
-                yield Outcome(item=loaded.item, result=result, problem=None)
-        elif len(batch) == 1:
-            yield together.failed()
-        else:
-            for loaded in batch:
-                yield from answer([loaded])
+            return [
+                Outcome(item=loaded.item, result=result, problem=None)
+                for loaded, result in zip(batch, together.result, strict=True)
+            ]
+        if len(batch) == 1:
+            return [together.failed()]
+        return [outcome for loaded in batch for outcome in answer_one(sources, [loaded])]
+
+    def answer(batch: Sequence[Loaded]) -> list[list[Outcome[Item, ClassAnswer]]]:
+        by_task = [answer_one(sources, batch) for sources in sharing]
+        shared.forget()
+        return [list(of_study) for of_study in zip(*by_task, strict=True)]
 
     waiting: list[Loaded] = []
     coming: deque[Future[Outcome[Item, Loaded]]] = deque()
@@ -127,11 +157,11 @@ def predict_studies(
             while items and len(coming) < READ_AHEAD:
                 coming.append(reader.submit(attempt, load, items.popleft()))
             read = coming.popleft().result()
-            if waiting and (read.result is None or not fits(waiting, read.result, sources, batch_size)):
+            if waiting and (read.result is None or not fits(waiting, read.result, tasks[0], batch_size)):
                 yield from answer(waiting)
                 waiting = []
             if read.result is None:
-                yield read.failed()
+                yield [read.failed() for _ in tasks]
             else:
                 waiting.append(read.result)
         if waiting:

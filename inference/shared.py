@@ -9,16 +9,18 @@ Letters: B batch; K outputs, of all tasks together; D, H, W depth, height, width
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ..case import Geometry
 from ..errors import InputError, OutputError
+from ..network.blocks import PointwiseConv
 from ..network.heads import SegmentationNetwork
 from ..parallel import is_out_of_memory
 from ..plan import IntensityRule
@@ -33,6 +35,8 @@ from .storage import Storage
 from .subset import only_outputs
 
 log = logging.getLogger("spadunet")
+
+Member = TypeVar("Member")
 
 
 class SharedFeatures:
@@ -77,23 +81,29 @@ def see_the_same(engine: Engine, other: Engine) -> bool:
         return False
     if engine.others or other.others or one.backbone is not two.backbone:  # an adapter makes a backbone of its own
         return False
-    own, others = one.task.channel_map, two.task.channel_map
     return (
         preparation_of(engine) == preparation_of(other)
         and engine.plan.patch_sizes_voxels == other.plan.patch_sizes_voxels
         and (engine.device, engine.precision, engine.overlap) == (other.device, other.precision, other.overlap)
-        and own.weight.shape == others.weight.shape
-        and torch.equal(own.weight, others.weight)
-        and torch.equal(own.bias, others.bias)
+        and have_one_map(one.task.channel_map, two.task.channel_map)
     )
 
 
-def group(engines: Mapping[str, Engine]) -> list[tuple[str, ...]]:
-    """Names of tasks by what they see: those of one group share a pass of the backbone."""
+def have_one_map(own: PointwiseConv, other: PointwiseConv) -> bool:
+    """Whether two channel maps have the same weights."""
+    return (
+        own.weight.shape == other.weight.shape
+        and torch.equal(own.weight, other.weight)
+        and torch.equal(own.bias, other.bias)
+    )
+
+
+def group(tasks: Mapping[str, Member], are_alike: Callable[[Member, Member], bool]) -> list[tuple[str, ...]]:
+    """Names of tasks, those in one group that are alike, as `see_the_same` says of some that share a pass."""
     groups: list[list[str]] = []
-    for name, engine in engines.items():
+    for name, task in tasks.items():
         for members in groups:
-            if see_the_same(engines[members[0]], engine):
+            if are_alike(tasks[members[0]], task):
                 members.append(name)
                 break
         else:
@@ -117,6 +127,7 @@ def segment_together(views: Views, engines: Sequence[Engine], times: StageTimes)
         num_outputs=sum(demand.num_outputs for demand in demands),
         num_logits=sum(demand.num_logits for demand in demands),
         num_probabilities=sum(demand.num_probabilities for demand in demands),
+        num_shared=num_shared(engines),
     )
     storage = choose_storages(together, first.budget)[0]
     alone = [choose_storages(demand, engine.budget)[0] for demand, engine in zip(demands, engines, strict=True)]
@@ -128,13 +139,21 @@ def segment_together(views: Views, engines: Sequence[Engine], times: StageTimes)
         return sweep_together(views, engines, demands, storage, times)
     except (InputError, OutputError):
         return None
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
+    except Exception as error:
+        what = "out of memory" if is_out_of_memory(error) else f"unexpected {type(error).__name__}"
+        log.debug("%s: %s", case.name, what, exc_info=True)
     if first.device.type == "cuda":
         torch.cuda.empty_cache()
-    log.info("%s: out of memory with %d tasks at once; predicted one by one", case.name, len(engines))
+    log.info("%s: %s with %d tasks at once; predicted one by one", case.name, what, len(engines))
     return None
+
+
+def num_shared(engines: Sequence[Engine]) -> int:
+    """Channels of a window, and of what the backbone makes of it, that are kept for all its mirror images at once."""
+    network = engines[0].network
+    assert isinstance(network, SegmentationNetwork)
+    axes = {axis for engine in engines for axis in engine.mirror}
+    return 2 ** len(axes) * (len(engines[0].plan.channel_names) + network.head.in_channels)
 
 
 def sweep_together(

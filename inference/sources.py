@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..labels import LabelSet
-from ..model import load_model
+from ..model import Model, load_model
 from ..models import choose_task
 from ..plan import Plan
 from ..postprocessing import Postprocessing, Rule
@@ -57,13 +57,16 @@ def open_source(folder: Path, dataset: str | None) -> Source:
     return open_tasks(folder, [choose_task(folder, dataset)])[0]
 
 
-def open_tasks(folder: Path, names: Sequence[str]) -> list[Source]:
+def open_tasks(folder: Path, names: Sequence[str], model: Model | None = None) -> list[Source]:
     """Several tasks of a model, whose networks have one backbone in memory.
+
+    Args:
+        model: that of the folder, where it is read already.
 
     Raises:
         InputError: if the model is missing or damaged.
     """
-    model = load_model(folder)
+    model = model or load_model(folder)
     networks = build_networks(model, names)
     return [
         Source(

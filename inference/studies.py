@@ -82,7 +82,7 @@ class FileStudies:
     split: str = ""
     """Which was asked for; empty where the data have none."""
     told: set[str] = field(default_factory=set, compare=False)
-    """Warnings that were given, of which each is given once."""
+    """Preprocessings of which a warning was given: of each once."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -113,8 +113,9 @@ class FileStudies:
             picked = pick_channels(image, self.order.numbers)
         except InputError as error:
             raise InputError(f"{raw.name}: {error}") from error
-        if "saturation" not in self.told and (what := tell_saturation(picked, self.plan)):
-            self.told.add("saturation")
+        seen = self.plan.preprocessing_digest()
+        if seen not in self.told and (what := tell_saturation(picked, self.plan)):
+            self.told.add(seen)
             log.warning("%s: %s", raw.paths[0], what)
         return picked
 

@@ -35,8 +35,14 @@ class AskedClasses:
         return [name for name in self.studies.names if name not in self.start.kept]
 
 
-def find_classes_asked(options: argparse.Namespace) -> AskedClasses:
+def find_classes_asked(
+    options: argparse.Namespace, sources: list[ClassSource] | None = None, studies: AskedStudies | None = None
+) -> AskedClasses:
     """Read models, look for studies, and check that all that was asked for goes together.
+
+    Args:
+        sources: the models, where they are read already.
+        studies: those of the input, where they are known already.
 
     Raises:
         InputError: if it does not, or something is missing or damaged.
@@ -49,11 +55,12 @@ def find_classes_asked(options: argparse.Namespace) -> AskedClasses:
 
     device = find_device(options.device)
     precision = choose_precision(options.precision, device)
-    folders = find_models_asked(options, find_workspace(options.data), may_classify=True)
-    sources = open_class_sources(folders, options.dataset)
+    if sources is None:
+        folders = find_models_asked(options, find_workspace(options.data), may_classify=True)
+        sources = open_class_sources(folders, options.dataset)
     for source in sources:
         source.network.to(device)
-    studies = find_studies(
+    studies = studies or find_studies(
         options.input,
         sources[0].plan,
         split=options.split,

@@ -6,7 +6,8 @@ import argparse
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from ..errors import InputError
 from ..workspace import find_workspace
 from .asked_classes import AskedClasses, find_classes_asked
 from .predict_options import OF_CLASSES, OF_LABEL_MAPS, find_models_asked, refuse_others
-from .run import log_to_file, write_manifest
+from .run import log_to_file, logging_to, write_manifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from ..inference.predict_classes import ClassAnswer, Item
     from ..parallel import Outcome
 
-    Done = tuple[str, np.ndarray, list[Path]]
-
+LOG_FILE = "spadunet_predict.log"
 WRITE_SECONDS = 60.0
 """Probabilities reach the disk this often, and whenever a run ends or is stopped."""
 
@@ -53,10 +53,8 @@ def predict_classes(options: argparse.Namespace) -> int:
     Raises:
         InputError: if something is missing or damaged or does not go together.
     """
-    from ..evaluation.classification_tables import SCORES_JSON
     from ..files import require_writable
 
-    started = time.time()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("torchrun: classes are predicted by one process; start spadunet_predict by itself")
     asked = find_classes_asked(options)
@@ -65,81 +63,123 @@ def predict_classes(options: argparse.Namespace) -> int:
         from .dry_predict_classes import show_classes
 
         return show_classes(options, asked)
-    log_to_file(options.output / "spadunet_predict.log")
-    for source in asked.sources:
-        log.info("model %s, task %s, on %s", source.folder, source.task, asked.device)
-    if len(asked.sources) > 1:
-        log.info("the mean of %d models counts", len(asked.sources))
-    start = asked.start
-    start.begin()
-    if asked.todo and (options.output / SCORES_JSON).is_file():
-        log.warning("%s: is of the predictions before; run spadunet_evaluate again", options.output / SCORES_JSON)
-    if start.kept:
-        log.info("%d of %d studies are there already and kept", len(start.kept), len(asked.studies.names))
-    probabilities = dict(start.kept)
-    problems: list[str] = []
-    heat_maps: list[Path] = []
-    written = time.monotonic()
-    try:
-        for outcome in work(options, asked):
-            if outcome.result is None:
-                problems.append(outcome.problem or "")
-                continue
-            name, row, paths = outcome.result
-            probabilities[name] = row
-            heat_maps += paths
-            if time.monotonic() - written > WRITE_SECONDS:
-                start.write(asked.studies.names, probabilities)
-                written = time.monotonic()
-    finally:  # whatever stops it, what is known is kept
-        table = start.write(asked.studies.names, probabilities)
-    for problem in problems:
-        log.error("failed: %s", problem)
-    write_manifest(
-        options.output / "spadunet_predict.json",
-        "spadunet_predict",
-        options,
-        started=started,
-        device=str(asked.device),
-        files=[*([table] if probabilities else []), *heat_maps],
-        more={"made": start.made.model_dump(mode="json")},
-    )
-    start.end()
-    log.info("%d studies predicted, %d failed: %s", len(probabilities), len(problems), table)
-    return 1 if problems else 0
+    log_to_file(options.output / LOG_FILE)
+    return predict_together([ClassRun(options, asked)])
 
 
-def work(options: argparse.Namespace, asked: AskedClasses) -> Iterator[Outcome[Item, Done]]:
-    """Name, probabilities and heat maps of each study, beside a progress bar."""
-    from ..inference.heat_maps import tell_constant_maps, tell_one_patch, write_heat_maps
-    from ..inference.predict_classes import predict_studies
-    from ..parallel import Outcome, attempt, with_progress
+class ClassRun:
+    """The prediction of one task: what is known of its studies, and its output folder.
 
-    told = tell_constant_maps(asked.sources) if options.heat_maps else []
-    for line in told:
-        log.warning("%s", line)
+    Args:
+        options: as if the task had been asked for alone.
+    """
 
-    def finish(outcome: Outcome[Item, ClassAnswer]) -> Outcome[Item, Done]:
-        answer = outcome.result
-        if answer is None:
-            return outcome.failed()
-        if options.heat_maps and not told and (line := tell_one_patch(answer)):
-            log.warning("%s", line)
-            told.append(line)
-        written = attempt(lambda _: write_heat_maps(options.output, answer) if options.heat_maps else [], outcome.item)
-        if written.result is None:
-            return written.failed()
-        return Outcome(
-            item=outcome.item, result=(outcome.item.name, answer.probabilities, written.result), problem=None
+    def __init__(self, options: argparse.Namespace, asked: AskedClasses) -> None:
+        self.options, self.asked, self.started = options, asked, time.time()
+        self.probabilities: dict[str, np.ndarray] = dict(asked.start.kept)
+        self.problems: list[str] = []
+        self.heat_maps: list[Path] = []
+        self.told: list[str] = []
+        self.log_path = options.output / LOG_FILE
+
+    def begin(self) -> None:
+        """Leave nothing of another request in the folder, and say what will be done."""
+        from ..evaluation.classification_tables import SCORES_JSON
+        from ..inference.heat_maps import tell_constant_maps
+
+        asked, scores = self.asked, self.options.output / SCORES_JSON
+        self.started = time.time()
+        with logging_to(self.log_path):
+            for source in asked.sources:
+                log.info("model %s, task %s, on %s", source.folder, source.task, asked.device)
+            if len(asked.sources) > 1:
+                log.info("the mean of %d models counts", len(asked.sources))
+            asked.start.begin()
+            if asked.todo and scores.is_file():
+                log.warning("%s: is of the predictions before; run spadunet_evaluate again", scores)
+            if asked.start.kept:
+                log.info("%d of %d studies are there already and kept", len(asked.start.kept), len(asked.studies.names))
+            self.told = tell_constant_maps(asked.sources) if self.options.heat_maps else []
+            for line in self.told:
+                log.warning("%s", line)
+
+    def take(self, outcome: Outcome[Item, ClassAnswer]) -> Outcome[Item, ClassAnswer]:
+        """Keep the answer to a study; what became of it."""
+        from ..parallel import attempt
+
+        if outcome.result is not None:
+            outcome = attempt(partial(self.keep, outcome.result), outcome.item)
+        if outcome.problem:
+            self.problems.append(outcome.problem)
+        return outcome
+
+    def keep(self, answer: ClassAnswer, item: Item) -> ClassAnswer:
+        """The same, once its heat maps are written."""
+        from ..inference.heat_maps import tell_one_patch, write_heat_maps
+
+        if self.options.heat_maps:
+            if not self.told and (line := tell_one_patch(answer)):
+                with logging_to(self.log_path):
+                    log.warning("%s", line)
+                self.told.append(line)
+            self.heat_maps += write_heat_maps(self.options.output, answer)
+        self.probabilities[item.name] = answer.probabilities
+        return answer
+
+    def write(self) -> Path:
+        """Bring what is known to the disk; the table."""
+        return self.asked.start.write(self.asked.studies.names, self.probabilities)
+
+    def finish(self, table: Path) -> int:
+        """Write the manifest and say what became of all studies; the exit code."""
+        with logging_to(self.log_path):
+            for problem in self.problems:
+                log.error("failed: %s", problem)
+            write_manifest(
+                self.options.output / "spadunet_predict.json",
+                "spadunet_predict",
+                self.options,
+                started=self.started,
+                device=str(self.asked.device),
+                files=[*([table] if self.probabilities else []), *self.heat_maps],
+                more={"made": self.asked.start.made.model_dump(mode="json")},
+            )
+            self.asked.start.end()
+            log.info("%d studies predicted, %d failed: %s", len(self.probabilities), len(self.problems), table)
+        return 1 if self.problems else 0
+
+
+def predict_together(runs: Sequence[ClassRun]) -> int:
+    """Predict tasks that have the same studies to do and see them prepared alike, reading each once; the exit code."""
+    from ..inference.predict_classes import predict_together as answer
+    from ..parallel import with_progress
+
+    for run in runs:
+        run.begin()
+    asked, options, written = runs[0].asked, runs[0].options, time.monotonic()
+
+    def take_down() -> Generator[Outcome[Item, ClassAnswer]]:
+        nonlocal written
+        outcomes = answer(
+            asked.studies,
+            asked.todo,
+            [run.asked.sources for run in runs],
+            device=asked.device,
+            precision=asked.precision,
+            batch_size=options.batch_size,
+            has_focus=options.heat_maps,
         )
+        for of_study in outcomes:
+            for run, outcome in zip(runs, of_study, strict=True):
+                yield run.take(outcome)
+            if time.monotonic() - written > WRITE_SECONDS:  # of all: then they have the same to do once they go on
+                written = time.monotonic()
+                for run in runs:
+                    run.write()
 
-    outcomes = predict_studies(
-        asked.studies,
-        asked.todo,
-        asked.sources,
-        device=asked.device,
-        precision=asked.precision,
-        batch_size=options.batch_size,
-        has_focus=options.heat_maps,
-    )
-    return with_progress((finish(outcome) for outcome in outcomes), len(asked.todo), title="Classifying")
+    try:
+        for _ in with_progress(take_down(), len(asked.todo) * len(runs), title="Classifying"):
+            pass
+    finally:  # whatever stops it, what is known is kept
+        tables = [run.write() for run in runs]
+    return max([run.finish(table) for run, table in zip(runs, tables, strict=True)])

@@ -32,6 +32,7 @@ OF_LABEL_MAPS = {
     "--mirror": "mirror",
     "--recipe": "recipe",
     "--no-postprocessing": "cleans",
+    "--save-probabilities": "saves_probabilities",
     "--memory-gb": "memory_gb",
     "--dask": "dask",
     "--reject-below": "reject_below",
@@ -163,11 +164,15 @@ def refuse_others(options: argparse.Namespace, flags: Mapping[str, str], why: st
     Raises:
         InputError: names the first that was given.
     """
+    for flag in given_of(options, flags):
+        raise InputError(f"{flag}: {why}; leave {flag} out")
+
+
+def given_of(options: argparse.Namespace, flags: Mapping[str, str]) -> list[str]:
+    """Which of these options, as `refuse_others` takes them, were given."""
     parser = argparse.ArgumentParser()
     add_options(parser)
-    for flag, name in flags.items():
-        if getattr(options, name) != parser.get_default(name):
-            raise InputError(f"{flag}: {why}; leave {flag} out")
+    return [flag for flag, name in flags.items() if getattr(options, name) != parser.get_default(name)]
 
 
 def add_overlap_option(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
@@ -127,12 +127,26 @@ def report(line: str) -> None:
         handler.handle(logging.makeLogRecord({"msg": line}))
 
 
-def log_to_file(path: Path) -> None:
+def log_to_file(path: Path) -> logging.FileHandler:
     """Copy what the run says to a text file, beside the terminal, until the command ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = LogFile(path, mode="a", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logging.getLogger("spadunet").addHandler(handler)
+    return handler
+
+
+@contextlib.contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """As `log_to_file`, for a while; where that file is written already, as it is."""
+    if any(handler.baseFilename == os.path.abspath(path) for handler in log_files()):
+        yield
+        return
+    handler = log_to_file(path)
+    try:
+        yield
+    finally:
+        close_log_file(handler)
 
 
 def log_files() -> list[logging.FileHandler]:
@@ -143,9 +157,14 @@ def log_files() -> list[logging.FileHandler]:
 def close_log_files() -> None:
     """So that a next command in the same process does not write into them."""
     for handler in log_files():
-        logging.getLogger("spadunet").removeHandler(handler)
-        with contextlib.suppress(OSError):
-            handler.close()
+        close_log_file(handler)
+
+
+def close_log_file(handler: logging.FileHandler) -> None:
+    """What the run says from now on is not in it."""
+    logging.getLogger("spadunet").removeHandler(handler)
+    with contextlib.suppress(OSError):
+        handler.close()
 
 
 def write_manifest(

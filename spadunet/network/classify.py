@@ -7,7 +7,7 @@ pooled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -29,6 +29,9 @@ Pooling = Literal["cls", "mean", "attention"]
 
 View = tuple[Tensor, int]
 """The same view of B studies, (B, C, D, H, W) in [-1, 1], and its degree of anisotropy."""
+
+Encode = Callable[[nn.Module, Tensor, int], Tensor]
+"""Backbone, (B, 3, D, H, W) and degree of anisotropy to final tokens."""
 
 ATTENTION_WIDTH = 128  # as Ilse et al. 2018 have it
 
@@ -98,15 +101,18 @@ class ClassificationNetwork(nn.Module):
 
     Of a backbone it runs `encoder_of` alone. A view may have any size of at least one voxel.
 
+    Args:
+        encode: as `final_tokens`, which it is where None.
+
     Raises:
         ValueError: if the task pools a cls token that the backbone lacks.
     """
 
-    def __init__(self, backbone: nn.Module, task: ClassificationTask):
+    def __init__(self, backbone: nn.Module, task: ClassificationTask, *, encode: Encode | None = None):
         super().__init__()
         if task.pooling == "cls" and num_leading_tokens(backbone) == 0:
             raise ValueError("pooling cls: a U-Net has no cls token; use mean or attention")
-        self.backbone, self.task = backbone, task
+        self.backbone, self.task, self.encode = backbone, task, encode or final_tokens
 
     def forward(self, views: Sequence[View]) -> Tensor:
         """Logits (B, K) of B studies of the same V ≥ 1 views; their order does not matter.
@@ -118,7 +124,7 @@ class ClassificationNetwork(nn.Module):
 
     def embed(self, x: Tensor, da: int) -> Tensor:
         """A view (B, C, D, H, W) to the tokens that the task pools, (B, N, C)."""
-        return self.task.choose(final_tokens(self.backbone, self.task.enter(x), da), num_leading_tokens(self.backbone))
+        return self.task.choose(self.encode(self.backbone, self.task.enter(x), da), num_leading_tokens(self.backbone))
 
     def attention_weights(self, views: Sequence[View]) -> list[Tensor]:
         """What each patch counts: for each view (B, d, h, w); the weights of a study sum to one over all its views.

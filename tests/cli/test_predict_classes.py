@@ -340,6 +340,7 @@ def test_a_dry_run_writes_nothing(model: Path, images: Path, tmp_path: Path, cap
         ["--roi-subset", "liver"],
         ["--mirror", "left-right"],
         ["--no-postprocessing"],
+        ["--save-probabilities"],
         ["--memory-gb", "3"],
         ["--dask", "tcp://node:1"],
         ["--reject-below", "0.5"],

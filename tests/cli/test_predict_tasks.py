@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 import torch
 from classifier_model import write_classifier
-from random_models import plan_of, write_model
+from random_models import engine_of, hippocampus, plan_of, write_model
 
 from spadunet.cli import predict
 from spadunet.files import sha256_of_file
 from spadunet.inference import shared
+from spadunet.inference.budget import Budget
+from spadunet.inference.ensemble import Member
+from spadunet.inference.predict import build_networks, views_of
+from spadunet.inference.shared import segment_together
+from spadunet.inference.stages import StageTimes
 from spadunet.inference.storage import Storage
 from spadunet.labels import LabelSet
 from spadunet.model import load_model, save_model
@@ -164,6 +169,40 @@ def test_where_memory_is_short_tasks_are_predicted_one_by_one(
     assert predicted(run, model, images, tmp_path / "alone", "-d", NAMES[0], *words) == 0
     assert label_maps(tmp_path / "both" / NAMES[0]) == label_maps(tmp_path / "alone")
     assert num_both == 2 * len(passes)
+
+
+def test_where_the_shared_pass_fails_tasks_are_predicted_one_by_one(
+    model: Path, images: Path, tmp_path: Path, run, caplog: pytest.LogCaptureFixture, monkeypatch
+):
+    def fail(*arguments):
+        raise RuntimeError("some operator")
+
+    monkeypatch.setattr(shared, "sweep_together", fail)
+    names = (NAMES[0], NAMES[2])
+    assert predicted(run, model, images, tmp_path / "both", "--tasks", *names, "--overlap", 0) == 0
+    assert caplog.text.count("unexpected RuntimeError with 2 tasks at once; predicted one by one") == 2
+    for name in names:
+        assert len(label_maps(tmp_path / "both" / name)) == 2
+
+
+def test_features_of_all_mirror_images_count_among_the_memory_that_the_shared_pass_takes(model: Path, monkeypatch):
+    whole = load_model(model)
+    engines = [
+        engine_of(Member(network=network, plan=whole.tasks[name].plan), mirror=("left-right", "anterior-posterior"))
+        for name, network in build_networks(whole, [NAMES[0], NAMES[2]]).items()
+    ]
+    views = views_of("a", hippocampus(), engines[0])
+    geometry = next(iter(views.values())).geometry
+    of_each = [it.demand(geometry.shape, geometry.da, geometry.stored_shape) for it in engines]
+    num_outputs = sum(it.num_outputs for it in of_each)
+    together = replace(of_each[0], num_outputs=num_outputs, num_logits=num_outputs)
+    room_bytes = together.least_bytes() + 2 * together.held_bytes(torch.float32)
+    of_features = 4 * (1 + engines[0].network.head.in_channels) * 24 * 32 * 32 * 4
+    swept = [object()]
+    monkeypatch.setattr(shared, "sweep_together", lambda *arguments: swept)
+    for more, answers in ((0, None), (of_features - 1, None), (of_features, swept)):
+        budget = Budget(host_bytes=room_bytes + more)
+        assert segment_together(views, [replace(it, budget=budget) for it in engines], StageTimes()) is answers
 
 
 def test_a_task_that_gives_nan_fails_alone(model: Path, images: Path, tmp_path: Path, run, caplog):
