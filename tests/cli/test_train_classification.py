@@ -296,6 +296,7 @@ def test_studies_of_several_views_are_learned_beside_those_of_one(classify: Clas
     table = (folder / "labels.csv").read_text().splitlines()
     lines = [f"{table[0]},study", *(f"{line},{line[:3]}" for line in table[1:])]
     for number in range(0, 12, 3):
+        ("--add-task", "--init", INIT, "--dry-run"): "comes with spadunet and stays as it is; give a folder for a copy with -o",
         shutil.copy(folder / f"images/c{number:02}.nii.gz", folder / f"images/c{number:02}_again.nii.gz")
         image, rest = lines[number + 1].split(",", 1)
         lines.append(f"{image}_again,{rest}")
