@@ -313,6 +313,25 @@ def test_options_that_do_not_go_together_are_refused(learn: Train, tmp_path: Pat
     assert message in capsys.readouterr().err
 
 
+def test_what_will_be_refused_is_refused_before_studies_are_preprocessed(
+    learn: Train, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    def too_early(*_: object, **__: object) -> None:
+        raise AssertionError("preprocessed")
+
+    monkeypatch.setattr("spadunet.classification.preparation.prepare_folder", too_early)
+    said = {
+        ("--pooling", "cls", "-o", tmp_path / "run"): "--pooling cls: a U-Net has no cls token; use mean or attention",
+        ("-o", trained): "trained already (6 steps)",
+        ("-o", trained, "--findings-batch", 3): "an earlier run had findings_batch 2, not 3; give the same options",
+        ("-o", trained, "--pooling", "attention"): "an earlier run had pooling mean, not attention",
+    }
+    for words, message in said.items():
+        for more in ((), ("--dry-run",)):
+            assert learn(*SMALL, *words, *more) == 2
+            assert message in capsys.readouterr().err
+
+
 def test_findings_batch_needs_findings(run, workspace: Path, capsys):
     assert run(train.main, "-d", 4, "--findings-batch", 3, "--data", workspace) == 2
     assert "--findings-batch 3: is of --findings; give that too" in capsys.readouterr().err
