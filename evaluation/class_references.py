@@ -187,8 +187,12 @@ def guess_classes(path: Path, columns: Sequence[str], predicted: Sequence[str]) 
     return ClassSet(kind="binary" if len(predicted) == 2 else "multi-class", names=tuple(predicted))
 
 
-def match(references: ClassReferences, predictions: ClassPredictions, *, source: Path) -> np.ndarray:
-    """Probabilities (N, K) in the order of the references; predictions of other splits are left out.
+def match(
+    references: ClassReferences, predictions: ClassPredictions, *, source: Path
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Probabilities (N, K) in the order of the references, and names of studies that no reference is of.
+
+    These are left out, as label maps without a reference are, and so are predictions of other splits.
 
     Args:
         source: file of the predictions.
@@ -199,16 +203,13 @@ def match(references: ClassReferences, predictions: ClassPredictions, *, source:
     place_of = {study: place for place, study in enumerate(predictions.studies)}
     missing = [study for study in references.studies if study not in place_of]
     known = references.elsewhere | set(references.studies)
-    unknown = [study for study in predictions.studies if study not in known]
+    unknown = tuple(study for study in predictions.studies if study not in known)
     problems = []
     if missing:
         problems.append(
             f"{source}: no prediction of {listed(missing, MAX_TOLD)}; predict them, or choose the predicted --split"
         )
-    if unknown:
-        problems.append(
-            f"{source}: no reference of {listed(unknown, MAX_TOLD)}; give their labels (empty if not known), or leave "
-            "these rows out"
-        )
+        if unknown:
+            problems.append(f"{source}: no reference of {listed(unknown, MAX_TOLD)}; is a study called otherwise?")
     require_none(problems)
-    return predictions.probabilities[[place_of[study] for study in references.studies]]
+    return predictions.probabilities[[place_of[study] for study in references.studies]], unknown

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from pydantic import Field
 
 from ..errors import InputError, listed
-from ..files import sha256_of_file
-from ..model import MODEL_JSON
+from ..model import digest_of_task
 from ..record import FormatVersion, Record, RecordType, is_unused, write_record
 from .channels import ChannelOrder
 from .job import Job
@@ -40,7 +39,7 @@ class ModelAsked(Record):
     """Only for people: a model that was moved is the same."""
     task: str
     sha256: str
-    """Of model.json, which holds those of all its files."""
+    """Of those of the backbone's file and the task's own: other tasks of the model come and go."""
 
     def __str__(self) -> str:
         return f"{self.folder} (task {self.task}, SHA-256 {self.sha256[:8]}…)"
@@ -177,7 +176,7 @@ def request_of(images: Path, sources: Sequence[Source], job: Job, precision: tor
 def models_asked(sources: Sequence[Asked]) -> tuple[ModelAsked, ...]:
     """Models of any kind of task, as they are on disk."""
     return tuple(
-        ModelAsked(folder=str(it.folder.resolve()), task=it.task, sha256=sha256_of_file(it.folder / MODEL_JSON))
+        ModelAsked(folder=str(it.folder.resolve()), task=it.task, sha256=digest_of_task(it.folder, it.task))
         for it in sources
     )
 

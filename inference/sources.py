@@ -32,7 +32,7 @@ class Source:
     plan: Plan
     network: nn.Module
     provenance: dict[str, str]
-    """Of the model."""
+    """Of the run that trained the task."""
     postprocessing: Postprocessing | None
     calibration: Calibration | None
 
@@ -74,7 +74,7 @@ def open_tasks(folder: Path, names: Sequence[str], model: Model | None = None) -
             task=name,
             plan=model.tasks[name].plan,
             network=networks[name],
-            provenance=model.provenance,
+            provenance=model.tasks[name].provenance or model.provenance,
             postprocessing=model.tasks[name].postprocessing,
             calibration=model.tasks[name].calibration,
         )

@@ -13,6 +13,8 @@ tasks/<name>/quality.json          what Dice to expect, where spadunet_quality h
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
@@ -296,6 +298,17 @@ def model_files(record: ModelRecord) -> set[str]:
     needed = {BACKBONE_FILE} | {f"tasks/{name}/{file}" for name in record.all_tasks for file in TASK_FILES}
     optional = {extra_file(name, file).as_posix() for name in record.tasks for file in EXTRAS}
     return needed | (optional & set(record.sha256))
+
+
+def digest_of_task(folder: Path, name: str) -> str:
+    """SHA-256 of those of all that a task's output depends on: the backbone and the task's own files, as listed.
+
+    Raises:
+        InputError: if model.json is missing or damaged.
+    """
+    listed, task = read_model_record(folder).sha256, f"tasks/{name}/"
+    own = {path: digest for path, digest in listed.items() if path == BACKBONE_FILE or path.startswith(task)}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 def check_files(folder: Path) -> ModelRecord:

@@ -17,6 +17,7 @@ from ..classification_plan import ClassificationPlan
 from ..dataset import Dataset
 from ..errors import InputError, listed
 from ..study import LabelledStudies, Study
+from ..study_labels import one_spelling
 from ..study_table import LABELS_CSV
 from ..training.splits import SPLITS_JSON, choose_cases
 from ..training.train import Sides
@@ -42,14 +43,17 @@ class BothSides:
 def findings_of(dataset: Dataset, found: LabelledStudies) -> tuple[Dataset, LabelledStudies]:
     """The same cases and studies under one name for each patient, whichever of both tells of them.
 
-    Two images show one patient if dataset.json or their names say so, or the table does.
+    Two images show one patient if dataset.json or their names say so, or the table does, in whatever spelling; shown is
+    that of the table.
 
     Args:
         found: what the labels.csv in the dataset's folder says.
     """
+    spelled = {one_spelling(study.patient): study.patient for study in found.studies}
     called: dict[str, str] = {}
 
     def name_of(patient: str) -> str:
+        patient = spelled.setdefault(one_spelling(patient), patient)
         while (other := called.get(patient, patient)) != patient:
             patient = other
         return patient

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import torch
 
-from ..errors import InputError
 from ..model import load_model, save_model
 from ..network.classify import Pooling
 from ..task import Classifier
 from ..training.board import VALIDATION_FOLDER
 from ..training.follow import followed
 from ..training.train import PreparedRun, as_model, provenance_of, tell_start, validate_all
+from .findings import BothSides
 from .joint import JointRun, train_both
 from .options import ClassificationOptions
 from .parts import build_fresh_task
-from .prepared import digest_of_sides
+from .prepared import digest_of_studies
 from .result import score
 from .sources import Source
 from .start import start_task
@@ -29,21 +29,42 @@ from .train import is_auc_defined
 log = logging.getLogger("spadunet")
 
 
-def join_findings(
-    run: PreparedRun,
-    source: Source,
+def request_of_findings(
+    sides: BothSides,
     *,
+    name: str,
+    dataset: str,
     batch_size: int,
-    weights: Sequence[float] | None = None,
-    pooling: Pooling | None = None,
-    init: Path | None = None,
+    weights: Sequence[float] | None,
+    pooling: Pooling,
+) -> dict[str, str]:
+    """What is asked for beside a segmentation, for the request of `prepare_run`; the plan of the studies comes later.
+
+    Args:
+        name: of the task that classifies.
+        dataset: whose label maps are learned.
+        batch_size: studies a step.
+        weights: how often a step is of patches, and of studies; None for the square roots of how many cases and
+            studies train.
+    """
+    weights = weights or (math.sqrt(len(sides.cases[0])), math.sqrt(len(sides.train)))
+    return {
+        "datasets": f"{dataset} {name}",
+        "findings": name,
+        "findings_cases": digest_of_studies(sides.train, sides.held_out),
+        "findings_batch": str(batch_size),
+        "findings_share": repr(weights[1] / sum(weights)),
+        "pooling": pooling,
+    }
+
+
+def join_findings(
+    run: PreparedRun, source: Source, *, pooling: Pooling | None = None, init: Path | None = None
 ) -> JointRun:
     """Put a task that classifies beside a prepared segmentation. Reads no image and writes nothing.
 
     Args:
-        batch_size: studies a step.
-        weights: how often a step is of patches, and of studies; None for the square roots of how many cases and
-            studies train.
+        run: with `request_of_findings` in its request.
         pooling: None for the backbone's own.
         init: model whose task for the same classes it starts from; None for none, or where a run goes on.
 
@@ -52,27 +73,12 @@ def join_findings(
     """
     options, plan = run.options, source.plan
     torch.manual_seed(options.seed)
-    try:
-        task = build_fresh_task(run.backbone, run.preset, plan, pooling)
-    except ValueError as error:
-        raise InputError(f"--{error}") from error
+    task = build_fresh_task(run.backbone, run.preset, plan, pooling)
     coverage = run.coverage
     if init is not None and coverage is not None:
         tasks = {} if init.is_file() or coverage.is_scratch_twin else load_model(init).all_tasks
         coverage = coverage.model_copy(update={"rows": (*coverage.rows, *start_task(task, plan, tasks, init))})
-    if weights is None:
-        (member,) = run.tasks
-        weights = (member.weight, math.sqrt(len(source.train.names)))
-    share = weights[1] / sum(weights)
-    request = run.request | {
-        "datasets": f"{run.request['datasets']} {source.name}",
-        "findings": source.name,
-        "findings_plan": plan.digest(),
-        "findings_cases": digest_of_sides(source),
-        "findings_batch": str(batch_size),
-        "findings_share": repr(share),
-        "pooling": task.pooling,
-    }
+    request = run.request | {"findings_plan": plan.digest()}
     return JointRun(
         segmentation=replace(run, coverage=coverage, request=request),
         source=source,
@@ -85,11 +91,11 @@ def join_findings(
             precision=options.precision,
             num_workers=options.num_workers,
             checkpoint_minutes=options.checkpoint_minutes,
-            batch_size=batch_size,
+            batch_size=int(request["findings_batch"]),
             learning_rate=options.learning_rate,
             weight_decay=options.weight_decay,
         ),
-        share=share,
+        share=float(request["findings_share"]),
         request=request,
     )
 

@@ -12,7 +12,7 @@ from ..classification_plan import ClassificationPlan
 from ..errors import OutputError, listed
 from ..inference.classify import dim, resize
 from ..network.adapters import gates_of
-from ..network.routing import expert_use, router_entropy
+from ..network.routing import expert_use, measures_of, router_entropy
 from ..parallel import is_out_of_memory
 from ..training.augment import augment, join
 from ..training.optimiser import follow_gradient, forget_step, make_optimiser
@@ -93,8 +93,7 @@ class ClassificationLearner:
         measures = {"loss": total if is_sound else float("nan")}
         if gates:
             of_all = torch.cat(gates).float()
-            measures["router_entropy"] = float(router_entropy(of_all).mean())
-            measures |= {f"expert_{place}_use": use for place, use in enumerate(expert_use(of_all).tolist(), start=1)}
+            measures |= measures_of(expert_use(of_all), router_entropy(of_all).mean())
         return measures
 
     def logits_of(self, batch: StudyBatch, gates: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

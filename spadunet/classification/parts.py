@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ..channels import are_colours
 from ..classification_plan import ClassificationPlan
+from ..errors import InputError
 from ..network.adapters import Adapter, adapt
-from ..network.build import build_backbone, build_classification_task
+from ..network.build import build_backbone, build_classification_task, choose_pooling
 from ..network.classify import (
     ClassificationNetwork,
     ClassificationTask,
@@ -65,13 +66,25 @@ class Parts:
         return state
 
 
+def require_pooling(backbone: str, pooling: Pooling | None) -> Pooling:
+    """What the user asks for, or else the backbone's own.
+
+    Raises:
+        InputError: if the backbone is not pooled so.
+    """
+    try:
+        return choose_pooling(backbone, pooling)
+    except ValueError as error:
+        raise InputError(f"--{error}") from error
+
+
 def build_fresh(
     backbone: str, preset: str, plan: ClassificationPlan, pooling: Pooling | None
 ) -> tuple[nn.Module, ClassificationTask]:
     """A backbone and a task with fresh weights.
 
     Raises:
-        ValueError: if the backbone is not pooled so.
+        InputError: if the backbone is not pooled so.
     """
     return build_backbone(backbone, preset), build_fresh_task(backbone, preset, plan, pooling)
 
@@ -82,8 +95,9 @@ def build_fresh_task(
     """The task alone.
 
     Raises:
-        ValueError: if the backbone is not pooled so.
+        InputError: if the backbone is not pooled so.
     """
+    pooling = require_pooling(backbone, pooling)
     num_channels, num_outputs = len(plan.channel_names), plan.classes.num_outputs
     is_colour = are_colours(plan.channel_names)
     return build_classification_task(num_channels, num_outputs, backbone, preset, pooling, is_colour=is_colour)

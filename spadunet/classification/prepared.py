@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ..errors import InputError
 from ..model import read_model_record
 from ..network.classify import Pooling
 from ..record import digest_of
+from ..study import Study
 from ..task import AdapterRecord
 from ..training.adding import backbone_of
-from ..training.asked import runs_behind, warn_if_seen
+from ..training.asked import CLASSIFICATION, runs_behind, warn_if_seen
 from ..training.init import Coverage, InitKind
 from .batches import num_steps
 from .options import ClassificationOptions
@@ -70,10 +71,7 @@ def prepare_classification(
     """
     plan, size = source.plan, source.plan.input_size_voxels
     torch.manual_seed(options.seed)
-    try:
-        fresh, task = build_fresh(backbone, preset, plan, pooling)
-    except ValueError as error:
-        raise InputError(f"--{error}") from error
+    fresh, task = build_fresh(backbone, preset, plan, pooling)
     coverage = None
     if init is not None and not goes_on:
         is_frozen = options.freezes_backbone or options.adapter is not None
@@ -81,37 +79,24 @@ def prepare_classification(
         coverage = start_classification(fresh, task, plan, init, kind=kind, is_frozen=is_frozen, adds_task=adds_task)
     parts = join_parts(fresh, task, options.adapter, is_frozen=options.freezes_backbone)
     request = {
-        "task": "classification",
-        "datasets": source.name,
-        "recipe": str(options.recipe),
+        **request_of(
+            options,
+            name=source.name,
+            fold=source.fold,
+            cases=digest_of_sides((side.names, side.labels.tolist()) for side in source.sides),
+            backbone=backbone,
+            preset=preset,
+            pooling=parts.task.pooling,
+            init=init,
+            adds_task=adds_task,
+        ),
         "input_size": "None" if size is None else " ".join(map(str, size)),
         "spacing": "None" if size is not None else "native" if plan.is_native else "median",
         "plans": plan.digest(),
-        "backbone": backbone,
-        "preset": preset,
-        "pooling": parts.task.pooling,
-        "fold": source.fold,
-        "cases": digest_of_sides(source),
-        "init": str(init and init.resolve()),
-        "seed": str(options.seed),
-        "batch_size": str(options.batch_size),
-        "learning_rate": str(options.learning_rate),
-        "weight_decay": str(options.weight_decay),
-        "schedule": options.schedule,
-        "augmentation": "none" if options.augmentation is None else "light",
-        "dimmed": str(options.is_dimmed),
-        "freeze_backbone": str(parts.is_frozen),
-        "adapter": describe_adapter(options.adapter),
-        "add_task": backbone_of(init) if adds_task and init else "no",
-        "epochs": str(options.epochs),
-        "max_steps": str(options.max_steps),
-        "max_minutes": str(options.max_minutes),
-        "deterministic": str(options.deterministic),
-        "precision": str(options.precision),
     }
     if init is not None and init.is_dir() and not goes_on:
         earlier = read_model_record(init).provenance
-        warn_if_seen(init, earlier, {"fraction": "1.0", "fraction_seed": "0", **request})
+        warn_if_seen(init, earlier, request)
         coverage = coverage and coverage.model_copy(update={"earlier_runs": runs_behind(earlier)})
     return PreparedClassification(
         source=source,
@@ -125,6 +110,51 @@ def prepare_classification(
     )
 
 
+def request_of(
+    options: ClassificationOptions,
+    *,
+    name: str,
+    fold: str,
+    cases: str,
+    backbone: str,
+    preset: str,
+    pooling: Pooling,
+    init: Path | None,
+    adds_task: bool,
+) -> dict[str, str]:
+    """What a run is asked for, as far as it is known before there is a plan.
+
+    Args:
+        cases: as `digest_of_sides` gives it.
+    """
+    return {
+        "task": CLASSIFICATION,
+        "datasets": name,
+        "recipe": str(options.recipe),
+        "backbone": backbone,
+        "preset": preset,
+        "pooling": pooling,
+        "fold": fold,
+        "cases": cases,
+        "init": str(init and init.resolve()),
+        "seed": str(options.seed),
+        "batch_size": str(options.batch_size),
+        "learning_rate": str(options.learning_rate),
+        "weight_decay": str(options.weight_decay),
+        "schedule": options.schedule,
+        "augmentation": "none" if options.augmentation is None else "light",
+        "dimmed": str(options.is_dimmed),
+        "freeze_backbone": str(options.freezes_backbone or options.adapter is not None),
+        "adapter": describe_adapter(options.adapter),
+        "add_task": backbone_of(init) if adds_task and init else "no",
+        "epochs": str(options.epochs),
+        "max_steps": str(options.max_steps),
+        "max_minutes": str(options.max_minutes),
+        "deterministic": str(options.deterministic),
+        "precision": str(options.precision),
+    }
+
+
 def describe_adapter(adapter: AdapterRecord | None) -> str:
     """In a few words."""
     if adapter is None:
@@ -132,7 +162,15 @@ def describe_adapter(adapter: AdapterRecord | None) -> str:
     return f"rank {adapter.rank}" + (f", {adapter.num_experts} experts" if adapter.num_experts > 1 else "")
 
 
-def digest_of_sides(source: Source) -> str:
-    """Changes when a study changes sides or its label."""
-    sides = [source.train, *([source.held_out] if source.held_out else [])]
-    return digest_of(json.dumps([(side.names, side.labels.tolist()) for side in sides]))
+def digest_of_sides(sides: Iterable[tuple[Sequence[str], Sequence[Sequence[int]]]]) -> str:
+    """Changes when a study changes sides or its label.
+
+    Args:
+        sides: names and labels of the studies that train, and where there are any, of those that are held out.
+    """
+    return digest_of(json.dumps(list(sides)))
+
+
+def digest_of_studies(*sides: Sequence[Study]) -> str:
+    """As `digest_of_sides`, before their images are preprocessed."""
+    return digest_of_sides(([it.name for it in side], [it.labels for it in side]) for side in sides if side)

@@ -42,6 +42,11 @@ class Source:
         """Of the dataset."""
         return self.plan.dataset_name
 
+    @property
+    def sides(self) -> tuple[Labelled, ...]:
+        """What trains, and what is held out if anything is."""
+        return (self.train,) if self.held_out is None else (self.train, self.held_out)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
@@ -102,25 +107,40 @@ def folder_source(found: LabelledStudies, plan: ClassificationPlan, cases: Path,
     Raises:
         InputError: if there is no such fold, or nothing could be learned from what trains.
     """
-    if found.has_splits:
-        require_no_number(fold, str(found.folder))
-        train, val = list(found.of("train")), list(found.of("val"))
-        if fold == "all":
-            train, val = [*train, *val], []
-        elif not val:
-            log.warning(
-                "%s: no study has the split val, so nothing tells which epoch is the best: the last weights are kept",
-                found.folder,
-            )
-    else:
-        train, val = fold_of(found, fold or "0")
+    train, val = sides_of_folder(found, fold)
+    if found.has_splits and fold != "all" and not val:
+        log.warning(
+            "%s: no study has the split val, so nothing tells which epoch is the best: the last weights are kept",
+            found.folder,
+        )
     require_different(found, train, fold)
     return Source(
         plan=plan,
         train=side_of_folder(train, cases),
         held_out=side_of_folder(val, cases) if val else None,
-        fold=fold or (SPLIT if found.has_splits else "0"),
+        fold=fold or usual_fold(found),
     )
+
+
+def usual_fold(found: LabelledStudies) -> str:
+    """That of a run for which none is asked."""
+    return SPLIT if found.has_splits else "0"
+
+
+def sides_of_folder(found: LabelledStudies, fold: str | None) -> tuple[list[Study], list[Study]]:
+    """Studies that train and that are held out.
+
+    Args:
+        fold: as `folder_source` takes it.
+
+    Raises:
+        InputError: if there is no such fold.
+    """
+    if not found.has_splits:
+        return fold_of(found, fold or "0")
+    require_no_number(fold, str(found.folder))
+    train, val = list(found.of("train")), list(found.of("val"))
+    return ([*train, *val], []) if fold == "all" else (train, val)
 
 
 def fold_of(found: LabelledStudies, fold: str) -> tuple[list[Study], list[Study]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .dry_classification import show_run
-from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of
+from .earlier_run import RunFiles, check_earlier_run, clear_earlier_run, find_earlier_run
+from .earlier_run import request_of as earlier_request
 from .joint_options import adapter_of
 from .options import default_workers
 from .run import write_manifest
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..classification.options import ClassificationOptions
     from ..classification.prepared import PreparedClassification
     from ..classification.sources import Source
+    from ..study import LabelledStudies
 
 RATES = {"spad_unet": (1e-3, 1e-3, 1e-3, 1e-3), "spad_vit": (1e-3, 3e-4, 1e-4, 1e-4)}
 """At the peak, by preset; of a frozen backbone FROZEN_RATE. The search finds better ones."""
@@ -42,12 +44,20 @@ class Place:
 
 
 def options_of(
-    options: argparse.Namespace, source: Source, place: Place, device: torch.device, earlier: dict[str, str]
+    options: argparse.Namespace,
+    place: Place,
+    device: torch.device,
+    earlier: dict[str, str],
+    *,
+    num_train: int,
+    is_dimmed: bool = False,
 ) -> ClassificationOptions:
     """What the run is told.
 
     Args:
         earlier: request of the run that this one goes on with.
+        num_train: studies that train.
+        is_dimmed: the plan has a brightness.
     """
     import torch
 
@@ -61,7 +71,7 @@ def options_of(
         precision = getattr(torch, earlier["precision"].removeprefix("torch."))
     is_frozen = options.freeze_backbone or options.add_task
     usual = FROZEN_RATE if is_frozen else RATES[place.backbone][PRESETS.index(place.preset)]
-    steps = [] if options.epochs is None else [options.epochs * num_steps(len(source.train.names), options.batch_size)]
+    steps = [] if options.epochs is None else [options.epochs * num_steps(num_train, options.batch_size)]
     steps += [] if options.max_steps is None else [options.max_steps]
     return ClassificationOptions(
         max_steps=min(steps, default=None),
@@ -76,7 +86,7 @@ def options_of(
         weight_decay=options.weight_decay,
         schedule="steps" if options.recipe else "cosine",
         augmentation=None if options.recipe else LIGHT,
-        is_dimmed=source.plan.brightness is not None,
+        is_dimmed=is_dimmed,
         freezes_backbone=is_frozen,
         adapter=adapter_of(options),
         deterministic=options.deterministic,
@@ -91,9 +101,10 @@ def prepare(
     """A run whose every input was found sound."""
     from ..classification.prepared import prepare_classification
 
+    num_train, is_dimmed = len(source.train.names), source.plan.brightness is not None
     return prepare_classification(
         source,
-        options_of(options, source, place, device, earlier),
+        options_of(options, place, device, earlier, num_train=num_train, is_dimmed=is_dimmed),
         backbone=place.backbone,
         preset=place.preset,
         pooling=options.pooling,
@@ -101,6 +112,35 @@ def prepare(
         adds_task=options.add_task,
         goes_on=bool(earlier),
     )
+
+
+def require_new_or_same(
+    options: argparse.Namespace, found: LabelledStudies, place: Place, device: torch.device
+) -> None:
+    """Refuse what lies in the folder as `train_one` does, before images are planned and preprocessed.
+
+    Raises:
+        InputError: if the run of an earlier call is finished, or was asked for something else.
+    """
+    from ..classification.parts import require_pooling
+    from ..classification.prepared import digest_of_studies, request_of
+    from ..classification.sources import sides_of_folder, usual_fold
+
+    earlier = {} if options.restart else earlier_request(place.folder)
+    sides = sides_of_folder(found, options.fold)
+    asked = request_of(
+        options_of(options, place, device, earlier, num_train=len(sides[0])),
+        name=place.name,
+        fold=options.fold or usual_fold(found),
+        cases=digest_of_studies(*sides),
+        backbone=place.backbone,
+        preset=place.preset,
+        pooling=require_pooling(place.backbone, options.pooling),
+        init=options.init,
+        adds_task=options.add_task,
+    )
+    asked["spacing"] = "None" if options.input_size else options.spacing or "median"
+    check_earlier_run(place.folder, files_of_run(), asked, restart=options.restart, must_go_on=options.c)
 
 
 def files_of_run() -> RunFiles:
@@ -126,7 +166,7 @@ def train_one(
     from ..classification.train import train_classification
 
     folder, files = place.folder, files_of_run()
-    earlier = {} if options.restart else request_of(folder)
+    earlier = {} if options.restart else earlier_request(folder)
     run = prepare(options, source, place, device, earlier)
     done = find_earlier_run(folder, files, run.request, restart=options.restart, must_go_on=options.c)
     if options.dry_run:

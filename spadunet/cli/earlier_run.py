@@ -88,10 +88,20 @@ def request_of(folder: Path) -> dict[str, str]:
 def find_earlier_run(
     folder: Path, files: RunFiles, asked: Mapping[str, str], *, restart: bool, must_go_on: bool = False
 ) -> Progress | None:
+    """As `check_earlier_run`, and tells with what it goes on."""
+    progress = check_earlier_run(folder, files, asked, restart=restart, must_go_on=must_go_on)
+    if progress is not None:
+        log.info("going on after step %d (%.1f minutes)", progress.step, progress.seconds / 60)
+    return progress
+
+
+def check_earlier_run(
+    folder: Path, files: RunFiles, asked: Mapping[str, str], *, restart: bool, must_go_on: bool = False
+) -> Progress | None:
     """The interrupted run to go on with; None where one starts anew. A finished or different one is not overwritten.
 
     Args:
-        asked: what this run is asked for, as kept in the checkpoint.
+        asked: what this run is asked for, as kept in the checkpoint, or a part of that.
         must_go_on: a finished run is gone on with too, and none is an error (`--c`).
 
     Raises:
@@ -108,6 +118,20 @@ def find_earlier_run(
             raise InputError(f"--c: {checkpoint} not found: no run to go on with; leave --c out to start one")
         return None
     progress = read_progress(checkpoint)
+    require_same(folder, progress, asked)
+    if progress.is_finished and (folder / files.manifest).is_file() and not must_go_on:
+        raise InputError(
+            f"{folder}: trained already ({progress.step} steps); --restart to start anew, or -o for another"
+        )
+    return progress
+
+
+def require_same(folder: Path, progress: Progress, asked: Mapping[str, str]) -> None:
+    """Refuse to go on with a run that was asked for something else.
+
+    Raises:
+        InputError: names it.
+    """
     for name, value in asked.items():
         earlier = progress.run.get(name, value)
         if earlier != value:
@@ -115,12 +139,6 @@ def find_earlier_run(
                 f"{folder}: an earlier run had {name} {earlier}, not {value}; "
                 "give the same options to go on, --restart to start anew, or another folder with -o"
             )
-    if progress.is_finished and (folder / files.manifest).is_file() and not must_go_on:
-        raise InputError(
-            f"{folder}: trained already ({progress.step} steps); --restart to start anew, or -o for another"
-        )
-    log.info("going on after step %d (%.1f minutes)", progress.step, progress.seconds / 60)
-    return progress
 
 
 def clear_earlier_run(folder: Path, files: RunFiles, done: Progress | None, *, restart: bool) -> None:

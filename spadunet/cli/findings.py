@@ -103,20 +103,34 @@ class Findings:
     """The dataset, with patients as table and names together tell them."""
     studies: LabelledStudies
     sides: BothSides
+    request: dict[str, str]
+    """What is asked for beside a segmentation, as far as it is known before the studies have a plan."""
 
 
-def find_findings(member: TrainingDataset, fold: str, *, dry_run: bool) -> Findings:
-    """Read labels.csv, and settle who trains.
+def find_findings(member: TrainingDataset, options: argparse.Namespace, backbone: str) -> Findings:
+    """Read labels.csv, and settle who trains. Studies are neither planned nor preprocessed.
 
     Raises:
-        InputError: if it does not go with the images, or a patient would train and be held out.
+        InputError: if it does not go with the images, a patient would train and be held out, or the backbone is not
+            pooled as asked.
     """
     from ..classification.findings import choose_sides, findings_of
+    from ..classification.joint_train import request_of_findings
+    from ..classification.parts import require_pooling
     from ..study_labels import read_studies
 
+    pooling = require_pooling(backbone, options.pooling)
     dataset, studies = findings_of(member.dataset, read_studies(member.dataset.folder, may_lack_rows=True))
-    sides = choose_sides(dataset, studies, member.folder, fold, dry_run=dry_run)
-    return Findings(member=replace(member, dataset=dataset), studies=studies, sides=sides)
+    sides = choose_sides(dataset, studies, member.folder, options.fold, dry_run=options.dry_run)
+    request = request_of_findings(
+        sides,
+        name=studies.name,
+        dataset=dataset.name,
+        batch_size=options.findings_batch or USUAL_BATCH,
+        weights=options.dataset_weights,
+        pooling=pooling,
+    )
+    return Findings(member=replace(member, dataset=dataset), studies=studies, sides=sides, request=request)
 
 
 def prepare_source(findings: Findings, options: argparse.Namespace) -> Source:
@@ -145,17 +159,11 @@ def prepare_source(findings: Findings, options: argparse.Namespace) -> Source:
 
 
 def join(run: PreparedRun, findings: Findings, options: argparse.Namespace, *, goes_on: bool) -> JointRun:
-    """The run of both."""
+    """The run of both, once the studies are planned and preprocessed."""
     from ..classification.joint_train import join_findings
 
-    return join_findings(
-        run,
-        prepare_source(findings, options),
-        batch_size=options.findings_batch or USUAL_BATCH,
-        weights=options.dataset_weights,
-        pooling=options.pooling,
-        init=None if goes_on else options.init,
-    )
+    source, init = prepare_source(findings, options), None if goes_on else options.init
+    return join_findings(run, source, pooling=options.pooling, init=init)
 
 
 def show_findings(findings: Findings) -> None:

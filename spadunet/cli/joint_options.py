@@ -166,9 +166,17 @@ def class_weights_for(
 
 
 def place_of_addition(init: Path, output: Path | None, joint_name: str) -> tuple[Path, Path]:
-    """Where the run of `--add-task` goes, and where its model: below `init` and in it, or both in another folder."""
+    """Where the run of `--add-task` goes, and where its model: below `init` and in it, or both in another folder.
+
+    Raises:
+        InputError: if that would be within the installed package, from which others start.
+    """
+    from ..pretrained import is_shipped
+
     if output is not None and output.resolve() != init.resolve():
         return output, output
+    if is_shipped(init):
+        raise InputError(f"--add-task: {init} comes with spadunet and stays as it is; give a folder for a copy with -o")
     return init / ADDED_FOLDER / joint_name, init
 
 

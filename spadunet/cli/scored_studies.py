@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..csv_table import MAX_TOLD
+from ..errors import InputError, listed
 from .run import log_to_file, write_manifest
 from .scored_pairs import MANIFEST, stale_files
 
@@ -67,13 +69,15 @@ def score_studies(options: argparse.Namespace) -> int:
     started = time.time()
     output = options.output or options.predictions.parent
     require_writable(output, dry_run=options.dry_run)
-    references, probabilities, sources = read_studies(options)
+    references, probabilities, spare, sources = read_studies(options)
     require_same_kind(output, is_classification=True)
     if options.dry_run:
-        return show_studies(options, output, references, sources)
+        return show_studies(options, output, references, spare, sources)
     log_to_file(output / "spadunet_evaluate.log")
     if references.elsewhere:
         log.info("studies of other splits, not scored: %d", len(references.elsewhere))
+    if spare:
+        log.warning(told_spare(spare))
     scores = scores_of(references, probabilities)
     for path in stale_files(output, []):
         path.unlink()
@@ -102,8 +106,15 @@ def scores_of(references: ClassReferences, probabilities: np.ndarray) -> Classif
     return with_intervals(scores, labels, probabilities, references.patients)
 
 
-def read_studies(options: argparse.Namespace) -> tuple[ClassReferences, np.ndarray, dict[str, Path]]:
-    """What is right, the probabilities (N, K) of these studies, and the files that tell."""
+def told_spare(spare: Sequence[str]) -> str:
+    """A line on studies that are predicted and not scored."""
+    return f"predictions without a reference, left out: {len(spare)} ({listed(spare, MAX_TOLD)})"
+
+
+def read_studies(
+    options: argparse.Namespace,
+) -> tuple[ClassReferences, np.ndarray, tuple[str, ...], dict[str, Path]]:
+    """What is right, the probabilities (N, K) of these studies, names of studies without a reference, and the files."""
     from ..class_predictions import names_in, read_predictions
     from ..evaluation.class_references import (
         find_classes,
@@ -123,9 +134,9 @@ def read_studies(options: argparse.Namespace) -> tuple[ClassReferences, np.ndarr
         references = medmnist_references(open_medmnist(source), options.split, classes=classes, source=classes_json)
     else:
         references = read_references(source, options.split, classes=classes, predicted=predicted)
-    probabilities = match(references, read_predictions(path, references.classes), source=path)
+    probabilities, spare = match(references, read_predictions(path, references.classes), source=path)
     sources = {"predictions": path, "references": source}
-    return references, probabilities, sources | ({"class names": classes_json} if classes_json else {})
+    return references, probabilities, spare, sources | ({"class names": classes_json} if classes_json else {})
 
 
 def require_same_kind(output: Path, *, is_classification: bool) -> None:
@@ -151,7 +162,11 @@ def require_same_kind(output: Path, *, is_classification: bool) -> None:
 
 
 def show_studies(
-    options: argparse.Namespace, output: Path, references: ClassReferences, sources: dict[str, Path]
+    options: argparse.Namespace,
+    output: Path,
+    references: ClassReferences,
+    spare: Sequence[str],
+    sources: dict[str, Path],
 ) -> int:
     """Print what would be scored: the dry run."""
     from ..evaluation.classification import target_labels, target_names
@@ -164,7 +179,8 @@ def show_studies(
     begin("spadunet_evaluate")
     show("reads", [f"{name}: {path}" for name, path in sources.items()])
     num_patients = len(set(references.patients))
-    show("scores", [f"{len(references.studies)} studies of {num_patients} patients, {classes.kind}"])
+    lines = [f"{len(references.studies)} studies of {num_patients} patients, {classes.kind}"]
+    show("scores", [*lines, *([told_spare(spare)] if spare else [])])
     counts = [
         [name, *(str(int((column == value).sum())) for value in (1, 0, -1))]
         for name, column in zip(target_names(classes), target_labels(classes, references.labels).T, strict=True)

@@ -30,18 +30,13 @@ def search_rates(
 ) -> int:
     """A run for each learning rate, then the best one's model; an interrupted search goes on. The exit code."""
     from ..classification import search as rates
-    from ..model import MODEL_JSON
     from ..training.steps import DivergedError
     from .dry_run import table
 
     folder = place.folder
     if source.held_out is None:
         raise InputError(f"--learning-rate {SEARCH}: {source.name} has no validation studies to compare rates by")
-    if not options.restart:
-        require_no_plain_run(folder)
-        if (folder / MANIFEST).is_file() and (folder / MODEL_JSON).is_file():
-            raise InputError(f"{folder}: trained already; --restart to start anew, or -o for another")
-    elif not options.dry_run:
+    if options.restart and not options.dry_run:
         clear_earlier_run(folder, files_of_run(), None, restart=True)
         rates.drop_search(folder)
     trials = []
@@ -70,8 +65,20 @@ def search_rates(
     return 0
 
 
-def require_no_plain_run(folder: Path) -> None:
-    """Refuse to search where a run with one learning rate lies.
+def require_same_kind(folder: Path, rate: float | str | None) -> None:
+    """Refuse to search where a run with one learning rate or a finished search lies, and the other way round.
+
+    Raises:
+        InputError: names both.
+    """
+    if rate == SEARCH:
+        require_no_other(folder)
+    else:
+        require_no_search(folder, rate)
+
+
+def require_no_other(folder: Path) -> None:
+    """Refuse to search where a search is done, or a run with one learning rate lies.
 
     Raises:
         InputError: names its rate.
@@ -87,9 +94,11 @@ def require_no_plain_run(folder: Path) -> None:
             f"{folder}: an earlier run had learning_rate {earlier.get('learning_rate')}, not {SEARCH}; "
             "give the same options to go on, --restart to start anew, or another folder with -o"
         )
+    if (folder / MANIFEST).is_file() and (folder / MODEL_JSON).is_file():
+        raise InputError(f"{folder}: trained already; --restart to start anew, or -o for another")
 
 
-def require_no_search(folder: Path, rate: float | None) -> None:
+def require_no_search(folder: Path, rate: float | str | None) -> None:
     """Refuse to train with one learning rate where a search for one lies.
 
     Args:

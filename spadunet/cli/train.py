@@ -18,7 +18,15 @@ from ..training.schedule import WARM_UP
 from .classification_options import RECIPES as CLASSIFICATION_RECIPES
 from .classification_options import add_classification_options, check_task, learning_rate
 from .control_options import add_control_options, check_control_options, check_deterministic, deterministic
-from .earlier_run import RunFiles, clear_earlier_run, find_earlier_run, request_of, require_apart, take_folder
+from .earlier_run import (
+    RunFiles,
+    clear_earlier_run,
+    find_earlier_run,
+    request_of,
+    require_apart,
+    require_same,
+    take_folder,
+)
 from .findings import add_findings_options, check_findings, find_findings, join, settle_fold, show_findings
 from .fine_tuning import OVERLAP, USUAL_OVERLAP, add_recipe_option, differences_of_plan, settle_training, tell
 from .joint_options import (
@@ -309,7 +317,7 @@ def train_in(
     if options.findings:
         if ranks.world_size > 1:
             raise InputError("--findings: runs in one process; start it without torchrun")
-        findings = find_findings(datasets[0], options.fold, dry_run=options.dry_run)
+        findings = find_findings(datasets[0], options, place.backbone)
         datasets = (findings.member,)
     for member in datasets:
         if (differs := differences_of_plan(options.recipe, member.plan)) is not None:
@@ -361,11 +369,8 @@ def train_in(
         variety=find_variety(options),
         share_input=options.share_input,
         splits=None if findings is None else [findings.sides.cases],
+        findings=None if findings is None else findings.request,
     )
-    joint = None
-    if findings is not None and not options.dry_run:
-        joint = join(run, findings, options, goes_on=bool(earlier))
-        run = joint.segmentation
     files = RunFiles(result=MODEL_JSON, manifest=MANIFEST, others=(INIT_COVERAGE_JSON, VALIDATION_CSV, EPOCHS_CSV))
     must_go_on = options.c or (options.repeats is not None and bool(earlier))
     done = find_earlier_run(folder, files, run.request, restart=options.restart, must_go_on=must_go_on)
@@ -377,6 +382,12 @@ def train_in(
         if findings is not None:
             show_findings(findings)
         return show_training(run, folder, done, model_folder=place.model_folder, num_runs=options.repeats or 1)
+    joint = None
+    if findings is not None:
+        joint = join(run, findings, options, goes_on=bool(earlier))
+        run = joint.segmentation
+        if done is not None:
+            require_same(folder, done, run.request)
     is_done = done is not None and done.is_finished and (folder / files.manifest).is_file()
     ranks.wait()  # all have read what an earlier run left
     if is_done and options.repeats is not None:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .classification_options import CLASSIFICATION, PAPER_MEDMNIST, SEARCH, settle_options
-from .classification_run import Place, train_one
+from .classification_run import Place, require_new_or_same, train_one
 from .control_options import check_deterministic, deterministic
 from .dry_classification import show_folder
 from .earlier_run import request_of, require_apart, take_folder
 from .fine_tuning import tell
 from .joint_options import place_of_addition, require_new_tasks, require_none_lost
 from .options import default_workers, find_device
-from .search_rates import require_no_search, search_rates
+from .search_rates import require_same_kind, search_rates
 from .train_place import usual_preset
 
 if TYPE_CHECKING:
@@ -53,13 +53,15 @@ def train_classifier(options: argparse.Namespace) -> int:
         place = find_place(options, workspace, found.name, ranks.device)
         with take_folder(place.folder, is_first=True, dry_run=options.dry_run) as is_locked:
             tell(notes)
+            if not options.restart:
+                require_same_kind(place.folder, options.learning_rate)
+            if options.learning_rate != SEARCH and not isinstance(found, MedMNIST):
+                require_new_or_same(options, found, place, ranks.device)
             if options.dry_run and not isinstance(found, MedMNIST):
                 return show_folder(options, found, place.folder, f"{place.backbone} {place.preset}")
             source = prepare_source(options, found, workspace)
             if options.learning_rate == SEARCH:
                 return search_rates(options, source, place, ranks.device, started=started)
-            if not options.restart:
-                require_no_search(place.folder, options.learning_rate)
             return train_one(options, source, place, ranks.device, started=started, is_locked=is_locked)
 
 
@@ -93,6 +95,7 @@ def find_place(options: argparse.Namespace, workspace: Workspace, name: str, dev
     Raises:
         InputError: if what lies there does not go with the options.
     """
+    from ..classification.parts import require_pooling
     from ..training.init import InitKind, kind_of
 
     earlier = {} if options.restart or options.output is None else request_of(options.output)
@@ -102,6 +105,7 @@ def find_place(options: argparse.Namespace, workspace: Workspace, name: str, dev
     backbone = options.backbone or earlier.get("backbone") or kind.backbone
     preset = options.preset or earlier.get("preset") or kind.preset
     check_deterministic(options, backbone, device.type)
+    require_pooling(backbone, options.pooling)
     run_name = CLASSIFICATION if options.fold is None else f"{CLASSIFICATION}_fold_{options.fold}"
     folder = options.output or workspace.results / name / f"{backbone}_{preset}" / run_name
     model_folder = folder

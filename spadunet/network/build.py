@@ -119,6 +119,22 @@ def build_task(
     return SegmentationTask(num_channels, num_outputs, size.widths[: size.num_heads], is_colour=is_colour)
 
 
+def choose_pooling(backbone: str, pooling: Pooling | None = None) -> Pooling:
+    """Which tokens count: unless asked for, the cls token of a ViT, as the paper has it, the mean of a U-Net.
+
+    Raises:
+        KeyError: if there is no such backbone.
+        ValueError: if it is not pooled so.
+    """
+    if backbone not in BACKBONES:
+        raise KeyError(backbone)
+    if backbone == "spad_vit":
+        return pooling or "cls"
+    if pooling == "cls":
+        raise ValueError("pooling cls: a U-Net has no cls token; use mean or attention")
+    return pooling or "mean"
+
+
 def build_classification_task(
     num_channels: int,
     num_outputs: int,
@@ -131,22 +147,16 @@ def build_classification_task(
     """A fresh classification task for a backbone.
 
     Args:
-        pooling: None for the backbone's own: the cls token of a ViT, as the paper has it, the mean of a U-Net.
+        pooling: as `choose_pooling` takes it.
         is_colour: as `build_task` takes it.
 
     Raises:
         KeyError: if there is no such backbone or preset.
         ValueError: if the backbone is not pooled so.
     """
-    if backbone not in BACKBONES:
-        raise KeyError(backbone)
-    if backbone == "spad_vit":
-        width = VIT_PRESETS[preset].width
-        return ClassificationTask(num_channels, num_outputs, width, pooling or "cls", is_colour=is_colour)
-    width = UNET_PRESETS[preset].widths[-1]
-    if pooling == "cls":
-        raise ValueError("pooling cls: a U-Net has no cls token; use mean or attention")
-    return ClassificationTask(num_channels, num_outputs, width, pooling or "mean", is_colour=is_colour)
+    chosen = choose_pooling(backbone, pooling)
+    width = VIT_PRESETS[preset].width if backbone == "spad_vit" else UNET_PRESETS[preset].widths[-1]
+    return ClassificationTask(num_channels, num_outputs, width, chosen, is_colour=is_colour)
 
 
 TOKENIZER_WIDTHS = {"tiny": (32, 64, 128), "small": (64, 128, 256), "base": (128, 256, 512)}

@@ -66,6 +66,17 @@ def expert_use(gates: Tensor) -> Tensor:
     return gates.mean(0)
 
 
+def measures_of(use: Tensor, entropy: Tensor) -> dict[str, float]:
+    """Columns of curves: what each expert counts, `expert_1` and so on, and the router's entropy.
+
+    Args:
+        use: (K,), as `expert_use` gives it.
+        entropy: one number, the mean of `router_entropy`.
+    """
+    shares = {f"expert_{number}": share for number, share in enumerate(use.tolist(), start=1)}
+    return {**shares, "router_entropy": float(entropy)}
+
+
 def router_entropy(gates: Tensor) -> Tensor:
     """Of each image's gates, in nats: (B, K) to (B,). From 0, one expert alone, to ln K, all the same."""
     return -torch.special.xlogy(gates, gates).sum(1)

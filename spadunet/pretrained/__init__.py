@@ -13,5 +13,10 @@ def find_weights(name: str) -> Path:
 
     A name that is neither is taken as a path, for whoever reads it to refuse.
     """
-    is_shipped = name in (BACKBONE, TOKENIZER) and not Path(name).exists()
-    return FOLDER / name if is_shipped else Path(name)
+    is_known = name in (BACKBONE, TOKENIZER) and not Path(name).exists()
+    return FOLDER / name if is_known else Path(name)
+
+
+def is_shipped(folder: Path) -> bool:
+    """Whether a folder is part of the installed package."""
+    return FOLDER.resolve() in folder.resolve().parents

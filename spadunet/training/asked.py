@@ -10,9 +10,11 @@ from pathlib import Path
 from ..record import digest_of
 from .patches import TrainingTask
 
-SEEN = ("datasets", "fold", "fraction", "fraction_seed", "cases")
+SEEN = ("task", "datasets", "fold", "fraction", "fraction_seed", "cases", "findings", "findings_cases")
 """Of a request: what decides which cases a run learns from."""
 EARLIER = "earlier_runs"
+CLASSIFICATION = "classification"
+"""The `task` of such a run; a segmentation has none."""
 
 log = logging.getLogger("spadunet")
 
@@ -61,9 +63,7 @@ def warn_if_seen(init: Path, earlier: Mapping[str, str], request: Mapping[str, s
     """
     for asked in map(request_in, runs_behind(earlier)):
         shared = [name for name in request["datasets"].split() if name in asked.get("datasets", "").split()]
-        same = all(asked.get(name) == request[name] for name in ("datasets", "fraction", "fraction_seed"))
-        is_other = asked.get("fold") != request["fold"] or (same and asked.get("cases") != request["cases"])
-        if shared and is_other and request["fold"] != "all":
+        if shared and request["fold"] != "all" and not holds_out_the_same(asked, request):
             log.warning(
                 "--init %s: has learned from %s with fold %s and may have seen cases that this run, fold %s, validates "
                 "on: their scores will be too good; start from a model of the same fold and cases",
@@ -73,3 +73,34 @@ def warn_if_seen(init: Path, earlier: Mapping[str, str], request: Mapping[str, s
                 request["fold"],
             )
             return
+
+
+def holds_out_the_same(asked: Mapping[str, str], request: Mapping[str, str]) -> bool:
+    """Whether two runs that share a dataset hold out the same cases of it.
+
+    A fold of label maps is that of splits_final.json, whatever other datasets are learned beside it and which share of
+    it; where all is alike, digests tell. Studies are dealt out otherwise, so that of two runs that have not both label
+    maps, or not both studies, nothing is known.
+    """
+    if asked.get("fold") != request["fold"]:
+        return False
+    maps = maps_of(asked), maps_of(request)
+    studies = studies_of(asked), studies_of(request)
+    if None not in studies and studies[0] != studies[1]:
+        return False
+    if None in maps:
+        return None not in studies
+    return maps[0] != maps[1] or asked.get("cases") == request["cases"]
+
+
+def maps_of(asked: Mapping[str, str]) -> tuple[list[str], str | None, str | None] | None:
+    """Datasets of which a run learns label maps, and which share of them; None of a classification."""
+    if asked.get("task") == CLASSIFICATION:
+        return None
+    names = [name for name in asked["datasets"].split() if name != asked.get("findings")]
+    return names, asked.get("fraction"), asked.get("fraction_seed")
+
+
+def studies_of(asked: Mapping[str, str]) -> str | None:
+    """Digest of the studies that train and are held out; None of a run of label maps alone."""
+    return asked.get("cases") if asked.get("task") == CLASSIFICATION else asked.get("findings_cases")

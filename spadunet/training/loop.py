@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from ..network.adapters import Adapter, adapt, gates_of
 from ..network.heads import SegmentationNetwork, SegmentationTask
-from ..network.routing import expert_use, router_entropy
+from ..network.routing import expert_use, measures_of, router_entropy
 from ..preprocessing.store import StoredCase
 from ..sides import PatientAxis
 from ..task import AdapterRecord
@@ -175,9 +175,7 @@ class SegmentationLearner:
         gates = self.network.gates
         if gates is None:
             return {}
-        use, entropy = mean_over_ranks(expert_use(gates)), mean_over_ranks(router_entropy(gates).mean())
-        shares = {f"expert_{number}": share for number, share in enumerate(use.tolist(), start=1)}
-        return {**shares, "router_entropy": float(entropy)}
+        return measures_of(mean_over_ranks(expert_use(gates)), mean_over_ranks(router_entropy(gates).mean()))
 
     def within_memory(self, step: Callable[[int], Result], batch: Batch) -> Result:
         """Of this run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,6 +107,7 @@ def prepare_run(
     variety: VarietyOptions | None = None,
     share_input: str | None = None,
     splits: Sequence[Sides] | None = None,
+    findings: Mapping[str, str] | None = None,
 ) -> PreparedRun:
     """Open the cases of a fold and build the network. Writes nothing but splits_final.json where there is none.
 
@@ -128,6 +129,7 @@ def prepare_run(
         share_input: task of `init` whose channel map the tasks take over and keep; their plans are `as_shared` has
             them.
         splits: of each dataset, where it is not the fold of splits_final.json.
+        findings: what is asked for of a classification that joins the run; part of the request.
 
     Raises:
         InputError: if the fold, a case or the model to start from is missing or does not fit, or a backbone that is to
@@ -212,6 +214,7 @@ def prepare_run(
     if options.recipe is not None:  # prediction follows it
         axes = ("all",) if options.mirror == PATIENT_AXES else options.mirror or ("none",)
         request["validation_mirror"] = " ".join(axes)
+    request |= findings or {}
     if init is not None and init.is_dir() and not goes_on and not scratch_twin:
         earlier = read_model_record(init).provenance
         warn_if_seen(init, earlier, request)

@@ -65,6 +65,30 @@ def test_table_and_names_together_tell_who_is_who():
     assert studies.name == "Dataset001_A_findings"
 
 
+def test_capitals_and_spaces_make_no_other_patient():
+    """Whether the table, dataset.json or names of files have them; shown is the table's spelling."""
+    dataset = dataset_of({"anna_1": "anna b", "anna_2": "ANNA  B", "cleo_1": "cleo", "cleo_2": "Cleo"})
+    found = studies_of(study("exam", "Anna B"), study("other", "AnnaB"), study("late", "dora"))
+    joined, studies = findings_of(dataset, found)
+    assert len({joined.patients["anna_1"], joined.patients["anna_2"]} | {it.patient for it in studies.studies[:2]}) == 1
+    assert joined.patients["cleo_1"] == joined.patients["cleo_2"] == "cleo"
+    assert studies.studies[2].patient == "dora"
+    linked = studies_of(study("cleo_1", "Zoe"), study("img", "CLEO"))
+    joined, studies = findings_of(dataset, linked)
+    assert {joined.patients["cleo_2"], *(it.patient for it in studies.studies)} == {"Zoe"}
+
+
+@pytest.mark.parametrize("fold", ["0", "1", "2", "3", "4"])
+def test_no_patient_in_two_spellings_is_on_both_sides(tmp_path: Path, fold: str):
+    people = ("anna", "ben", "cleo", "dora", "emil", "fritz")
+    maps = {f"{name}_visit1": name for name in people}
+    rows = [study(f"img{number}" + "x" * number, name.title()) for number, name in enumerate(people[:5])]
+    sides, dataset = choose(dataset_of(maps), studies_of(*rows), tmp_path, fold)
+    learned = {dataset.patients[name] for name in sides.cases[0]} | {it.patient for it in sides.train}
+    kept = {dataset.patients[name] for name in sides.cases[1]} | {it.patient for it in sides.held_out}
+    assert not {it.lower() for it in learned} & {it.lower() for it in kept}
+
+
 @pytest.mark.parametrize("fold", ["0", "1", "2", "3", "4"])
 def test_no_patient_trains_for_one_kind_and_is_held_out_for_the_other(tmp_path: Path, fold: str):
     """Twelve patients with a label map, eight of them with findings, in other images too; nine with findings alone."""

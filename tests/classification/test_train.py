@@ -164,8 +164,9 @@ def test_an_adapter_learns_on_the_frozen_backbone_and_tells_how_its_experts_are_
     few = sum(value.numel() for key, value in classifier.state.items() if key.startswith("adapter."))
     assert few < share * sum(value.numel() for value in model.backbone_state.values())
     row = read_rows(tmp_path / "curves.csv")[-1]
-    used = [float(row[name]) for name in row if name.startswith("expert_")]
-    assert len(used) == (num_experts if num_experts > 1 else 0)
+    names = [name for name in row if name.startswith("expert_")]
+    assert names == ([f"expert_{number}" for number in range(1, num_experts + 1)] if num_experts > 1 else [])
+    used = [float(row[name]) for name in names]
     if used:
         assert sum(used) == pytest.approx(1)
         assert 0 < float(row["router_entropy"]) <= np.log(num_experts) + 1e-5

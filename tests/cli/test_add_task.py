@@ -15,6 +15,7 @@ from spadunet.files import sha256_of_file
 from spadunet.inference.predict import build_network
 from spadunet.model import BACKBONE_FILE, TASK_FILES, Model, load_model, read_model_record, save_model
 from spadunet.network.build import build_backbone
+from spadunet.pretrained import find_weights
 from spadunet.training import loop
 from spadunet.training import train as training
 
@@ -81,7 +82,11 @@ def test_a_task_that_is_there_is_not_added_again_and_other_options_say_what_they
     old_model: Path, add, planned: Path, run, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     files = hashes(old_model)
+    shipped = find_weights("spad_unet_tiny")
+    tiny = (*add, "--init", shipped, "--dry-run")  # which would leave the package alone in any case
     said = {
+        tiny: f"--add-task: {shipped} comes with spadunet and stays as it is; give a folder for a copy with -o",
+        (*tiny, "-o", shipped): "comes with spadunet and stays as it is; give a folder for a copy with -o",
         (
             *add,
             "-d",

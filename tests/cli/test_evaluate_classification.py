@@ -84,6 +84,20 @@ def test_a_dry_run_writes_nothing(
     assert "scores.json: new" in shown
 
 
+def test_predictions_without_a_reference_are_left_out_and_told(predictions: Path, references: Path, caplog, capsys):
+    references.write_text(references.read_text().replace("s10,right\ns11,right\n", ""))
+    told = "predictions without a reference, left out: 2 (s10, s11)"
+    assert exit_code("-p", predictions, "-r", references, "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert "10 studies of 10 patients, binary" in shown
+    assert told in shown
+    assert exit_code("-p", predictions, "-r", references) == 0
+    assert told in caplog.text
+    scores = ClassificationScores.from_json((predictions.parent / "scores.json").read_text())
+    assert (scores.num_studies, scores.accuracy) == (10, 0.9)
+    assert told in (predictions.parent / "spadunet_evaluate.log").read_text()
+
+
 def test_wrong_files_are_told_in_lines_and_nothing_is_written(
     predictions: Path, references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -93,8 +107,7 @@ def test_wrong_files_are_told_in_lines_and_nothing_is_written(
         told = capsys.readouterr().err.partition(": error: ")[2]
         assert told == (
             f"{predictions}: no prediction of s12; predict them, or choose the predicted "
-            f"--split\n{predictions}: no reference of s11; give their labels (empty if not known), or leave "
-            "these rows out\n"
+            f"--split\n{predictions}: no reference of s11; is a study called otherwise?\n"
         )
     assert not (tmp_path / "out/scores.json").exists()
 

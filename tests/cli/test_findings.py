@@ -182,7 +182,9 @@ def test_splits_of_the_table_are_those_of_both(run, tmp_path: Path, copy_demo, t
 
 
 @pytest.mark.slow
-def test_both_are_predicted_and_scored_by_the_usual_commands(run, workspace: Path, trained: Path, tmp_path: Path):
+def test_both_are_predicted_and_scored_by_the_usual_commands(
+    run, workspace: Path, trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     raw, folder, out = workspace / "raw" / NAME, trained, tmp_path / "out"
     images, classes = raw / "imagesTr", load_model(folder).classifiers[FINDINGS].plan.classes
     assert run(predict.main, "-m", folder, "--tasks", NAME, FINDINGS, "-i", images, "-o", out, "-device", "cpu") == 0
@@ -191,9 +193,8 @@ def test_both_are_predicted_and_scored_by_the_usual_commands(run, workspace: Pat
     validated = read_predictions(folder / "validation" / FINDINGS / "predictions.csv", classes)
     same = [told.studies.index(name) for name in validated.studies]
     np.testing.assert_allclose(told.probabilities[same], validated.probabilities, atol=1e-3)  # stored as float16
-    labels = tmp_path / "labels.csv"
-    labels.write_text((raw / "labels.csv").read_text() + f"{WITHOUT_ROW},,\n")
-    assert run(evaluate.main, "-p", out / FINDINGS / "predictions.csv", "-r", labels) == 0
+    assert run(evaluate.main, "-p", out / FINDINGS / "predictions.csv", "-r", raw / "labels.csv") == 0
+    assert f"predictions without a reference, left out: 1 ({WITHOUT_ROW})" in caplog.text
     for name in WITHOUT_MAP:
         (out / NAME / f"{name}.nii.gz").unlink()
     assert run(evaluate.main, "-p", out / NAME, "-r", raw / "labelsTr") == 0
@@ -310,6 +311,25 @@ def test_studies_that_do_not_fit_into_memory_are_taken_in_parts_of_their_own(joi
 def test_options_that_do_not_go_together_are_refused(learn: Train, tmp_path: Path, words, message: str, capsys):
     assert learn(*words, "-o", tmp_path / "run") == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_will_be_refused_is_refused_before_studies_are_preprocessed(
+    learn: Train, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    def too_early(*_: object, **__: object) -> None:
+        raise AssertionError("preprocessed")
+
+    monkeypatch.setattr("spadunet.classification.preparation.prepare_folder", too_early)
+    said = {
+        ("--pooling", "cls", "-o", tmp_path / "run"): "--pooling cls: a U-Net has no cls token; use mean or attention",
+        ("-o", trained): "trained already (6 steps)",
+        ("-o", trained, "--findings-batch", 3): "an earlier run had findings_batch 2, not 3; give the same options",
+        ("-o", trained, "--pooling", "attention"): "an earlier run had pooling mean, not attention",
+    }
+    for words, message in said.items():
+        for more in ((), ("--dry-run",)):
+            assert learn(*SMALL, *words, *more) == 2
+            assert message in capsys.readouterr().err
 
 
 def test_findings_batch_needs_findings(run, workspace: Path, capsys):

@@ -237,6 +237,30 @@ def test_a_folder_is_planned_preprocessed_and_split_by_patient(
     assert not (tmp_path / "results/Sides/spad_unet_tiny/classification_fold_all/validation").exists()
 
 
+def test_what_will_be_refused_is_refused_before_images_are_preprocessed(
+    classify: Classify, folder: Path, tmp_path: Path, monkeypatch, capsys
+):
+    words = ("--epochs", 1, "--batch-size", 8, *QUICK)
+    run_folder = ("-o", tmp_path / "run")
+    assert classify(*words, *run_folder, dataset=folder) == 0
+
+    def too_early(*_: object, **__: object) -> None:
+        raise AssertionError("preprocessed")
+
+    monkeypatch.setattr("spadunet.classification.preparation.prepare_folder", too_early)
+    said = {
+        (*words, "--pooling", "cls"): "--pooling cls: a U-Net has no cls token; use mean or attention",
+        (*words, *run_folder): "trained already (1 steps); --restart to start anew",
+        (*words, *run_folder, "--seed", 7): "an earlier run had seed 0, not 7; give the same options",
+        (*words, *run_folder, "--spacing", "native"): "an earlier run had spacing median, not native",
+        (*words, *run_folder, "--learning-rate", "search"): "an earlier run had learning_rate 0.001, not search",
+    }
+    for options, line in said.items():
+        for more in ((), ("--dry-run",)):
+            assert classify(*options, *more, dataset=folder) == 2
+            assert line in capsys.readouterr().err
+
+
 def test_a_dry_run_writes_nothing(classify: Classify, folder: Path, tmp_path: Path, capsys):
     before = sorted(tmp_path.rglob("*"))
     assert classify("--dry-run", dataset=folder) == 0
@@ -272,6 +296,7 @@ def test_wrong_options_are_refused_by_name(classify: Classify, run, folder: Path
         ("--freeze-backbone",): "--freeze-backbone: needs the model whose backbone is kept",
         ("--learning-rate", "search", "-f", "all"): "-f all holds out no study to compare rates by",
         ("--learning-rate", "search", "--add-task", "--init", INIT): "search without --add-task",
+        ("--add-task", "--init", INIT, "--dry-run"): "comes with spadunet and stays as it is; give a folder for",
         ("--deterministic", "--max-minutes", 1): "--deterministic: with --max-minutes 1",
         ("--init", tmp_path / "raw/cubes.npz"): "cubes.npz: holds no weights of PyTorch; give a .pt, .pth",
         ("-d", "nothing.npz"): "-d nothing.npz: not found",

@@ -188,11 +188,15 @@ def test_predictions_come_in_the_order_of_the_references(tmp_path: Path):
     references = read_references(path, predicted=SIDES)
     rows = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]])
     given = ClassPredictions(studies=("c", "b", "a"), probabilities=rows)
-    assert match(references, given, source=path).tolist() == [[0.3, 0.7], [0.2, 0.8]]
+    probabilities, spare = match(references, given, source=path)
+    assert (probabilities.tolist(), spare) == ([[0.3, 0.7], [0.2, 0.8]], ())
+    more = ClassPredictions(studies=("x", "a", "b"), probabilities=rows)
+    probabilities, spare = match(references, more, source=path)
+    assert (probabilities.tolist(), spare) == ([[0.2, 0.8], [0.3, 0.7]], ("x",))
     wrong = ClassPredictions(studies=("b", "x", "y"), probabilities=rows)
     with pytest.raises(InputError) as caught:
         match(references, wrong, source=Path("p.csv"))
     assert str(caught.value).splitlines() == [
         "p.csv: no prediction of a; predict them, or choose the predicted --split",
-        "p.csv: no reference of x, y; give their labels (empty if not known), or leave these rows out",
+        "p.csv: no reference of x, y; is a study called otherwise?",
     ]

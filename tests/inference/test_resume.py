@@ -6,9 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from made_quality import calibration_of
+from small_model import TASKS, make_model, saved_model, shrink_presets
 
 from spadunet.errors import InputError
-from spadunet.inference.resume import MANIFEST, UNFINISHED_FILE, Made, ModelAsked, Request, Start, find_start, read_made
+from spadunet.inference.resume import (
+    MANIFEST,
+    UNFINISHED_FILE,
+    Made,
+    ModelAsked,
+    Request,
+    Start,
+    find_start,
+    models_asked,
+    read_made,
+)
+from spadunet.model import add_tasks, remove_task, save_model, set_calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +53,14 @@ class Folder:
 
     def found(self) -> dict[str, str]:
         return {path.name[0]: path.read_text() for path in sorted(self.path.glob("*.nii.gz"))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What `models_asked` needs of a source."""
+
+    folder: Path
+    task: str
 
 
 @pytest.fixture
@@ -182,6 +203,36 @@ def test_a_file_that_no_run_made_is_not_touched(folder: Folder, must_keep: bool)
     (folder.path / "b.nii.gz").write_text("drawn by hand")
     with pytest.raises(InputError, match=r"holds b\.nii\.gz, which spadunet_predict did not write"):
         folder.start(PLAN, "ab", must_keep=must_keep)
+
+
+def test_a_task_is_the_same_whatever_others_join_or_leave_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shrink_presets(monkeypatch)
+    model, asked = saved_model(tmp_path / "model"), Asked(folder=tmp_path / "model", task=TASKS[0])
+    (before,) = models_asked([asked])
+    remove_task(model, TASKS[1])
+    assert models_asked([asked]) == (before,)
+    plain = make_model()
+    add_tasks(model, model, {"Dataset009_New": plain.tasks[TASKS[1]]}, {"added Dataset009_New": "today"})
+    assert models_asked([asked]) == (before,)
+    set_calibration(model, "Dataset009_New", calibration_of("left|ear"))
+    assert models_asked([asked]) == (before,)
+    set_calibration(model, TASKS[0], calibration_of("left|ear"))
+    assert models_asked([asked]) != (before,)
+    set_calibration(model, TASKS[0], None)
+    assert models_asked([asked]) == (before,)
+    plain.backbone_state["encoder.stem.conv.weight"] += 1
+    save_model(model, plain)
+    assert models_asked([asked]) != (before,)
+
+
+def test_what_an_older_version_wrote_counts_as_made_otherwise(folder: Folder):
+    """It had the SHA-256 of model.json."""
+    older = request_for("plan", models=(PLAN.models[0].model_copy(update={"sha256": "of the whole model.json"}),))
+    folder.run(older, "ab")
+    with pytest.raises(InputError, match=r"were made otherwise: model /models/m0 \(task Liver, SHA-256 of the w…\) → "):
+        folder.start(PLAN, "ab", must_keep=True)
+    folder.run(older, "ab", num_done=1)
+    assert folder.run(PLAN, "ab").kept == frozenset()
 
 
 def test_the_record_is_the_same_once_read(folder: Folder):

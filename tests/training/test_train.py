@@ -83,6 +83,43 @@ def test_a_model_that_may_have_seen_the_validation_cases_is_warned_of(earlier, c
     assert ("may have seen cases" in caplog.text) == is_warned
 
 
+MAPS = {"datasets": "A", "fold": "0", "cases": "maps", "fraction": "1.0", "fraction_seed": "0"}
+STUDIES = {"task": "classification", "datasets": "A", "fold": "0", "cases": "studies"}
+BOTH = MAPS | {"datasets": "A A_findings", "findings": "A_findings", "findings_cases": "by maps"}
+
+
+@pytest.mark.parametrize(
+    ("earlier", "request_now", "is_warned"),
+    [
+        (STUDIES, MAPS, True),
+        (MAPS, STUDIES, True),
+        (MAPS | {"fraction": "0.5"}, STUDIES, True),
+        (MAPS | {"datasets": "A B"}, STUDIES, True),
+        (STUDIES, MAPS | {"datasets": "A B"}, True),
+        (STUDIES, MAPS | {"fold": "all"}, False),
+        (STUDIES, MAPS | {"datasets": "B"}, False),
+        (STUDIES, STUDIES, False),
+        (STUDIES, STUDIES | {"cases": "other"}, True),
+        (BOTH, MAPS, False),
+        (MAPS, BOTH, False),
+        (MAPS | {"cases": "other"}, BOTH, True),
+        (BOTH, STUDIES, True),
+        (STUDIES, BOTH, True),
+        (STUDIES, BOTH | {"findings_cases": "studies"}, False),
+        (BOTH | {"findings_cases": "studies"}, STUDIES, False),
+        (BOTH, BOTH, False),
+        (BOTH, BOTH | {"findings_cases": "other"}, True),
+    ],
+)
+def test_folds_of_label_maps_and_of_studies_are_not_taken_for_the_same(earlier, request_now, is_warned: bool, caplog):
+    """Whichever came first, also where another run was between."""
+    between = MAPS | {"datasets": "C", EARLIER: "; ".join(runs_behind(earlier))}
+    for model in (earlier, between):
+        caplog.clear()
+        warn_if_seen(Path("model"), model, request_now)
+        assert ("may have seen cases" in caplog.text) == is_warned
+
+
 def test_held_out_cases_that_are_not_preprocessed_are_told(members, caplog: pytest.LogCaptureFixture, monkeypatch):
     def open_some(member: TrainingDataset, name: str) -> str:
         if name != "b":
