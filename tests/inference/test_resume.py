@@ -21,7 +21,7 @@ from spadunet.inference.resume import (
     models_asked,
     read_made,
 )
-from spadunet.model import add_tasks, remove_task, save_model, set_calibration
+from spadunet.model import BACKBONE_FILE, add_tasks, read_model_record, remove_task, save_model, set_calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +211,9 @@ def test_a_task_is_the_same_whatever_others_join_or_leave_its_model(tmp_path: Pa
     (before,) = models_asked([asked])
     remove_task(model, TASKS[1])
     assert models_asked([asked]) == (before,)
-    plain = make_model()
-    add_tasks(model, model, {"Dataset009_New": plain.tasks[TASKS[1]]}, {"added Dataset009_New": "today"})
+    plain, digest = make_model(), read_model_record(model).sha256[BACKBONE_FILE]
+    new = {"Dataset009_New": plain.tasks[TASKS[1]]}
+    add_tasks(model, model, new, {"added Dataset009_New": "today"}, backbone_sha256=digest)
     assert models_asked([asked]) == (before,)
     set_calibration(model, "Dataset009_New", calibration_of("left|ear"))
     assert models_asked([asked]) == (before,)
