@@ -136,6 +136,9 @@ def predict_together(
 
     def answer_one(sources: Sequence[ClassSource], batch: Sequence[Loaded]) -> list[Outcome[Item, ClassAnswer]]:
         together = attempt(lambda _: classify_batch(batch, sources, device, precision, has_focus), batch[0].item)
+        if together.result is None and shared.known:  # what other tasks left may have been too much: as if alone
+            shared.forget()
+            together = attempt(lambda _: classify_batch(batch, sources, device, precision, has_focus), batch[0].item)
         if together.result is not None:
             return [
                 Outcome(item=loaded.item, result=result, problem=None)

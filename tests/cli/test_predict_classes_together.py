@@ -14,7 +14,7 @@ from study_folder import write_study_image
 from spadunet.classes import ClassSet
 from spadunet.cli import predict
 from spadunet.files import sha256_of_file
-from spadunet.inference import class_sources, predict_classes, sources, studies
+from spadunet.inference import class_sources, predict_classes, shared_tokens, sources, studies
 from spadunet.model import load_model, save_model
 from spadunet.network.adapters import Adapter
 from spadunet.network.build import build_backbone, build_classification_task
@@ -162,6 +162,21 @@ def test_an_image_that_cannot_be_read_fails_in_every_task_and_values_that_are_no
     assert caplog.text.count("the network gives values that are not finite") == 3
     assert (tmp_path / "out/cubes/predictions.csv").read_text().count("\n") == 4
     assert not (tmp_path / "out/findings/predictions.csv").exists()
+
+
+def test_what_other_tasks_left_in_memory_goes_where_a_task_finds_no_room(
+    model: Path, images: Path, tmp_path: Path, run, encoded: list[int], monkeypatch
+):
+    real = shared_tokens.SharedTokens.__call__
+
+    def call(self, backbone, x, da):
+        if any(other is not backbone for other, *_ in self.known):
+            raise torch.OutOfMemoryError("out of memory")
+        return real(self, backbone, x, da)
+
+    monkeypatch.setattr(shared_tokens.SharedTokens, "__call__", call)
+    assert predicted(run, model, images, tmp_path / "out", "--tasks", "cubes", "lora", *WORDS) == 0
+    assert encoded == [3, 3, 1, 1]  # in the batches of the task alone
 
 
 def test_input_of_all_tasks_is_checked_before_any_work(
