@@ -8,9 +8,9 @@ long as on one of them) and is scored on the test cases, in the images' own spac
 tool does unless told otherwise. Minutes count training alone: planning, preprocessing, start-up, prediction are the
 same for every budget. First each tool trains for a few minutes, which says how many steps it makes in one; nothing else
 should run on the machine then. Runs make as many steps as fit in their minutes, so that they may be interrupted, and
-run beside others. nnU-Net trains its own 3d_fullres, its learning rate fitted to its steps (nnunet_run.py). Each run
-leaves one JSON row in rows.jsonl and is not made again; whatever was interrupted goes on. What was tried on validation
-folds to come here is in docs/training.md.
+run beside others. nnU-Net trains its own 3d_fullres, the fall of its learning rate fitted to its steps
+(nnunet_run.py). Each run leaves one JSON row in rows.jsonl and is not made again; whatever was interrupted goes on.
+What was tried on validation folds to come here is in docs/training.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_peer import Peer
+from nnunet_peer import Peer, open_peer
 from rows import (
     METRICS,
     ROWS,
@@ -193,8 +193,7 @@ def make_run(
         }
         totals = totals_of(scores)
         rows.append(Row(run=run, dataset=name, settings=settings, steps=steps, **totals, classes=classes))
-    for row in rows:
-        add_row(options.output / ROWS, row)
+    add_row(options.output / ROWS, *rows)
     if not options.keep:
         shutil.rmtree(folder)
 
@@ -255,8 +254,7 @@ def main() -> None:
         shared = {name: getattr(options, name) for name in ("plan", "train")}
         settings = keep_settings(argparse.Namespace(output=path.parent, device=options.device, init=None, **shared))
         datasets = prepare(options)
-        device = "cpu" if options.device == "auto" else options.device
-        peer = None if options.nnunet is None else Peer(commands=options.nnunet, data=options.output, device=device)
+        peer = open_peer(options.nnunet, options.output, options.device)
         done = {row.run for row in read_rows(path)}
         runs = [run for run in runs_of(list(datasets), options) if run not in done]
         paces = paces_of(runs, datasets, peer, options)

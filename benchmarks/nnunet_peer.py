@@ -1,6 +1,7 @@
 """nnU-Net as a peer: planned, trained and asked by its own commands, with its folders inside ours.
 
-Its environment is its own (python -m venv .peers && .peers/bin/pip install nnunetv2==2.8.1); ours only starts it.
+Its environment is its own (python -m venv .peers && .peers/bin/pip install nnunetv2==2.8.1); ours only starts it. On a
+processor one process augments for it, as for us; on a GPU it chooses how many, and whether to compile, as it would.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from preprocess import nnunet as preprocess_for_nnunet
 
 from spadunet.dataset import Dataset
+from spadunet.network.device import choose_device
 from spadunet.training.splits import SPLITS_JSON
 
 
@@ -27,15 +29,15 @@ class Peer:
     device: str
 
     def environment(self, results: Path) -> dict[str, str]:
-        """Its variables; it compiles nothing, and one process augments."""
+        """Its variables."""
         places = {
             "nnUNet_raw": self.data / "raw",
             "nnUNet_preprocessed": self.data / "nnunet",
             "nnUNet_results": results,
         }
-        variables = {name: str(place) for name, place in places.items()} | {"nnUNet_n_proc_DA": "1"}
         own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        return own | variables | {"nnUNet_compile": "f"}
+        few = {"nnUNet_n_proc_DA": "1", "nnUNet_compile": "f"} if self.device == "cpu" else {}
+        return own | {name: str(place) for name, place in places.items()} | few
 
     def preprocess(self, dataset: Dataset, *spacing: str) -> Path:
         """Plan and preprocess its full resolution, unless that is done; the folder."""
@@ -86,3 +88,12 @@ class Peer:
         with path.open("a", encoding="utf-8") as log:
             if subprocess.call(texts, env=self.environment(folder / "nnunet_results"), stdout=log, stderr=log):
                 raise SystemExit(f"{' '.join(texts)}: failed; see {path}")
+
+
+def open_peer(commands: Path | None, data: Path, device: str) -> Peer | None:
+    """On the device that ours runs on; None where it has no commands.
+
+    Args:
+        device: as of our commands; auto for what is at hand.
+    """
+    return None if commands is None else Peer(commands=commands, data=data, device=str(choose_device(device)))

@@ -82,10 +82,10 @@ def totals_of(scores: Scores) -> dict[str, float | None]:
     return {metric: scores.mean(metric) for metric in METRICS} | counts
 
 
-def add_row(path: Path, row: Any) -> None:
-    """Append a line that holds a dataclass, one thread at a time."""
+def add_row(path: Path, *rows: Any) -> None:
+    """Append a line for each dataclass, all of them at once, one thread at a time."""
     with WRITING, path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(row)) + "\n")
+        file.write("".join(json.dumps(asdict(row)) + "\n" for row in rows))
 
 
 def command(name: str, *arguments: str, log: Path, may_fail: Callable[[], bool] = lambda: False) -> None:

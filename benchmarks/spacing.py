@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from nnunet_peer import Peer
+from nnunet_peer import Peer, open_peer
 from rows import (
     METRICS,
     ROWS,
@@ -223,16 +223,15 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """Whether the goal is met, by either training."""
+    """Whether the goal is met, by each training; a line each."""
     theirs = loss_of(rows, "nnunet", JUDGED)
     ours = {arm: loss for arm in ("native", "merging") if (loss := loss_of(rows, arm, JUDGED)) is not None}
     if theirs is None or not ours:
         return "too few rows for the goal"
-    best = min(ours, key=lambda arm: ours[arm])
-    is_met = ours[best] <= theirs / 2
-    return (
-        f"at {JUDGED:g} times the spacing {ARMS[best][2]} loses at most half of what nnU-Net loses: "
-        f"{'yes' if is_met else 'no'} ({ours[best]:.3f}, {theirs:.3f})"
+    return "\n".join(
+        f"at {JUDGED:g} times the spacing {ARMS[arm][2]} loses at most half of what nnU-Net loses: "
+        f"{'yes' if loss <= theirs / 2 else 'no'} ({loss:.3f}, {theirs:.3f})"
+        for arm, loss in ours.items()
     )
 
 
@@ -303,8 +302,7 @@ def make_rows(options: argparse.Namespace) -> None:
     dataset = load_dataset(link)
     if dataset.labels.regions:
         raise SystemExit(f"{link}: has regions; only classes that exclude each other are brought back")
-    device = "cpu" if options.device == "auto" else options.device
-    peer = Peer(commands=options.nnunet, data=options.output, device=device) if options.nnunet else None
+    peer = open_peer(options.nnunet, options.output, options.device)
     arms = [arm for arm in options.arms if arm != "nnunet" or peer is not None]
     done = {row.run for row in read_rows(options.output / ROWS)}
     runs = [

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from label_efficiency import require_corpora, require_no_test_images
-from nnunet_peer import Peer
+from nnunet_peer import open_peer
 from rows import (
     METRICS,
     ROWS,
@@ -57,7 +57,7 @@ from spadunet.workspace import find_workspace
 ARMS = {
     "scratch": "SPAD-ViT, scratch (TFS)",
     "swin": "Swin UNETR",
-    "eva02": "EVA-02-B",
+    "eva02": "EVA-02-B (base)",
     "ours": "ours, pre-trained",
     "nnunet": "nnU-Net",
 }
@@ -78,6 +78,7 @@ class Row:
     num_cases: int
     """Scored."""
     seconds: float
+    """Training, prediction and scores; since it went on, where it was interrupted."""
     dice: float | None
     assd_mm: float | None
     hd_mm: float | None
@@ -164,7 +165,8 @@ def run_swin(options: argparse.Namespace, bench: Bench, seed: int, folder: Path,
 
 def run_nnunet(options: argparse.Namespace, bench: Bench, seed: int, folder: Path, arm: str) -> None:
     """Plan, train and predict by nnU-Net's commands, with its own folders in ours."""
-    peer = Peer(commands=options.nnunet, data=bench.folder, device={"auto": "cpu"}.get(options.device, options.device))
+    peer = open_peer(options.nnunet, bench.folder, options.device)
+    assert peer is not None
     splits = bench.preprocessed / SPLITS_JSON if bench.fold != "all" else None
     peer.train(bench.dataset, bench.fold, str(options.max_steps), seed, folder, splits=splits)
     peer.predict(bench.dataset, bench.fold, bench.images, folder)
@@ -236,8 +238,14 @@ def make_rows(options: argparse.Namespace) -> None:
     why = left_out(options, bench)
     for arm, reason in why.items():
         print(f"left out: {ARMS[arm]} ({reason})")
-    done = {(row.arm, row.seed) for row in read_rows(options.output / ROWS)}
+    done = {(row.arm, row.seed): row for row in read_rows(options.output / ROWS)}
+    for (arm, _), row in done.items():
+        if arm not in why and row.weights != digest_of(weights_of(arm, options)):
+            raise SystemExit(f"{options.output / ROWS}: {ARMS[arm]} has other weights; name another folder with -o")
     runs = [(arm, seed) for seed in options.seeds for arm in options.arms if arm not in why]
+    peer = open_peer(options.nnunet, bench.folder, options.device)
+    if peer is not None and "nnunet" in options.arms and "nnunet" not in why:
+        peer.preprocess(bench.dataset)  # like ours, before anything is timed
     for arm, seed in tqdm([run for run in runs if run not in done], desc="Runs", unit="run"):
         make_run(options, bench, arm, seed, settings)
 

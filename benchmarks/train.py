@@ -1,6 +1,6 @@
 """Training steps side by side with nnU-Net 2.8.1, in one run: samples a second as the ratio of interleaved rounds.
 
-    python -m venv .peers && .peers/bin/pip install nnunetv2==2.8.1
+    python -m venv .peers && .peers/bin/pip install torch==2.13.0 nnunetv2==2.8.1  # the torch that we have
     python benchmarks/train.py --peer .peers/bin --rounds 5
 
 Both plan and preprocess the same drawn volumes of 64³ voxels, and so train on two patches of 64³: nnU-Net with the

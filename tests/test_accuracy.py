@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
@@ -95,5 +94,5 @@ def test_the_table_sets_tools_side_by_side_for_each_budget(script: ModuleType):
 
 def test_a_run_with_a_row_is_known_again(script: ModuleType, tmp_path: Path):
     row = row_of(script, "together", 10, 0, 0.8)
-    (tmp_path / script.ROWS).write_text(json.dumps(asdict(row)) + "\n")
-    assert script.read_rows(tmp_path / script.ROWS) == [row]
+    script.add_row(tmp_path / script.ROWS, row, row)
+    assert script.read_rows(tmp_path / script.ROWS) == [row, row]

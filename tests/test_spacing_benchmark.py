@@ -175,7 +175,23 @@ def test_nnunet_goes_on_from_its_last_short_epoch(
     assert second.seen[0][1] != first.seen[0][1]  # other numbers than those of the start
     assert second.configuration_manager.configuration["batch_size"] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_final.pth"]
-    assert json.loads(capsys.readouterr().out) == {"steps": 51}
+    said = capsys.readouterr().out.splitlines()  # before it trains: who finds the final checkpoint finds it too
+    assert [json.loads(line) for line in said] == [{"steps": 51}] * 2
+
+
+def test_nnunet_has_one_augmenting_process_on_a_processor_and_its_own_choice_on_a_gpu(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    peers = importlib.import_module("nnunet_peer")
+    handicaps = {"nnUNet_n_proc_DA", "nnUNet_compile"}
+    for name in handicaps:
+        monkeypatch.delenv(name, raising=False)
+    for device in ("cpu", "cuda"):
+        monkeypatch.setattr(peers, "choose_device", lambda given, device=device: device if given == "auto" else given)
+        peer = peers.open_peer(Path("bin"), tmp_path, "auto")
+        assert peer.device == device
+        assert handicaps & set(peer.environment(tmp_path)) == (handicaps if device == "cpu" else set())
+    assert peers.open_peer(None, tmp_path, "auto") is None
 
 
 @pytest.mark.parametrize(("ours", "is_met"), [(0.86, "yes"), (0.82, "no")])
@@ -183,8 +199,10 @@ def test_the_goal_is_half_of_what_the_peer_loses(script: ModuleType, ours: float
     rows = [row(script, "nnunet", 1.0, 0.88), row(script, "nnunet", 4.0, 0.78), row(script, "native", 1.0, 0.88)]
     assert script.verdict(rows) == "too few rows for the goal"
     rows += [row(script, "native", 4.0, 0.70), row(script, "merging", 1.0, 0.90), row(script, "merging", 4.0, ours)]
-    assert f": {is_met} ({0.90 - ours:.3f}, 0.100)" in script.verdict(rows)
-    assert "spadunet, trained with slice merging" in script.verdict(rows)
+    native, merging = script.verdict(rows).splitlines()
+    assert native.endswith(": no (0.180, 0.100)")
+    assert "spadunet, trained with slice merging" in merging
+    assert merging.endswith(f": {is_met} ({0.90 - ours:.3f}, 0.100)")
     text = script.table(rows)
     assert text.count("\n") == 6 and "0.100" in text
 

@@ -151,6 +151,10 @@ def test_the_arm_from_scratch_goes_from_raw_files_to_a_row_and_is_not_made_again
     assert "left out: nnU-Net (no --nnunet)" in capsys.readouterr().out
     script.main()
     assert len(script.read_rows(tmp_path / "out" / script.ROWS)) == 1
+    rows = tmp_path / "out" / script.ROWS
+    rows.write_text(rows.read_text().replace('"weights": null', '"weights": "0f"'))
+    with pytest.raises(SystemExit, match="SPAD-ViT, scratch .TFS. has other weights; name another folder"):
+        script.main()
     monkeypatch.setattr("sys.argv", [*options, "--learning-rate", "0.5"])
     with pytest.raises(SystemExit, match="has learning_rate None, not 0.5; name another folder"):
         script.main()
