@@ -107,11 +107,14 @@ def read_progress(path: Path) -> Progress:
     """
     metadata = read_metadata(path)
     try:
+        run = json.loads(metadata["run"])
+        if not isinstance(run, dict) or not all(isinstance(value, str) for value in run.values()):
+            raise ValueError(f"what the run was asked for is not readable: {metadata['run']:.40}")
         return Progress(
             step=int(metadata["step"]),
             seconds=float(metadata["seconds"]),
             is_finished=metadata["is_finished"] == "1",
-            run=json.loads(metadata["run"]),
+            run=run,
             num_skipped=int(metadata.get("num_skipped", 0)),
             skipped_in_a_row=int(metadata.get("skipped_in_a_row", 0)),
             unreadable=tuple(json.loads(metadata.get("unreadable", "[]"))),
