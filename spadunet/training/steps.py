@@ -132,7 +132,7 @@ def run_steps(
     if most != -least:
         raise InputError(f"{checkpoint}: not seen by every process of the run; give a folder that all machines share")
 
-    def save(*, is_finished: bool) -> Progress:
+    def save(*, is_finished: bool, owes_validation: bool = False) -> Progress:
         if any(company.largest([len(unreadable)])):
             unreadable.update(*company.gather(unreadable))
         progress = Progress(
@@ -143,6 +143,7 @@ def run_steps(
             num_skipped=num_skipped,
             skipped_in_a_row=skipped_in_a_row,
             unreadable=tuple(sorted(unreadable)),
+            owes_validation=owes_validation,
         )
         if company.is_first:
             save_state(checkpoint, learned, progress)
@@ -159,6 +160,8 @@ def run_steps(
         if journal is not None:
             stack.enter_context(contextlib.closing(journal))
         start = time.monotonic() - seconds
+        if begun.owes_validation and after_step is not None:
+            after_step(step, seconds)
         last_save = last_show = now = time.monotonic()
         is_over = 0.0
         while course(options.share_done(step, seconds)) < 1 and not is_over:
@@ -209,7 +212,7 @@ def run_steps(
                     journal.note(step, seconds, facts(batch), measures, pace)
             step += 1
             if is_over and after_step is not None:  # whoever stops the run may not wait for what follows
-                save(is_finished=False)
+                save(is_finished=False, owes_validation=True)
             if after_step is not None:
                 after_step(step, seconds)
                 now = time.monotonic()  # what that took is no part of a step's pace

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import signal
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -194,6 +196,28 @@ def test_max_minutes_ends_a_run(make_task, make_options, tmp_path: Path):
     options = make_options(max_steps=None, max_minutes=1e-6)
     progress = train_network(small_network(), [make_task()], tmp_path, options, run={})
     assert (progress.step, progress.is_finished) == (1, True)  # 60 µs are over after one step
+
+
+def test_minutes_before_a_run_was_stopped_count(make_task, make_options, tmp_path: Path, monkeypatch):
+    """By a clock that goes on ten seconds a step: three steps before, three after, and no waiting in between."""
+    task, options = make_task(), make_options(max_steps=None, max_minutes=1.0)
+    clock, num_taken = [1000.0], itertools.count(1)
+
+    def train_step(*_: object) -> float:
+        clock[0] += 10
+        if next(num_taken) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return 1.0
+
+    monkeypatch.setattr(steps, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(loop, "train_step", train_step)
+    with pytest.raises(KeyboardInterrupt):
+        train_network(small_network(), [task], tmp_path, options, run={})
+    progress = read_progress(tmp_path / CHECKPOINT)
+    assert (progress.step, progress.seconds) == (3, 30.0)
+    clock[0] = 50.0  # another start of the machine
+    progress = train_network(small_network(), [task], tmp_path, options, run={})
+    assert (progress.step, progress.seconds, progress.is_finished) == (6, 60.0, True)
 
 
 def test_whichever_limit_comes_first_ends_a_run(make_options):
