@@ -142,8 +142,9 @@ def test_a_case_that_the_second_process_cannot_read_ends_both_with_their_state_s
     assert done.returncode != 0
     told = [line for line in done.stderr.splitlines() if line.startswith("segmentation_run.py")]
     assert len(told) == 1, done.stderr
-    assert told[0].endswith("error: c1.b2nd: not found any more; run spadunet_preprocess; the same command then goes on "
-                            "from step 3")  # fmt: skip
+    assert told[0].endswith(
+        "c1.b2nd: not found any more; run spadunet_preprocess; the same command then goes on from step 3"
+    )
     assert read_progress(tmp_path / "two" / CHECKPOINT).step == 3
 
 
