@@ -236,7 +236,7 @@ def torchrun(launcher: list[str], words: tuple[object, ...], num_machines: int =
     """What is said on the way by the processes of spadunet_train, which ends well; a launcher stands for a machine."""
     command = [sys.executable, "-m", "torch.distributed.run", *launcher, "-m", "spadunet.cli.train", *map(str, words)]
     started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(num_machines)]
-    said = [process.communicate(timeout=400)[1] for process in started]
+    said = [process.communicate(timeout=250)[1] for process in started]
     assert [process.returncode for process in started] == [0] * num_machines, said
     return "".join(said)
 
