@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from spadunet.cli.run import make_parser, run_command
+from spadunet.errors import InputError
 from spadunet.fingerprint import CaseFacts, Fingerprint, IntensityFacts
 from spadunet.labels import LabelSet
 from spadunet.network.adapters import Adapter
@@ -75,6 +76,8 @@ def run(cases: Path, folder: Path, ranks: Ranks, *, with_vit: bool = False, with
 
 def in_float64(stream: BatchStream, step: int) -> Batch:
     """A batch of that precision."""
+    if WHAT == "lost" and step == 3 and stream.rank == 1:
+        raise InputError("c1.b2nd: not found any more; run spadunet_preprocess")
     batch = drawn(stream, step)
     if WHAT == "signal" and step == 3 and stream.rank == 1:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ..inference.classify import layout_of, shape_of
 from ..inference.studies import Studies
@@ -20,9 +19,7 @@ from ..preprocessing.views import View
 from ..training.augment import Augmentation, draw_augmentation
 from ..training.patch_recipes import PatchRecipe
 from ..training.steps import ENDLESS
-from ..training.workers import begin_worker, end_threads
-
-Drawn = TypeVar("Drawn")
+from ..training.workers import Drawn, make_ahead
 
 ORDER, CHANGES, BRIGHTNESS = range(3)
 """Numbers of independent streams of random numbers."""
@@ -161,13 +158,4 @@ def num_steps(num_studies: int, batch_size: int) -> int:
 
 def load_batches(stream: Dataset[Drawn], start_step: int, max_steps: int | None, num_workers: int) -> Iterator[Drawn]:
     """Batches from a step on, made ahead by worker processes, which end when this is closed."""
-    if num_workers:
-        end_threads()
-    yield from DataLoader(
-        stream,
-        batch_size=None,
-        sampler=range(start_step, ENDLESS if max_steps is None else max_steps),
-        num_workers=num_workers,
-        prefetch_factor=4 if num_workers else None,
-        worker_init_fn=begin_worker,
-    )
+    return make_ahead(stream, range(start_step, ENDLESS if max_steps is None else max_steps), num_workers)

@@ -25,6 +25,7 @@ from ..training.schedule import learning_rate
 from ..training.state import Progress
 from ..training.steps import run_steps
 from ..training.train import PreparedRun
+from ..training.watched import watch_task
 from .batches import StudyBatch, StudyStream, load_batches
 from .epochs import Epochs
 from .learner import ClassificationLearner
@@ -111,8 +112,8 @@ class JointLearner:
         """One step; the loss of its kind."""
         return self.studies.learn(batch) if isinstance(batch, StudyBatch) else self.segmentation.learn(batch)
 
-    def find_cause(self, batch: AnyBatch) -> str:
-        """What in the batch gives a loss that is not finite; empty if it is the weights."""
+    def find_cause(self, batch: AnyBatch) -> str | None:
+        """What in the batch gives a loss that is not finite; empty if it is the weights, None if the gradient."""
         kind = self.studies if isinstance(batch, StudyBatch) else self.segmentation
         return kind.find_cause(batch)  # type: ignore[arg-type]
 
@@ -129,6 +130,7 @@ def train_both(run: JointRun, folder: Path, *, refresh: Callable[[], None]) -> t
         How far it came, and what scores held-out studies.
 
     Raises:
+        InputError: if a stored case cannot be read any more; names its file.
         OutputError: if a loss is no longer finite, or a single patch or study is too large for the memory.
     """
     member, source = run.segmentation, run.source
@@ -148,7 +150,9 @@ def train_both(run: JointRun, folder: Path, *, refresh: Callable[[], None]) -> t
         numbers=learner.numbers,
     )
     epochs = Epochs(learner.studies, source.held_out, folder, run.num_steps)
-    patches = BatchStream(member.tasks, options.seed, augments=options.device.type == "cpu")
+    patches = BatchStream(
+        [watch_task(task) for task in member.tasks], options.seed, augments=options.device.type == "cpu"
+    )
     studies = StudyStream(
         source.train.open(),
         source.train.labels,

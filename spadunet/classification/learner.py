@@ -126,8 +126,11 @@ class ClassificationLearner:
         return [(resize(view, self.plan), da) for view, da in views]
 
     @torch.no_grad()
-    def find_cause(self, batch: StudyBatch) -> str:
-        """The studies that alone give a loss that is not finite; empty if all do, since then it is the weights."""
+    def find_cause(self, batch: StudyBatch) -> str | None:
+        """The studies that alone give a loss that is not finite; empty if all do, since then it is the weights.
+
+        None if no study does: then the gradient was not finite.
+        """
         found = []
         for group in batch.groups:
             for index, place in enumerate(group.places):
@@ -136,7 +139,9 @@ class ClassificationLearner:
                     logits = self.parts.network(views)
                 if not logits.isfinite().all():
                     found.append(batch.names[place])
-        if not found or len(found) == len(batch.names):
+        if not found:
+            return None
+        if len(found) == len(batch.names):
             return ""
         return f"{'study' if len(found) == 1 else 'studies'} {listed(found, MAX_NAMES)}"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader
 
 from ..network.adapters import Adapter, adapt, gates_of
 from ..network.heads import SegmentationNetwork, SegmentationTask
@@ -28,7 +27,8 @@ from .ranks import Ranks, distribute, mean_over_ranks, sum_over_ranks
 from .schedule import WARM_UP, learning_rate
 from .state import Progress
 from .steps import ENDLESS, run_steps
-from .workers import begin_worker, end_threads
+from .watched import watch_task
+from .workers import make_ahead
 
 MAX_GRADIENT_NORM = 1.0
 
@@ -147,9 +147,8 @@ class SegmentationLearner:
         """One step; the loss over all processes, and of adapters with a router how its experts are used."""
         number = self.number_of[batch.task]
         task = self.tasks[number]
-        batch = batch.finish(self.options.device)
 
-        def learn(num_parts: int) -> float:
+        def learn(num_parts: int) -> float:  # augments too, within the memory
             return train_step(self.wrapped, number, batch, task, self.optimiser, self.options, num_parts)
 
         if self.ranks.world_size == 1:
@@ -182,21 +181,27 @@ class SegmentationLearner:
         return within_memory(step, self.numbers, batch, self.ranks, clear=lambda: forget_step(self.optimiser))
 
     @torch.no_grad()
-    def find_cause(self, batch: Batch) -> str:
+    def find_cause(self, batch: Batch) -> str | None:
         """The cases whose patch alone gives a loss that is not finite; all if they do so only together.
 
-        Empty if every sound patch of every process does, since then the weights are the cause.
+        Empty if every sound patch of every process does, since then the weights are the cause. None if no patch does,
+        nor the batch: then the gradient was not finite.
         """
         number = self.number_of[batch.task]
-        batch = batch.finish(self.options.device)
-        found = []
-        for index, name in enumerate(batch.cases):
-            if not loss_of(self.network, number, batch.patch(index), self.tasks[number], self.options).isfinite():
-                found.append(name)
+        task, batch = self.tasks[number], batch.finish(self.options.device)
+
+        def is_sound(part: Batch) -> bool:
+            num_parts = int(self.numbers["num_parts"])
+            return bool(loss_of(self.network, number, part, task, self.options, num_parts).isfinite())
+
+        found = [name for index, name in enumerate(batch.cases) if not is_sound(batch.patch(index))]
         is_damaged = not bool(batch.image.isfinite().all())
-        num_found, num_patches, num_damaged = self.ranks.total([len(found), len(batch.cases), is_damaged])
+        counts = [len(found), len(batch.cases), is_damaged, not is_sound(batch)]
+        num_found, num_patches, num_damaged, num_together = self.ranks.total(counts)
         if num_found == num_patches and not num_damaged:
             return ""
+        if not num_found + num_damaged + num_together:
+            return None
         if num_found == 0:
             found = list(batch.cases)
         names = sorted(set(found))
@@ -225,6 +230,7 @@ def train_network(
         keep: called in the first process after so many steps, with every checkpoint.
 
     Raises:
+        InputError: if a stored case cannot be read any more; names its file.
         OutputError: if the loss is no longer finite, or a single patch is too large for the memory.
     """
     ranks = ranks or Ranks(device=options.device)
@@ -252,7 +258,8 @@ def train_network(
     )
     # Workers augment for a processor, which has no core to spare while it trains; a GPU does it itself, in no time.
     augments = options.device.type == "cpu"
-    stream = BatchStream(tasks, options.seed, rank=ranks.rank, world_size=ranks.world_size, augments=augments)
+    watched = [watch_task(task) for task in tasks]
+    stream = BatchStream(watched, options.seed, rank=ranks.rank, world_size=ranks.world_size, augments=augments)
     progress = run_steps(
         learner,
         lambda step: load_batches(stream, step, options),
@@ -276,16 +283,7 @@ def train_network(
 def load_batches(stream: BatchStream, start_step: int, options: RunOptions) -> Iterator[Batch]:
     """Batches from a step on, made ahead by worker processes, which end when this is closed."""
     steps = range(start_step, options.max_steps if options.max_steps is not None else ENDLESS)
-    if options.num_workers:
-        end_threads()
-    yield from DataLoader(
-        stream,
-        batch_size=None,
-        sampler=steps,
-        num_workers=options.num_workers,
-        prefetch_factor=4 if options.num_workers else None,
-        worker_init_fn=begin_worker,
-    )
+    return make_ahead(stream, steps, options.num_workers)
 
 
 def train_step(

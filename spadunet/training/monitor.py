@@ -19,6 +19,7 @@ from .held_out import choose_patches, count_voxels
 from .options import LoopOptions, autocast
 from .patches import TrainingTask
 from .ranks import Ranks
+from .watched import watch
 
 NUM_VALIDATIONS = 50
 """Of a run, if they are cheap enough."""
@@ -75,7 +76,8 @@ class Monitor:
         self.network, self.tasks, self.folder = network, tasks, folder
         self.options, self.ranks, self.patience, self.numbers = options, ranks, patience, numbers
         self.every, num_patches = plan_validations(tasks, options, every if any(held_out) else 0)
-        self.patches = choose_patches(tasks, held_out, num_patches) if num_patches else []
+        watched = [[watch(case) for case in cases] for cases in held_out]
+        self.patches = choose_patches(tasks, watched, num_patches) if num_patches else []
         self.is_open = False
         numbers |= {
             "num_validations": 0,
@@ -105,6 +107,9 @@ class Monitor:
         Args:
             step: how many are done.
             seconds: of the run, the same in all processes.
+
+        Raises:
+            InputError: if a held-out case cannot be read any more; names its file.
         """
         if not self.patches:
             return
@@ -118,8 +123,8 @@ class Monitor:
             pause = max(minutes * 60 / NUM_VALIDATIONS, self.numbers["last_validation_seconds"] * (1 / MOST_SHARE - 1))
             is_due = seconds - self.numbers["validated_at"] >= pause
         if is_due:
-            self.numbers["validated_at"] = seconds
             self.validate(step, seconds)
+            self.numbers["validated_at"] = seconds
 
     def validate(self, step: int, seconds: float) -> None:
         """Predict the patches, write the Dice of each class, and judge by their mean."""

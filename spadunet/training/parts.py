@@ -75,7 +75,7 @@ def halve(num_parts: int, batch: Batch, ranks: Ranks) -> int:
     num_patches = len(batch.image)
     num_parts = min(num_parts, num_patches)
     if num_parts == num_patches:
-        size = "×".join(map(str, batch.image.shape[2:]))
+        size = "×".join(map(str, batch.image.shape[2:] if batch.augmentation is None else batch.augmentation.size))
         # The network sees one patch at a time, but the loss all of them.
         rest = f" beside the logits and the loss of all {num_patches}" if num_patches > 1 else ""
         advice = "take a smaller --batch-size, or " if num_patches > 1 else ""

@@ -23,10 +23,10 @@ from ..errors import InputError, OutputError
 from ..workers import num_cores
 
 TIMEOUT = datetime.timedelta(minutes=30)
-"""The longest that ranks wait for one: pictures and a probe are made by the first alone, and some validate longer."""
+"""The longest that ranks wait for one: pictures and a probe are made by the first alone."""
 PREDICTION_TIMEOUT = datetime.timedelta(days=30)
-"""Where each rank works alone, as in prediction: the last case of one may take hours more than those of the others. A
-rank that dies is noticed all the same."""
+"""Where each rank works alone, as in prediction and the validation at the end: the last case of one may take hours
+more than those of the others. A rank that dies is noticed all the same."""
 GRACE_SECONDS = 20.0
 """For the first rank to say why it ends, which may draw a picture before; torchrun kills after 30."""
 
@@ -67,13 +67,24 @@ class Ranks:
         dist.all_reduce(everybody)
         return everybody.tolist()
 
-    def gather(self, found: Found) -> list[Found]:
-        """What each rank has found, in the order of ranks, for all to know; small things, and seldom."""
+    def gather(self, found: Found, group: dist.ProcessGroup | None = None) -> list[Found]:
+        """What each rank has found, in the order of ranks, for all to know; small things, and seldom.
+
+        Args:
+            group: of `part_for_long`, where ranks come long after each other.
+        """
         if self.world_size == 1:
             return [found]
         everybody: list[Any] = [None] * self.world_size
-        dist.all_gather_object(everybody, found)
+        dist.all_gather_object(everybody, found, group=group)
         return everybody
+
+    def part_for_long(self) -> dist.ProcessGroup | None:
+        """Where ranks that now work apart `gather` again, however much longer one of them takes; None without others.
+
+        Call it on every rank before they part.
+        """
+        return dist.new_group(timeout=PREDICTION_TIMEOUT, backend="gloo") if self.world_size > 1 else None
 
     def take_turns(self, items: Sequence[Item]) -> Iterator[Item]:
         """Those of the items that fall to this rank: whichever is next whenever a rank asks for one.

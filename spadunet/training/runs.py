@@ -74,18 +74,27 @@ def find_runs(folder: Path) -> list[RunSummary]:
 
 
 def run_folders(folder: Path) -> Iterator[Path]:
-    """Folders of runs, and those that cannot be looked into."""
+    """Folders of runs, and those that cannot be looked into; each once, by its own name rather than by a link's."""
     if not folder.exists():
         return
     unreadable: list[OSError] = []
-    for name, below, _ in os.walk(folder, onerror=unreadable.append):
-        here = Path(name)
-        is_run = any(os.path.lexists(here / sign) for sign in SIGNS) or is_search(here)
-        below[:] = sorted(
-            inner for inner in below if not (is_run and inner in OWN_FOLDERS) and not inner.startswith(PARTIAL_PREFIX)
-        )
-        if is_run:
-            yield here
+    waiting, seen = [folder], set[str]()
+    for start in waiting:  # links are added, and followed when all folders before them are seen
+        for name, below, _ in os.walk(start, onerror=unreadable.append):
+            here, real = Path(name), os.path.realpath(name)
+            if real in seen:
+                below.clear()
+                continue
+            seen.add(real)
+            is_run = any(os.path.lexists(here / sign) for sign in SIGNS) or is_search(here)
+            below[:] = sorted(
+                inner
+                for inner in below
+                if not (is_run and inner in OWN_FOLDERS) and not inner.startswith(PARTIAL_PREFIX)
+            )
+            waiting += [here / inner for inner in below if (here / inner).is_symlink()]
+            if is_run:
+                yield here
     yield from (Path(error.filename) for error in unreadable)
 
 
@@ -102,7 +111,7 @@ def summarise(folder: Path) -> RunSummary:
             if path.is_symlink() and not path.exists():
                 raise InputError(f"{path}: is a link that leads nowhere")
         return summarise_sound(folder)
-    except (InputError, OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # whatever a damaged file makes of itself: the other runs are listed all the same
         words = " ".join(str(error).split()) or type(error).__name__
         reason = words if isinstance(error, InputError | OSError) else f"{folder}: {words}"
         return RunSummary(folder=folder, state="broken", reason=reason, changed=change_of(folder))
@@ -112,7 +121,7 @@ def summarise_sound(folder: Path) -> RunSummary:
     """As `summarise`.
 
     Raises:
-        InputError, OSError, ValueError, KeyError, TypeError: if a file is damaged.
+        Exception: of many kinds, if a file is damaged.
     """
     if is_search(folder) and not (folder / MODEL_JSON).is_file():
         return summarise_search(folder)

@@ -41,6 +41,8 @@ class Progress:
     """Of these the last ones, up to `step`."""
     unreadable: tuple[str, ...] = ()
     """Keys of a corpus's images that could not be read in any process, sorted."""
+    owes_validation: bool = False
+    """What follows a step was still to be done after the last one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,7 @@ def save_state(path: Path, learned: Learned, progress: Progress) -> None:
         "num_skipped": str(progress.num_skipped),
         "skipped_in_a_row": str(progress.skipped_in_a_row),
         "unreadable": json.dumps(progress.unreadable),
+        "owes_validation": str(int(progress.owes_validation)),
         "numbers": json.dumps(learned.numbers),
     }
     write_tensors(path, tensors, metadata)
@@ -107,14 +110,18 @@ def read_progress(path: Path) -> Progress:
     """
     metadata = read_metadata(path)
     try:
+        run = json.loads(metadata["run"])
+        if not isinstance(run, dict) or not all(isinstance(value, str) for value in run.values()):
+            raise ValueError(f"what the run was asked for is not readable: {metadata['run']:.40}")
         return Progress(
             step=int(metadata["step"]),
             seconds=float(metadata["seconds"]),
             is_finished=metadata["is_finished"] == "1",
-            run=json.loads(metadata["run"]),
+            run=run,
             num_skipped=int(metadata.get("num_skipped", 0)),
             skipped_in_a_row=int(metadata.get("skipped_in_a_row", 0)),
             unreadable=tuple(json.loads(metadata.get("unreadable", "[]"))),
+            owes_validation=metadata.get("owes_validation") == "1",
         )
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(path, error) from error

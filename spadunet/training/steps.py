@@ -85,7 +85,7 @@ def run_steps(
     keep: Callable[[int], None] | None = None,
     course: Callable[[float], float] = lambda share: share,
     after_step: Callable[[int, float], None] | None = None,
-    find_cause: Callable[[B], str] | None = None,
+    find_cause: Callable[[B], str | None] | None = None,
     names_of: Callable[[B], Collection[str]] = lambda batch: (),
     unreadable_of: Callable[[B], Collection[str]] = lambda batch: (),
 ) -> Progress:
@@ -108,13 +108,15 @@ def run_steps(
         after_step: called in every process with the number of steps done and the seconds of the run; what it decides
             by, and remembers in the learner's numbers, is the same in all.
         find_cause: says what in this process's part of a batch made a measure not finite; in all processes nothing if
-            it is the weights. The run then ends with the state before that step. Without it such a step is skipped
-            and counted, until there are `MAX_SKIPPED` in a row. Either way it must have changed nothing.
+            it is the weights, None if it is the gradient alone. The run then ends with the state before that step.
+            Without it such a step is skipped and counted, until there are `MAX_SKIPPED` in a row. Either way it must
+            have changed nothing.
         names_of: images of this process's part of a batch, for messages.
         unreadable_of: those that should have been read for it, and could not.
 
     Raises:
-        InputError: if the checkpoint is damaged, of another network, or not seen by every process.
+        InputError: if the checkpoint is damaged, of another network, or not seen by every process; and what `batches`
+            and `after_step` raise as such, when the state is saved.
         OutputError: if a measure is no longer finite; says how one can go on.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
@@ -132,7 +134,7 @@ def run_steps(
     if most != -least:
         raise InputError(f"{checkpoint}: not seen by every process of the run; give a folder that all machines share")
 
-    def save(*, is_finished: bool) -> Progress:
+    def save(*, is_finished: bool, owes_validation: bool = False) -> Progress:
         if any(company.largest([len(unreadable)])):
             unreadable.update(*company.gather(unreadable))
         progress = Progress(
@@ -143,6 +145,7 @@ def run_steps(
             num_skipped=num_skipped,
             skipped_in_a_row=skipped_in_a_row,
             unreadable=tuple(sorted(unreadable)),
+            owes_validation=owes_validation,
         )
         if company.is_first:
             save_state(checkpoint, learned, progress)
@@ -159,18 +162,28 @@ def run_steps(
         if journal is not None:
             stack.enter_context(contextlib.closing(journal))
         start = time.monotonic() - seconds
+        if begun.owes_validation and after_step is not None:
+            after_step(step, seconds)
         last_save = last_show = now = time.monotonic()
         is_over = 0.0
         while course(options.share_done(step, seconds)) < 1 and not is_over:
             before, asked = now, time.monotonic()  # saving lies between the two, and is no waiting
+            unread: str | None = None
             try:
                 batch = next(source)
+            except InputError as error:
+                unread = str(error)
             except RuntimeError:
                 # The signal reaches the workers too, whose end is then no news; others would wait for this process.
                 if not is_stopped() or company.world_size > 1:
                     raise
                 break
             waited = time.monotonic() - asked
+            if any(company.largest([unread is not None])):  # others would wait for this process
+                told = next(filter(None, company.gather(unread)))
+                if step > begun.step:
+                    save(is_finished=False)
+                raise InputError(f"{told}; the same command then goes on from step {step}")
             unreadable.update(unreadable_of(batch))
             rate = set_rates(learner.optimisers, schedule, course(options.share_done(step, seconds)))
             measures = learner.learn(batch)
@@ -183,9 +196,11 @@ def run_steps(
                 what = f"{' and '.join(unsound) or 'a measure of another process'} became "
                 what += f"{measures[unsound[0]] if unsound else 'not finite'} at step {step}"
                 if find_cause is not None:
-                    causes = ", ".join(filter(None, company.gather(find_cause(batch))))
+                    causes = company.gather(find_cause(batch))
                     save(is_finished=False)
-                    raise not_finite(what, where, causes)
+                    if None in causes:
+                        raise not_followed(step, where, options.precision)
+                    raise not_finite(what, where, ", ".join(filter(None, causes)))
                 num_skipped, skipped_in_a_row = num_skipped + 1, skipped_in_a_row + 1
                 if skipped_in_a_row == MAX_SKIPPED:
                     raise OutputError(
@@ -209,9 +224,15 @@ def run_steps(
                     journal.note(step, seconds, facts(batch), measures, pace)
             step += 1
             if is_over and after_step is not None:  # whoever stops the run may not wait for what follows
-                save(is_finished=False)
+                save(is_finished=False, owes_validation=True)
             if after_step is not None:
-                after_step(step, seconds)
+                try:
+                    after_step(step, seconds)
+                except InputError as error:
+                    if company.world_size > 1:  # who still validates cannot save
+                        raise
+                    save(is_finished=False, owes_validation=True)
+                    raise InputError(f"{error}; the same command then goes on from step {step}") from error
                 now = time.monotonic()  # what that took is no part of a step's pace
             if unsaved > options.checkpoint_minutes * 60:
                 save(is_finished=False)
@@ -245,6 +266,16 @@ def not_finite(what: str, where: str, causes: str) -> OutputError:
     return OutputError(
         f"{what} ({where}, {causes}); the state before it is saved: correct the case, run spadunet_preprocess (a new "
         "plan would not fit the run) and go on with the same command, or try a lower --learning-rate with --restart"
+    )
+
+
+def not_followed(step: int, where: str, precision: torch.dtype) -> OutputError:
+    """Says that a gradient was not finite though the loss was, and how to go on."""
+    more = "" if precision == torch.float32 else ", or --precision float32,"
+    return DivergedError(
+        f"the gradient became infinite or nan at step {step} ({where}), though the loss of every case was finite: "
+        f"training diverged, or overflowed; the state before it is saved; give a lower --learning-rate{more} and "
+        "--restart"
     )
 
 

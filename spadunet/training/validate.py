@@ -35,6 +35,7 @@ def validate(
         folder: where label maps, scores and pictures go.
     """
     plan = model.tasks[name].plan
+    together = ranks.part_for_long()
     engine = Engine(
         network=build_network(model, name).to(options.device),
         plan=plan,
@@ -58,7 +59,7 @@ def validate(
         except InputError as error:
             log.error("failed: %s", error)
             problems.append(str(error))
-    found = ranks.gather((scores, problems))
+    found = ranks.gather((scores, problems), together)
     scores = [score for part, _ in found for score in part]
     problems = [problem for _, part in found for problem in part]
     scored = {score.case for score in scores}

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -231,9 +232,19 @@ def test_a_signal_to_the_command_saves_the_run_which_goes_on_to_the_same_weights
     assert (tmp_path / "parts/validation.csv").read_text() == (tmp_path / "whole/validation.csv").read_text()
 
 
+def torchrun(launcher: list[str], words: tuple[object, ...], num_machines: int = 1) -> str:
+    """What is said on the way by the processes of spadunet_train, which ends well; a launcher stands for a machine."""
+    command = [sys.executable, "-m", "torch.distributed.run", *launcher, "-m", "spadunet.cli.train", *map(str, words)]
+    started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(num_machines)]
+    said = [process.communicate(timeout=250)[1] for process in started]
+    assert [process.returncode for process in started] == [0] * num_machines, said
+    return "".join(said)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("num_machines", [1, 2])
 def test_torchrun_starts_the_command_as_it_is_and_processes_share_batches_and_validation(
-    workspace: Path, tmp_path: Path, run, quick
+    num_machines: int, workspace: Path, tmp_path: Path, run, quick
 ):
     """One line each from the first process alone; plan and cases are untouched; one process goes on with the run."""
     splits = workspace / "preprocessed" / HIPPOCAMPUS / "splits_final.json"
@@ -241,13 +252,17 @@ def test_torchrun_starts_the_command_as_it_is_and_processes_share_batches_and_va
     held_out = [case.name for case in dataset.cases[:3]]
     splits.write_text(json.dumps([{"train": [case.name for case in dataset.cases[3:]], "val": held_out}]))
     before = {path: path.read_bytes() for path in (workspace / "preprocessed").rglob("*") if path.is_file()}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
+    launcher = ["--standalone", "--nproc-per-node", "2"]
+    if num_machines == 2:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        launcher = ["--nnodes", "2", "--nproc-per-node", "1"]
+        launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "7"]
     options = ("-d", 4, "--max-steps", 2, *quick, "--batch-size", 2, "--data", workspace)
-    command = [*launcher, "-m", "spadunet.cli.train", *options, "-o", tmp_path / "two"]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=250, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("model after 2 steps") == 1
-    assert "batches of 2 patches, shared by 2 processes" in done.stderr
+    said = torchrun(launcher, (*options, "-o", tmp_path / "two"), num_machines)
+    assert said.count("model after 2 steps") == 1
+    assert "batches of 2 patches, shared by 2 processes" in said
     assert {path: path.read_bytes() for path in before} == before
     scores = json.loads((tmp_path / "two/validation" / HIPPOCAMPUS / "scores.json").read_text())
     assert [case["case"] for case in scores["cases"]] == sorted(held_out)
@@ -257,6 +272,12 @@ def test_torchrun_starts_the_command_as_it_is_and_processes_share_batches_and_va
     largest = max(float((value - two[name]).abs().max()) for name, value in one.items())
     assert largest < 2 * 3e-3  # AdamW makes a step of the rate of any rounding: float64 is compared elsewhere
     assert run(train.main, *options, "-o", tmp_path / "two", "--c") == 0
-    wrong = [*launcher, "-m", "spadunet.cli.train", *options, "--batch-size", 3, "-o", tmp_path / "three"]
-    done = subprocess.run([str(word) for word in wrong], capture_output=True, text=True, timeout=250, check=False)
+
+
+@pytest.mark.slow
+def test_a_batch_that_processes_cannot_share_is_refused(workspace: Path, tmp_path: Path, quick):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    options = ("-d", 4, *quick, "--batch-size", 3, "--data", workspace, "-o", tmp_path)
+    command = [*launcher, "-m", "spadunet.cli.train", *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert "--batch-size 3: 2 processes cannot share it evenly; give a multiple of 2" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import signal
@@ -25,10 +26,14 @@ from spadunet.training.loop import JointNetwork, train_network
 from spadunet.training.monitor import Monitor, plan_validations
 from spadunet.training.patches import TrainingTask
 from spadunet.training.ranks import Ranks
-from spadunet.training.state import Learned, Progress, read_metadata
+from spadunet.training.state import Learned, Progress, read_metadata, read_progress
 
 CHECKPOINT = "state/checkpoint.safetensors"
 TWO = LabelSet(names=("background", "a", "b"), ids=(0, 1, 2))
+
+
+class Killed(BaseException):
+    """Stands for kill -9."""
 
 
 def small_network() -> JointNetwork:
@@ -114,9 +119,6 @@ def test_by_the_clock_validations_wait_until_the_last_one_is_paid_for(make_task,
 def test_a_run_that_is_stopped_is_saved_before_it_validates(make_task, make_options, tmp_path: Path, monkeypatch):
     """Whoever stops it may kill it soon after."""
 
-    class Killed(BaseException):
-        pass
-
     def be_killed(self: Monitor, step: int, seconds: float) -> None:
         raise Killed
 
@@ -131,6 +133,43 @@ def test_a_run_that_is_stopped_is_saved_before_it_validates(make_task, make_opti
     with pytest.raises(Killed):
         train_network(small_network(), [task], tmp_path, options, run={}, held_out=held_out_of(task))
     assert read_metadata(tmp_path / CHECKPOINT)["step"] == "1"
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["in time", "while it validates"])
+def test_a_run_that_is_stopped_where_a_validation_is_due_goes_on_to_the_same_ones(
+    is_killed: bool, make_task, make_options, tmp_path: Path, monkeypatch
+):
+    """Rows, smoothed and best Dice: what --patience decides by."""
+    task = make_task()
+    options = make_options(max_steps=4, validate_every=2, patience=9, checkpoint_minutes=60.0)
+
+    def train(name: str) -> None:
+        train_network(small_network(), [task], tmp_path / name, options, run={}, held_out=held_out_of(task))
+
+    def stop_at_step_2(*arguments: object) -> float:
+        if next(count) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train_step(*arguments)
+
+    def be_killed(_: Monitor) -> list:
+        raise Killed
+
+    train("whole")
+    count, train_step = itertools.count(1), loop.train_step
+    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, Killed)):
+        patch.setattr(loop, "train_step", stop_at_step_2)
+        if is_killed:
+            patch.setattr(Monitor, "count", be_killed)
+        train("parts")
+    assert read_progress(tmp_path / "parts" / CHECKPOINT).step == 2
+    train("parts")
+    assert read_validation(tmp_path / "parts") == read_validation(tmp_path / "whole")
+    found = []
+    for name in ("parts", "whole"):
+        numbers = json.loads(read_metadata(tmp_path / name / CHECKPOINT)["numbers"])
+        found.append({key: value for key, value in numbers.items() if not key.endswith(("seconds", "_at"))})
+    assert found[0] == found[1]
+    assert found[0]["num_validations"] == 2
 
 
 # --- validation.csv
@@ -239,10 +278,6 @@ def test_the_course_hurries_through_the_rest_of_the_schedule_without_a_jump(make
     assert own.course(0.55) == pytest.approx(1)
     numbers["hurried_from"] = 0.95  # a tenth more would be beyond the end
     assert own.course(0.97) == 0.97
-
-
-class Killed(BaseException):
-    """Stands for kill -9."""
 
 
 @pytest.mark.slow

@@ -20,8 +20,8 @@ from spadunet.training import steps
 from spadunet.training.curves import read_rows
 from spadunet.training.loop import JointNetwork, SegmentationLearner, loss_of, train_network
 from spadunet.training.optimiser import room_for_moments, take_step
-from spadunet.training.parts import in_company
-from spadunet.training.patches import BatchStream
+from spadunet.training.parts import halve, in_company
+from spadunet.training.patches import Batch, BatchStream
 from spadunet.training.ranks import Ranks
 from spadunet.training.state import read_metadata
 
@@ -189,6 +189,33 @@ def test_a_first_step_that_runs_out_of_memory_is_taken_again_as_if_it_had_not_be
     states = [learner.network.state_dict() for learner in learners]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     assert learners[1].numbers["num_parts"] == 2
+
+
+def test_a_device_that_has_no_room_to_augment_is_tried_again_with_smaller_parts(
+    make_task, make_options, monkeypatch, caplog
+):
+    """The same patches come of it: what is done to them was drawn before."""
+    task = make_task(batch_size=4)
+    batch = BatchStream([task], 0, augments=False)[0]
+    learners = [SegmentationLearner(small_network(), [task], make_options(), Ranks()) for _ in range(2)]
+    learners[0].numbers["num_parts"] = 2
+    losses, finish = [learners[0].learn(batch)], Batch.finish
+
+    def run_short(self: Batch, device: torch.device) -> Batch:
+        if learners[1].numbers["num_parts"] == 1:
+            raise ERRORS["cuda"]
+        return finish(self, device)
+
+    monkeypatch.setattr(Batch, "finish", run_short)
+    losses.append(learners[1].learn(batch))
+    assert losses[0] == losses[1]
+    states = [learner.network.state_dict() for learner in learners]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert learners[1].numbers["num_parts"] == 2
+    assert "out of memory with 4 patches at once: from now on at most 2" in caplog.text
+    assert batch.image.shape[2:] != (8, 16, 16)  # what patches are made from is larger
+    with pytest.raises(OutputError, match="a single patch of 8×16×16 voxels"):
+        halve(4, batch, Ranks())
 
 
 def test_nothing_has_been_learned_where_there_is_no_room_for_moments(make_task, make_options, monkeypatch):

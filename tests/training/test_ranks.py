@@ -7,16 +7,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import segmentation_run
 import torch
+from run_folder import plan_of
 
 from spadunet.errors import InputError
 from spadunet.model import read_tensors
 from spadunet.preprocessing.store import classes_path, write_array
-from spadunet.training import ranks
+from spadunet.training import ranks, validate
 from spadunet.training.curves import read_rows
 from spadunet.training.loop import JointNetwork
 from spadunet.training.patches import BatchStream
@@ -134,6 +136,18 @@ def test_a_case_that_is_not_finite_in_the_second_process_is_named_by_the_first(c
     assert read_progress(tmp_path / "two" / CHECKPOINT).step == 3
 
 
+@pytest.mark.slow
+def test_a_case_that_the_second_process_cannot_read_ends_both_with_their_state_saved(cases: Path, tmp_path: Path):
+    done = run_two(cases, tmp_path / "two", "lost")
+    assert done.returncode != 0
+    told = [line for line in done.stderr.splitlines() if line.startswith("segmentation_run.py")]
+    assert len(told) == 1, done.stderr
+    assert told[0].endswith(
+        "c1.b2nd: not found any more; run spadunet_preprocess; the same command then goes on from step 3"
+    )
+    assert read_progress(tmp_path / "two" / CHECKPOINT).step == 3
+
+
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_processes_share_the_batch_that_one_would_draw(make_task, world_size: int):
     plain = make_task(batch_size=4)
@@ -202,3 +216,30 @@ def test_ranks_that_work_apart_wait_for_each_other_longer(is_training: bool, day
     finally:
         ranks.log.setLevel(level)
     assert found["timeout"].days == days
+
+
+def test_a_validation_waits_as_long_for_another_rank_as_prediction_does(monkeypatch, tmp_path: Path):
+    """Its last case may take hours, after a training in which nobody waits for half an hour."""
+    opened, gathered = [], []
+
+    def gather(everybody: list, found: object, group: object) -> None:
+        everybody[:] = [found] * len(everybody)
+        gathered.append(group)
+
+    def new_group(**options: object) -> str:
+        opened.append(options["timeout"])
+        return "group"
+
+    monkeypatch.setattr(torch.distributed, "new_group", new_group)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    monkeypatch.setattr(validate, "build_network", lambda *_: torch.nn.Identity())
+    monkeypatch.setattr(validate, "Engine", lambda **_: None)
+    monkeypatch.setattr(validate, "predict_cases", lambda *_, **__: opened.append("predicting") or [])
+    plan = plan_of("Dataset001_A")
+    options = SimpleNamespace(device=torch.device("cpu"), precision=torch.float32, overlap=0.5, mirror=())
+    model = SimpleNamespace(tasks={"A": SimpleNamespace(plan=plan)})
+    ranks_of_two = Ranks(rank=1, world_size=2)
+    assert validate.validate(model, "A", [], tmp_path, ranks=ranks_of_two, options=options) == []
+    assert opened == [ranks.PREDICTION_TIMEOUT, "predicting"]  # while the ranks are still together
+    assert gathered == ["group"]
+    assert Ranks().part_for_long() is None

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from run_folder import make_run, plan_of, write_curves
+from safetensors import serialize
 from torch import nn
 
 from spadunet.model import Model, save_model
@@ -115,22 +116,31 @@ def test_a_backbone_in_pre_training_is_told_with_its_corpus(tmp_path: Path):
     assert (run.max_steps, run.max_minutes) == (300000, 60.0)
 
 
-DAMAGES = {
-    "state/run.json": b"{",
-    "state/checkpoint.safetensors": b"\x10\x00\x00",
-    "model.json": b'{"format_version": 99}',
-    "tokenizer.json": b"[]",
-    "curves.csv": b"step,minutes\nx,y\n",
-    "validation/Dataset001_A/scores.json": b"\xff\xfe",
-}
+def checkpoint_that_says(run: str) -> bytes:
+    """A sound file without tensors."""
+    metadata = {"step": "1", "seconds": "1.0", "is_finished": "0", "run": run}
+    return serialize({}, metadata)
 
 
-@pytest.mark.parametrize("name", DAMAGES)
-def test_what_is_damaged_is_told_with_its_reason_and_the_others_too(tmp_path: Path, name: str):
+DAMAGES = [
+    ("state/run.json", b"{"),
+    ("state/checkpoint.safetensors", b"\x10\x00\x00"),
+    ("state/checkpoint.safetensors", checkpoint_that_says('["datasets"]')),
+    ("state/checkpoint.safetensors", checkpoint_that_says('{"datasets": 1}')),
+    ("model.json", b'{"format_version": 99}'),
+    ("tokenizer.json", b"[]"),
+    ("curves.csv", b"step,minutes\nx,y\n"),
+    ("curves.csv", b"step,minutes\n0,0.1\n1,0\r.2\n"),
+    ("validation/Dataset001_A/scores.json", b"\xff\xfe"),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), DAMAGES)
+def test_what_is_damaged_is_told_with_its_reason_and_the_others_too(tmp_path: Path, name: str, content: bytes):
     make_run(tmp_path / "sound", {A: ("liver",)}, state="finished")
     make_run(tmp_path / "damaged", {A: ("liver",)}, state="finished")
     path = tmp_path / "damaged" / name
-    path.write_bytes(DAMAGES[name])
+    path.write_bytes(content)
     found = {run.folder.name: run for run in find_runs(tmp_path)}
     assert found["sound"].state == "finished"
     assert found["damaged"].state == "broken"
@@ -167,6 +177,18 @@ def test_all_runs_are_found_at_any_depth_the_last_changed_last_and_nothing_withi
     found = [run.folder.relative_to(tmp_path).as_posix() for run in find_runs(tmp_path)]
     assert found == ["c/fold_0", "a", "b/x/y", "c/fold_0/again"]
     assert find_runs(tmp_path / "nowhere") == []
+
+
+def test_links_to_folders_are_followed_and_each_folder_is_listed_once(tmp_path: Path):
+    """Results on another disk, a second name for a run, and loops."""
+    here, disk = tmp_path / "results", tmp_path / "disk"
+    make_run(here / "own", {A: ("liver",)}, state="finished")
+    make_run(disk / "far/run", {A: ("liver",)}, state="finished")
+    for link, target in {"a": here / "own", "b": here, "own/up": tmp_path, "z": disk, "y": disk / "far"}.items():
+        (here / link).symlink_to(target, target_is_directory=True)
+    (disk / "far/loop").symlink_to(here / "z", target_is_directory=True)
+    found = [run.folder.relative_to(tmp_path).as_posix() for run in find_runs(here)]
+    assert sorted(found) == ["results/own", "results/y/run"]
 
 
 def test_the_last_whole_row_of_a_long_file_is_read_from_its_end(tmp_path: Path):
