@@ -105,7 +105,8 @@ class Predictor:
         """Label ids, unsigned integers (A0, A1, A2), of an image (C, A0, A1, A2).
 
         The array is taken to run towards the patient's head, back and left, as an axial scan does in a file of identity
-        direction. Of one that lies otherwise give `predict_image` its affine.
+        direction, and mirror images are made accordingly; a 2D image is a picture, which tells of left and right alone.
+        Of one that lies otherwise give `predict_image` its affine.
 
         Args:
             array: real numbers in the scanner's units, not normalised; of a 2D image (C, A1, A2), which gives (A1, A2).
@@ -175,6 +176,8 @@ class Predictor:
 def image_of_array(array: np.ndarray, spacing_mm: Sequence[float]) -> Image:
     """An image (C, A0, A1, A2) or (C, A1, A2) that runs as `Predictor.predict` says.
 
+    The point 0 is in the middle of a volume, since one that begins there counts as of unknown orientation.
+
     Raises:
         InputError: if axes and spacing do not fit.
     """
@@ -186,9 +189,13 @@ def image_of_array(array: np.ndarray, spacing_mm: Sequence[float]) -> Image:
         )
     if not all(0 < side < np.inf for side in spacing):
         raise InputError(f"spacing {tuple(spacing)} mm: each must be above zero and finite")
-    if array.ndim == 3:
+    is_picture = array.ndim == 3
+    if is_picture:
         array, spacing = array[:, None], [SLICE_MM, *spacing]
-    return Image(array=array, affine=np.eye(4)[[2, 1, 0, 3]] * np.array([*spacing, 1.0]))
+    affine = np.eye(4)[[2, 1, 0, 3]] * np.array([*spacing, 1.0])
+    if not is_picture:
+        affine[:3, 3] = -affine[:3, :3] @ (np.array(array.shape[1:]) - 1) / 2
+    return Image(array=array, affine=affine)
 
 
 def image_of_files(paths: AnyPath | Sequence[AnyPath | None], channel_names: Sequence[str]) -> Image:

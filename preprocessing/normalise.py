@@ -36,12 +36,17 @@ def nothing(part: np.ndarray) -> np.ndarray:
 
 
 def scale_of(channel: np.ndarray, rule: IntensityRule) -> Scale:
-    """By the rule's window, or by percentiles of the channel's non-zero voxels (D, H, W) (all, if all are zero)."""
+    """By the rule's window, or by percentiles of the channel's non-zero voxels (D, H, W) (all, if all are zero).
+
+    Where these percentiles are equal, as of a mask of 0 and 1, by the least and the greatest of all voxels.
+    """
     if rule.kind == "window":
         low, high = rule.low, rule.high
     else:
         values = channel[channel != 0]
         low, high = np.percentile(values if values.size else channel, (rule.low, rule.high)).tolist()
+        if not high > low:
+            low, high = float(channel.min()), float(channel.max())
 
     def scale(part: np.ndarray) -> np.ndarray:
         if not high > low:

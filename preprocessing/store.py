@@ -83,15 +83,18 @@ class StoredCase:
         image = blosc2.open(str(image_path(self.folder, self.name)), mode="r")[:]
         return np.asarray(image, np.float32)
 
-    def read_patch(self, first: Sequence[int], size: Shape) -> tuple[np.ndarray, np.ndarray]:
+    def read_patch(self, first: Sequence[int], size: Shape, class_outside: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Image (C, *size) float32 and classes (*size) of the box at `first` of a labelled case.
 
-        Outside the volume the image is -1, its darkest value, and the class background. A missing channel is 0
-        everywhere.
+        Outside the volume the image is -1, its darkest value. A missing channel is 0 everywhere.
+
+        Args:
+            class_outside: the class number outside the volume: background, or that of ignored voxels where a dataset
+                has them, of which nothing is known there.
         """
         inside, target = place_box(first, size, self.header.geometry.shape)
         image = np.full((self.header.num_channels, *size), -1, np.float32)
-        classes = np.zeros(size, np.int64)
+        classes = np.full(size, class_outside, np.int64)
         image[(slice(None), *target)] = blosc2.open(str(image_path(self.folder, self.name)), mode="r")[
             (slice(None), *inside)
         ]

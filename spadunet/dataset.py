@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,9 +25,9 @@ from .formats import (
     strip_ending,
 )
 from .labels import LabelSet
-from .patients import patients_of
+from .patients import patients_of, shorter_names
 from .record import first_problem
-from .study_table import IMAGE, LABELS_CSV, read_table
+from .study_table import IMAGE, LABELS_CSV, STUDY, TableRow, read_table
 
 FOLDERS = (("imagesTr", "labelsTr"), ("images", "labels"))
 """Where training images and label maps lie: nnU-Net's and the Decathlon's names, or plain ones."""
@@ -127,7 +127,7 @@ def load_dataset(folder: Path, *, dry_run: bool = False) -> Dataset:
 
     Raises:
         InputError: if dataset.json is missing or wrong, a folder is empty, files of a case are missing, or no case has
-            some optional channel.
+            some optional channel, or patients or labelled_classes have a key that is no case.
     """
     folder = folder.resolve()
     image_folder, label_folder = next(
@@ -170,14 +170,44 @@ def load_dataset(folder: Path, *, dry_run: bool = False) -> Dataset:
         annotated=annotated,
         class_weights=description.class_weights,
     )
-    strange = description.labelled_classes.keys() - images.keys()
-    strange = strange and strange - {case.name for case in find_test_cases(dataset)}
-    if strange:
-        raise InputError(
-            f"{folder / DATASET_JSON}: field 'labelled_classes': no case is called {min(strange)}; "
-            f"expected names as in {image_folder.name}, such as {cases[0].name}"
-        )
+    require_cases(dataset, "labelled_classes", description.labelled_classes, images, lambda name: [name])
+    require_cases(dataset, "patients", description.patients, [*images, *names_of_rows(folder)], shorter_names)
     return dataset
+
+
+def require_cases(
+    dataset: Dataset, field: str, keys: Iterable[str], known: Iterable[str], forms: Callable[[str], Sequence[str]]
+) -> None:
+    """Refuse a key of a field of dataset.json that is neither known nor that of a test case.
+
+    Args:
+        forms: under which names a case may be meant.
+
+    Raises:
+        InputError: names the first such key.
+    """
+    strange = set(keys) - {form for name in known for form in forms(name)}
+    strange = strange and strange - {form for case in find_test_cases(dataset) for form in forms(case.name)}
+    if strange:
+        first = dataset.cases[0]
+        raise InputError(
+            f"{dataset.folder / DATASET_JSON}: field '{field}': no case is called {min(strange)}; "
+            f"expected names as in {first.paths[0].parent.name}, such as {first.name}"
+        )
+
+
+def names_of_rows(folder: Path) -> set[str]:
+    """Studies and images that labels.csv tells of, images without folder, ending and number of a channel."""
+    rows = rows_of(folder)
+    images = {re.sub(r"_\d{4}$", "", strip_ending(Path(row.keys[IMAGE]))) for row in rows}
+    return images | {row.keys[STUDY] for row in rows if STUDY in row.keys}
+
+
+def rows_of(folder: Path) -> tuple[TableRow, ...]:
+    """Of labels.csv; none of one that is not there, or of another kind: whoever needs it tells."""
+    with contextlib.suppress(InputError):
+        return read_table(folder / LABELS_CSV).rows
+    return ()
 
 
 def with_label_maps(folder: Path, cases: list[RawCase]) -> list[RawCase]:
@@ -187,10 +217,7 @@ def with_label_maps(folder: Path, cases: list[RawCase]) -> list[RawCase]:
         InputError: if another one has no row in labels.csv either, or there is none with a label map.
     """
     unlabelled = [case for case in cases if case.label_path is None or not case.label_path.is_file()]
-    rows: set[str] = set()
-    if unlabelled and (folder / LABELS_CSV).is_file():
-        with contextlib.suppress(InputError):  # of another kind: whoever needs it tells
-            rows = {row.keys[IMAGE] for row in read_table(folder / LABELS_CSV).rows}
+    rows = {row.keys[IMAGE] for row in rows_of(folder)} if unlabelled else set()
     missing = [case for case in unlabelled if rows.isdisjoint(names_of(case))]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""

@@ -399,6 +399,25 @@ def test_slices_of_a_named_case_belong_to_its_patient(tmp_path: Path):
     assert dataset.patients == {"a1_s03": "Ann"}
 
 
+def test_patients_of_cases_that_are_not_there_are_refused(tmp_path: Path):
+    names = ["a_0000.nii.gz", "b_0000.nii.gz"]
+    for number, key in enumerate(("c", "a_0000", "a.nii.gz", "t_0000")):
+        folder = make_dataset(tmp_path / f"{number}", names, description=JSON | {"patients": {"b": "Ann", key: "Ann"}})
+        (folder / "imagesTs").mkdir()
+        (folder / "imagesTs/t_visit2_0000.nii.gz").touch()
+        expected = f"dataset.json: field 'patients': no case is called {key}; expected names as in imagesTr, such as a"
+        assert problem_of(folder) == expected
+
+
+def test_patients_of_test_cases_and_of_studies_of_a_table_are_known(tmp_path: Path):
+    patients = dict.fromkeys(("a", "t", "t_visit2", "exam 1", "d"), "Ann")
+    folder = make_dataset(tmp_path / "X", ["a_0000.nii.gz"], description=JSON | {"patients": patients})
+    (folder / "imagesTs").mkdir()
+    (folder / "imagesTs/t_visit2_0000.nii.gz").touch()
+    (folder / "labels.csv").write_text("image,study,grade\nimagesTr/d_0000.png,exam 1,low\n")
+    assert load_dataset(folder).patients == {"a": "Ann"}
+
+
 def test_what_lies_in_another_file_counts_as_content(tmp_path: Path):
     image = sitk.GetImageFromArray(np.arange(24, dtype=np.int16).reshape(2, 3, 4))
     sitk.WriteImage(image, str(tmp_path / "a.mhd"))

@@ -46,7 +46,8 @@ HOW_TO = (
     "else the one nearest to the patient's superior axis. The other two keep the order superior, posterior, left, and "
     "indices grow towards superior, posterior and left.",
     "Crop to the smallest box outside which all channels are zero. Then each channel: low and high are intensities "
-    "(window), or those percentiles of its non-zero voxels in the cropped image (percentiles); "
+    "(window), or those percentiles of its non-zero voxels in the cropped image (percentiles; where "
+    "they are equal, the least and the greatest of all its voxels there); "
     "x = clip((v - low) * 2 / (high - low) - 1, -1, 1). A constant channel is -1, a missing optional one 0.",
     "Then resample to target_spacing_mm (depth, height, width) by cubic splines, depth by nearest neighbour where the "
     "degree of anisotropy is 1 or more before or after; native: not at all. That degree, "

@@ -154,7 +154,8 @@ class Monitor:
         with torch.inference_mode():
             for patch in self.patches[self.ranks.rank :: self.ranks.world_size]:
                 plan, da = self.tasks[patch.task].plan, patch.case.da
-                image, classes = map(torch.from_numpy, patch.case.read_patch(patch.corner, plan.patch_sizes_voxels[da]))
+                size, class_outside = plan.patch_sizes_voxels[da], plan.labels.ignore_class or 0
+                image, classes = map(torch.from_numpy, patch.case.read_patch(patch.corner, size, class_outside))
                 with autocast(self.options.device, self.options.precision):
                     logits = self.network.deep_logits(image[None].to(self.options.device), da, patch.task)[0][0]
                 found = count_voxels(logits, classes.to(self.options.device), plan.labels)

@@ -182,14 +182,30 @@ class BatchStream(Dataset):
         foreground_share = PATCH_RECIPES[task.variety.patches].foreground_share
         # Read again for each patch, in a tenth of a millisecond: those of all cases are gigabytes in every worker.
         foreground = case.foreground_voxels()
-        corner = draw_corner(case.header.geometry.shape, seen, foreground, generator, foreground_share)
+        ignore_class = task.plan.labels.ignore_class
+        corner = draw_corner(
+            case.header.geometry.shape,
+            seen,
+            foreground,
+            generator,
+            foreground_share,
+            has_ignored=ignore_class is not None,
+        )
         first = [c - (r - s) // 2 for c, r, s in zip(corner, read, seen, strict=True)]
-        image, classes = (torch.from_numpy(array) for array in case.read_patch(first, read))
+        image, classes = (torch.from_numpy(array) for array in case.read_patch(first, read, ignore_class or 0))
         if not respacing.is_none:
             slices = torch.arange(first[0], first[0] + read[0])
             is_inside = (slices >= 0) & (slices < case.header.geometry.shape[0])
             is_late = bool(generator.integers(2))
-            image, classes = respace(image, classes, respacing, read_size, is_inside=is_inside, is_late=is_late)
+            image, classes = respace(
+                image,
+                classes,
+                respacing,
+                read_size,
+                is_inside=is_inside,
+                is_late=is_late,
+                ignore_class=ignore_class,
+            )
         image = drop_channels(image, case.header.missing_channels, task.variety.channel_dropout, generator)
         return mirror(image, classes, self.mirrors[key], generator)
 
@@ -207,17 +223,21 @@ def draw_corner(
     foreground: np.ndarray,
     generator: np.random.Generator,
     foreground_share: float = FOREGROUND_SHARE,
+    *,
+    has_ignored: bool = False,
 ) -> list[int]:
     """First voxel of a patch that lies inside the volume as far as it fits, and is centred on it where it does not.
 
     Args:
         foreground: (N, 4) class number and voxel, as `StoredCase.foreground_voxels`; background (0) only where
             voxels may be ignored.
+        has_ignored: voxels may be ignored; without labelled background every patch is then centred on foreground,
+            since one anywhere else could hold nothing to learn from.
     """
     room = [n - s for n, s in zip(shape, size, strict=True)]
     numbers = np.unique(foreground[:, 0])
-    number = None
-    if (numbers > 0).any() and generator.random() < foreground_share:
+    number, lacks_background = None, has_ignored and 0 not in numbers
+    if (numbers > 0).any() and (generator.random() < foreground_share or lacks_background):
         number = generator.choice(numbers[numbers > 0])
     elif 0 in numbers:
         number = 0

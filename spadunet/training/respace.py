@@ -91,6 +91,7 @@ def respace(
     *,
     is_inside: Tensor,
     is_late: bool,
+    ignore_class: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Bring the voxels that were read for a patch to its size.
 
@@ -99,12 +100,15 @@ def respace(
         classes: (k·D, H', W') int64.
         is_inside: (k·D,) bool, slices that lie in the volume; those beyond it neither count nor vote.
         is_late: which of the two middle slices decides where k is even and classes have as many votes.
+        ignore_class: number of ignored voxels, if any are; they vote only where nothing else does.
 
     Returns:
         Image (C, *size) and classes (*size).
     """
     if respacing.num_merged > 1:
-        image, classes = merge_slices(image, classes, respacing.num_merged, is_inside, is_late=is_late)
+        image, classes = merge_slices(
+            image, classes, respacing.num_merged, is_inside, is_late=is_late, ignore_class=ignore_class
+        )
     if image.shape[2:] != size[1:]:
         plane = list(size[1:])
         image = functional.interpolate(image, plane, mode="bilinear", antialias=True)
@@ -113,7 +117,13 @@ def respace(
 
 
 def merge_slices(
-    image: Tensor, classes: Tensor, num_merged: int, is_inside: Tensor, *, is_late: bool
+    image: Tensor,
+    classes: Tensor,
+    num_merged: int,
+    is_inside: Tensor,
+    *,
+    is_late: bool,
+    ignore_class: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Mean of k neighbouring slices, and their most frequent class; of equally many, that nearest to the middle slice.
 
@@ -128,11 +138,13 @@ def merge_slices(
     voters = inside.unbind(1)  # k of (D,)
     middle = (num_merged - 1 + is_late) // 2
     most = torch.full_like(members[0], -1)
-    winner = torch.zeros_like(members[0])
+    winner = members[0]
     for number in sorted(range(num_merged), key=lambda number: abs(number - middle)):
         votes = torch.zeros_like(most)
         for other, is_voter in zip(members, voters, strict=True):
             votes += (members[number] == other) & is_voter[:, None, None]
+        if ignore_class is not None:  # else strokes on single slices would be lost to what nobody has looked at
+            votes[members[number] == ignore_class] = 0
         votes[~voters[number]] = -1
         is_more = votes > most
         most, winner = torch.where(is_more, votes, most), torch.where(is_more, members[number], winner)

@@ -21,6 +21,7 @@ from spadunet.image import Image, LabelMap, read_label_map
 from spadunet.inference.estimate import num_windows
 from spadunet.inference.predict import Engine
 from spadunet.model import load_model, save_model
+from spadunet.network.heads import SegmentationNetwork
 from spadunet.plan import Plan
 from spadunet.preprocessing.store import open_case
 from spadunet.training.curves import read_rows
@@ -173,7 +174,9 @@ def tell_channels_apart(folder: Path) -> None:
     save_model(folder, replace(model, tasks={name: replace(task, state=state)}))
 
 
-def test_channels_in_another_order_give_the_same_prediction(copy_demo, tmp_path: Path, run, quick):
+def test_channels_in_another_order_give_the_same_logits(
+    copy_demo, tmp_path: Path, run, quick, monkeypatch: pytest.MonkeyPatch
+):
     changes: dict[str, Callable[[np.ndarray], np.ndarray]] = {"plain": lambda x: x, "dark": lambda x: 500 - x}
     raw = copy_demo(HIPPOCAMPUS, tmp_path / "raw" / HIPPOCAMPUS, num_cases=1, size=(20, 24, 16))
     other = tmp_path / "other"
@@ -191,12 +194,24 @@ def test_channels_in_another_order_give_the_same_prediction(copy_demo, tmp_path:
     assert run(plan_and_preprocess.main, "-d", 4, "--memory-gb", 0.03, "-np", 1, *data) == 0
     assert run(train.main, "-d", 4, "-f", "all", "--max-steps", 1, *quick, *data) == 0
     tell_channels_apart(next(tmp_path.glob("results/**/model.json")).parent)
+    logits: dict[str, list[torch.Tensor]] = {"a": [], "b": [], "c": []}
+    forward = SegmentationNetwork.forward
     for name, folder, more in (("a", raw, ()), ("b", other, ()), ("c", other, ("--channels", "plain", "dark"))):
+
+        def keep(network, x, da, found=logits[name]):
+            found.append(forward(network, x, da))
+            return found[-1]
+
+        monkeypatch.setattr(SegmentationNetwork, "forward", keep)
         assert run(predict.main, "-i", folder / "imagesTr", "-o", tmp_path / name, *more, "-device", "cpu", *data) == 0
     maps = {
         name: np.concatenate([read_label_map(path).array for path in sorted((tmp_path / name).glob("*.nii.gz"))])
         for name in "abc"
     }
+    assert logits["a"]
+    for one, two, wrong in zip(logits["a"], logits["b"], logits["c"], strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
+        assert (one - wrong).abs().max() > 0.1
     assert np.array_equal(maps["a"], maps["b"])
     assert not np.array_equal(maps["a"], maps["c"])  # where the user says that the files are in another order
 

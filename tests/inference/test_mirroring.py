@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from spadunet.image import Image
 from spadunet.inference.mirroring import with_mirroring
 from spadunet.inference.predict import Engine, predict_image
+from spadunet.inference.predictor import image_of_array
 from spadunet.labels import LabelSet
 from spadunet.network.build import build_backbone, build_task
 from spadunet.network.heads import SegmentationNetwork
+from spadunet.orient import tells_orientation
 from spadunet.plan import IntensityRule, Plan
 from spadunet.preprocessing.mirror import MirrorAxis, mirror_axes
 from spadunet.preprocessing.preprocess import preprocess
@@ -89,6 +91,14 @@ def test_the_mean_over_mirrors_of_a_mirrored_image_is_the_mirrored_mean(backbone
         dim = axis.array_axis + 2
         swapped = mean(x.flip(dim), 0).flip(dim)[:, list(axis.labels.outputs)]
         assert torch.allclose(swapped, mean(x, 0), atol=1e-4)
+
+
+def test_an_array_lies_as_the_guide_says_and_is_mirrored_where_labels_name_sides():
+    axes = axes_of(image_of_array(np.zeros((1, 8, 16, 16), np.float32), (1, 1, 1)))
+    assert [axis.array_axis for axis in axes] == [0, 1, 2]
+    assert axes[2].labels.classes == (0, 2, 1, 3)
+    picture = image_of_array(np.zeros((1, 16, 16), np.float32), (1, 1))  # of which nobody knows more than of a file
+    assert not tells_orientation(picture.affine)
 
 
 def test_axes_that_labels_forbid_are_not_mirrored():

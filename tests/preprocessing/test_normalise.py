@@ -45,6 +45,13 @@ def test_a_constant_channel_is_the_darkest(value: float):
     assert values(MR, value, value) == [-1, -1]
 
 
+def test_a_mask_of_two_values_keeps_both():
+    usual = IntensityRule(kind="percentiles", low=0.5, high=99.5)
+    assert values(usual, 0, 1, 1, 0, dtype=np.uint8) == [-1, 1, 1, -1]
+    assert values(usual, -2, 0, 0) == [-1, 1, 1]
+    assert values(usual, *[7] * 999, 9) == [-1] * 999 + [1]  # all but a few are equal
+
+
 def test_negative_intensities_are_no_trouble():
     assert values(MR, -30, -20, -10) == [-1, 0, 1]
 

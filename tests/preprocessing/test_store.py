@@ -98,6 +98,13 @@ def test_outside_the_volume_a_patch_is_dark_background(stored: StoredCase, case:
     np.testing.assert_array_equal(classes, whole_classes[box])
 
 
+def test_outside_the_volume_a_patch_may_be_of_another_class(stored: StoredCase, case: Case):
+    _, classes = stored.read_patch((-1, 0, 0), (2, *SHAPE[1:]), 9)
+    assert (classes[0] == 9).all()
+    assert case.classes is not None
+    np.testing.assert_array_equal(classes[1], case.classes[0])
+
+
 def test_a_patch_is_read_without_the_chunks_that_it_does_not_touch(tmp_path: Path):
     case = case_of((70, 130, 130))
     store_case(tmp_path, case, made_from="", plan_digest="")

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,23 @@ def test_patches_are_spread_over_cases_and_classes_and_are_the_same_every_time(m
         assert all(0 <= c <= n - s for c, n, s in zip(patch.corner, (12, 24, 24), (8, 16, 16), strict=True))
     assert {1, 2} <= set.union(*centres)
     assert choose_patches([task], [()], 12) == []
+
+
+def test_validation_ignores_what_lies_beyond_a_volume_where_voxels_are_ignored(
+    make_task, make_options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    task, seen = make_task(shape=(4, 24, 24), patch=(8, 16, 16)), []
+    monkeypatch.setattr(monitor, "count_voxels", lambda *given: (seen.append(given[1]), count_voxels(*given))[1])
+    for ignore_id, outside in ((9, 3), (None, 0)):
+        labels = task.plan.labels.model_copy(update={"ignore_id": ignore_id})
+        own = replace(task, plan=task.plan.model_copy(update={"labels": labels}))
+        options = make_options(max_steps=8)
+        Monitor(
+            small_network(), [own], held_out_of(own), tmp_path, options, Ranks(), every=8, patience=None, numbers={}
+        ).count()
+        assert all((classes[[0, 1, 6, 7]] == outside).all() and classes[2:6].max() == 2 for classes in seen)
+        assert seen
+        seen.clear()
 
 
 # --- what it costs

@@ -127,6 +127,14 @@ def test_where_voxels_are_ignored_the_rest_of_the_patches_is_centred_on_labelled
     assert draw_corner((1000, 1000, 1000), (8, 8, 8), labelled[:1], generator) == [496, 496, 496]
 
 
+def test_where_voxels_are_ignored_and_no_background_is_labelled_every_patch_is_centred_on_a_structure():
+    strokes = np.array([[1, 500, 500, 500], [2, 700, 700, 700]], np.int32)
+    generator = np.random.default_rng(0)
+    corners = [draw_corner((1000,) * 3, (8, 8, 8), strokes, generator, has_ignored=True) for _ in range(200)]
+    assert {tuple(c + 4 for c in corner) for corner in corners} == {(500, 500, 500), (700, 700, 700)}
+    assert draw_corner((10,) * 3, (4,) * 3, NO_FOREGROUND, generator, has_ignored=True)  # nothing is known: anywhere
+
+
 @pytest.mark.parametrize("foreground", [NO_FOREGROUND, np.array([[1, 0, 0, 0], [1, 9, 9, 9]], np.int32)])
 def test_patches_lie_inside_the_volume_and_reach_both_ends(foreground: np.ndarray):
     generator = np.random.default_rng(0)

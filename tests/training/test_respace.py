@@ -64,6 +64,35 @@ def test_slices_beyond_the_volume_neither_count_nor_vote():
     assert merged(image, classes, 3, inside=inside) == ([0.5, 0.25, -1], [3, 4, 0])
 
 
+@pytest.mark.parametrize("num_merged", [3, 4, 6])
+@pytest.mark.parametrize("is_late", [False, True])
+def test_strokes_on_single_slices_survive_merging(num_merged: int, is_late: bool):
+    classes = torch.full((12, 4, 4), 2)
+    classes[2, 1], classes[7, 1:3] = 1, 0
+    image = torch.zeros(1, 12, 4, 4)
+    _, found = merge_slices(image, classes, num_merged, INSIDE[:12], is_late=is_late, ignore_class=2)
+    expected = torch.full((12 // num_merged, 4, 4), 2)
+    expected[7 // num_merged, 1:3] = 0
+    expected[2 // num_merged, 1] = 1
+    if num_merged == 6:  # they are in one group each
+        assert expected.unique(return_counts=True)[1].tolist() == [8, 4, 20]
+    assert torch.equal(found, expected)
+
+
+def test_ignored_slices_vote_only_where_nothing_else_does():
+    def of(classes: list[int], inside: list[bool], ignore_class: int | None = 2) -> list[int]:
+        column, mask = columns(*classes), torch.tensor(inside)
+        _, found = merge_slices(
+            torch.zeros(1, len(classes), 1, 1), column, 3, mask, is_late=False, ignore_class=ignore_class
+        )
+        return found.flatten().tolist()
+
+    assert of([2, 2, 1, 2, 2, 2, 0, 1, 1], [True] * 9) == [1, 2, 1]
+    assert of([2, 2, 1, 2, 2, 2, 0, 1, 1], [True] * 9, None) == [2, 2, 1]
+    assert of([2, 2, 1], [False, True, True]) == [1]
+    assert of([2, 2, 2, 2, 2, 2], [False, False, True, False, False, False]) == [2, 2]
+
+
 @pytest.mark.parametrize("factor", [2**-0.5, 1.2])
 def test_pixels_of_another_size_show_the_same_image(factor: float):
     respacing = Respacing(plane_factor=factor)

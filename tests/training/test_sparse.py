@@ -20,6 +20,7 @@ from spadunet.preprocessing.store import open_case, store_case
 from spadunet.training import loop
 from spadunet.training.loop import JointNetwork, train_network
 from spadunet.training.patches import BatchStream, TrainingTask
+from spadunet.training.variety import Variety
 
 SHAPE, PATCH = (16, 24, 24), (8, 16, 16)
 LABELS = LabelSet(names=("background", "bright", "grey"), ids=(0, 1, 2))
@@ -108,6 +109,24 @@ def test_patches_of_scribbles_hold_labelled_voxels_and_learn_from_these_alone(ma
         gradient = logits.grad.movedim(1, -1)
         assert (gradient[~is_labelled] == 0).all()
         assert (gradient[is_labelled] != 0).any()
+
+
+def known_alone(classes: np.ndarray, _: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """All of the volume is one class."""
+    return np.ones_like(classes), ()
+
+
+@pytest.mark.parametrize(
+    ("patch", "variety"), [(PATCH, Variety()), ((20, 32, 32), Variety(slice_merging=1.0, spacing_jitter=1.0))]
+)
+def test_what_lies_beyond_the_volume_is_ignored(make_sparse_task, patch: tuple[int, int, int], variety: Variety):
+    """Of patches that are larger than it, or turned, zoomed or respaced at its border."""
+    for labels, outside in ((IGNORING, 3), (LABELS, 0)):
+        task = make_sparse_task(labels, known_alone)
+        plan = task.plan.model_copy(update={"patch_sizes_voxels": dict.fromkeys(range(7), patch)})
+        stream = BatchStream([replace(task, plan=plan, variety=variety)], 0)
+        batches = [stream[step] for step in range(6)]
+        assert set(torch.stack([batch.classes for batch in batches]).unique().tolist()) == {1, outside}
 
 
 def half_drawn(classes: np.ndarray, number: int) -> tuple[np.ndarray, tuple[str, ...]]:
