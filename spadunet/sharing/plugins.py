@@ -33,7 +33,6 @@ from ..model import (
 )
 from ..record import FormatVersion, Record
 from ..task import AnyTask, AnyTaskRecord, ClassifierRecord, TaskRecord
-from ..training.status import require_free
 from .archive import Archive, is_plain, open_archive, write_archive
 from .card import write_card
 from .exporting import ENDING, as_bytes, describe, read_shared, require_new, without_paths
@@ -198,8 +197,7 @@ def import_task(path: Path, folder: Path, *, dry_run: bool = False) -> TaskPacka
     Everything is checked before anything is written: see `open_archive` and `check_task_package`.
 
     Raises:
-        InputError: if the file is refused, the model is damaged, is being trained, has another backbone or a task of
-            that name.
+        InputError: if the file is refused, the model is damaged, has another backbone or a task of that name.
         OutputError: if the disk is full or the folder cannot be written.
     """
     model = check_files(folder)
@@ -209,7 +207,6 @@ def import_task(path: Path, folder: Path, *, dry_run: bool = False) -> TaskPacka
         digest = manifest.backbone_sha256
         require_backbone(folder, model, manifest, digest, f"{path}: task {manifest.task}")
         require_room(folder, model, manifest.task)
-        require_free(folder)
         if dry_run:
             return package
         with tempfile.TemporaryDirectory() as temporary:
@@ -225,8 +222,8 @@ def copy_tasks(source: Path, folder: Path, names: list[str], *, dry_run: bool = 
     """Add tasks of one model to another of the same backbone.
 
     Raises:
-        InputError: if either model is damaged, their backbones differ, the source lacks a task, or the other has one of
-            the name or is being trained.
+        InputError: if either model is damaged, their backbones differ, the source lacks a task or the other has one of
+            the name.
         OutputError: if the disk is full or the folder cannot be written.
     """
     theirs, ours = check_files(source), check_files(folder)
@@ -235,7 +232,6 @@ def copy_tasks(source: Path, folder: Path, names: list[str], *, dry_run: bool = 
         require_room(folder, ours, name)
     digest = theirs.sha256[BACKBONE_FILE]
     require_backbone(folder, ours, theirs, digest, f"{source}: task {names[0]}")
-    require_free(folder)
     if dry_run:
         return
     tasks: dict[str, AnyTask] = {}

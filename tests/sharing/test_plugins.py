@@ -34,7 +34,6 @@ from spadunet.sharing.exporting import export_model
 from spadunet.sharing.importing import import_model
 from spadunet.sharing.plugins import copy_tasks, export_task, import_task
 from spadunet.task import AdapterRecord, AnyTask
-from spadunet.training.status import hold
 
 EXPERTS = AdapterRecord(rank=2, num_experts=3)
 ALL = (*TASKS, CLASSIFIER)
@@ -249,18 +248,6 @@ def test_a_model_that_was_trained_anew_while_a_task_was_read_is_left_alone(
     with pytest.raises(OutputError, match=f"{bare}: has got another backbone since this run began; start anew"):
         import_task(tmp_path / "task.zip", bare) if way == "file" else copy_tasks(model, bare, [TASKS[0]])
     assert load_model(bare).all_tasks == {}
-
-
-def test_a_model_that_is_being_trained_gets_no_task_that_the_training_would_lose(
-    model: Path, bare: Path, tmp_path: Path
-):
-    export_task(model, TASKS[0], tmp_path / "task.zip")
-    with hold(bare):
-        for add in (lambda: import_task(tmp_path / "task.zip", bare), lambda: copy_tasks(model, bare, [TASKS[0]])):
-            with pytest.raises(InputError, match=f"{bare}: this run is going on; wait for it"):
-                add()
-    import_task(tmp_path / "task.zip", bare)
-    assert load_model(bare).all_tasks.keys() == {TASKS[0]}
 
 
 def test_tasks_of_another_model_join_and_the_others_answer_as_before(model: Path, bare: Path, tmp_path: Path):
