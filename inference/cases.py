@@ -61,7 +61,10 @@ def case_of(
             name=path.name, image_paths=in_order(path, channels, ending, num_channels, optional), label_path=None
         )
     except InputError as error:
-        return RawCase(name=path.name, image_paths=tuple(channels.values()), label_path=None, problem=str(error))
+        problem = str(error)
+        if set(channels) < set(range(num_channels)):
+            problem += "; a model that can do without some of its channels is told by --channels which are there"
+        return RawCase(name=path.name, image_paths=tuple(channels.values()), label_path=None, problem=problem)
 
 
 def split_series(cases: Sequence[RawCase]) -> list[RawCase]:

@@ -8,19 +8,29 @@ from pathlib import Path
 
 from .dataset import is_named
 from .errors import InputError
-from .model import MODEL_JSON, read_model_record
+from .model import BACKBONE_FILE, MODEL_JSON, TASK_FILES, read_model_record
 
 log = logging.getLogger("spadunet")
 
 
 def find_models(results: Path) -> list[Path]:
-    """All model folders below a results folder, the one made last at the end."""
+    """All model folders below a results folder, the one trained last at the end."""
     found = results.rglob(MODEL_JSON) if results.is_dir() else []
-    return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+    return sorted((path.parent for path in found), key=time_trained)
+
+
+def time_trained(folder: Path, task: str | None = None) -> int:
+    """When a model's backbone, or one of its tasks, was written, in nanoseconds.
+
+    Not when model.json was, which is written anew whenever a task joins or something is chosen for one; only where the
+    weights are missing.
+    """
+    weights = folder / (BACKBONE_FILE if task is None else f"tasks/{task}/{TASK_FILES[1]}")
+    return (weights if weights.is_file() else folder / MODEL_JSON).stat().st_mtime_ns
 
 
 def find_model(results: Path, *, dataset: str | None, fold: str | None, may_classify: bool = False) -> Path:
-    """The model made last, of a dataset and fold where they are given.
+    """The model trained last, of a dataset and fold where they are given: of a dataset, the task that was.
 
     Args:
         dataset: name, number or `DatasetNNN_Name`; a model that was trained on several serves each of them.
@@ -38,6 +48,7 @@ def find_model(results: Path, *, dataset: str | None, fold: str | None, may_clas
         known = dict.fromkeys(task for tasks in served.values() for task in tasks)
         task = find_task(list(known), dataset, asked=f"-d {dataset}", place=results)
         fitting = [folder for folder, tasks in served.items() if task in tasks]
+        fitting.sort(key=lambda folder: time_trained(folder, task))
     if fitting:
         return fitting[-1]
     wanted = " ".join(f"{flag} {value}" for flag, value in (("-d", dataset), ("-f", fold)) if value)

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_model import make_model, shrink_presets
 
 from spadunet.errors import InputError
-from spadunet.model import ModelRecord
+from spadunet.model import (
+    BACKBONE_FILE,
+    ModelRecord,
+    add_tasks,
+    load_model,
+    read_model_record,
+    save_model,
+    set_postprocessing,
+)
 from spadunet.models import choose_classifier, choose_task, find_model, find_models, find_task, is_classifier
+from spadunet.postprocessing import Postprocessing
 from spadunet.record import write_record
 
 HIPPOCAMPUS, HEART = "Dataset004_Hippocampus", "Dataset101_SunnybrookLV"
@@ -132,6 +143,32 @@ def test_a_pretrained_backbone_is_no_model_to_predict_with(results: Path, tmp_pa
     alone = write_model(tmp_path / "alone/pretraining/spad_unet_tiny", minute=1).parents[1]
     with pytest.raises(InputError, match="models in .*: none; train one"):
         find_model(alone, dataset=None, fold=None)
+
+
+def test_what_joins_an_older_model_or_is_chosen_for_it_does_not_make_it_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shrink_presets(monkeypatch)
+    whole = make_model(tasks=("Dataset001_A", "Dataset002_B"))
+    added = {"Dataset002_B": whole.tasks["Dataset002_B"]}
+    old, new = tmp_path / "old/fold_0", tmp_path / "new/fold_0"
+    for minute, folder in ((1, old), (2, new)):
+        save_model(folder, replace(whole, tasks={"Dataset001_A": whole.tasks["Dataset001_A"]}))
+        for path in folder.rglob("*.*"):
+            os.utime(path, (60 * minute, 60 * minute))
+    backbone = read_model_record(old).sha256[BACKBONE_FILE]
+    changes = (
+        lambda: add_tasks(old, old, added, {}, backbone_sha256=backbone),
+        lambda: set_postprocessing(old, "Dataset001_A", Postprocessing(rules=(), num_cases=1)),
+    )
+    for change in changes:
+        change()
+        assert find_model(tmp_path, dataset="A", fold=None) == new
+        assert find_model(tmp_path, dataset=None, fold=None) == new  # has one task still, so that it need not be said
+        assert find_models(tmp_path) == [old, new]
+    assert find_model(tmp_path, dataset="B", fold=None) == old
+    save_model(old, load_model(old))  # trained further
+    assert find_model(tmp_path, dataset="A", fold=None) == old
 
 
 def test_the_model_made_last_is_meant_even_if_it_is_damaged(results: Path):

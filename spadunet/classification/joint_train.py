@@ -13,6 +13,7 @@ import torch
 from ..model import load_model, save_model
 from ..network.classify import Pooling
 from ..task import Classifier
+from ..training.asked import warn_if_seen
 from ..training.board import VALIDATION_FOLDER
 from ..training.follow import followed
 from ..training.train import PreparedRun, as_model, provenance_of, tell_start, validate_all
@@ -23,7 +24,7 @@ from .parts import build_fresh_task
 from .prepared import digest_of_studies
 from .result import score
 from .sources import Source
-from .start import start_task
+from .start import with_task
 from .train import is_auc_defined
 
 log = logging.getLogger("spadunet")
@@ -77,7 +78,9 @@ def join_findings(
     coverage = run.coverage
     if init is not None and coverage is not None:
         tasks = {} if init.is_file() or coverage.is_scratch_twin else load_model(init).all_tasks
-        coverage = coverage.model_copy(update={"rows": (*coverage.rows, *start_task(task, plan, tasks, init))})
+        known = coverage.earlier_runs
+        coverage = with_task(coverage, task, plan, tasks, init)
+        warn_if_seen(init, [it for it in coverage.earlier_runs if it not in known], run.request)
     request = run.request | {"findings_plan": plan.digest()}
     return JointRun(
         segmentation=replace(run, coverage=coverage, request=request),

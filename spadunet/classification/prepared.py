@@ -9,13 +9,12 @@ from pathlib import Path
 
 import torch
 
-from ..model import read_model_record
 from ..network.classify import Pooling
 from ..record import digest_of
 from ..study import Study
 from ..task import AdapterRecord
 from ..training.adding import backbone_of
-from ..training.asked import CLASSIFICATION, runs_behind, warn_if_seen
+from ..training.asked import CLASSIFICATION, warn_if_seen
 from ..training.init import Coverage, InitKind
 from .batches import num_steps
 from .options import ClassificationOptions
@@ -94,10 +93,8 @@ def prepare_classification(
         "spacing": "None" if size is not None else "native" if plan.is_native else "median",
         "plans": plan.digest(),
     }
-    if init is not None and init.is_dir() and not goes_on:
-        earlier = read_model_record(init).provenance
-        warn_if_seen(init, earlier, request)
-        coverage = coverage and coverage.model_copy(update={"earlier_runs": runs_behind(earlier)})
+    if init is not None and coverage is not None:
+        warn_if_seen(init, coverage.earlier_runs, request)
     return PreparedClassification(
         source=source,
         parts=parts,

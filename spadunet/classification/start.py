@@ -12,6 +12,7 @@ from ..model import load_model
 from ..network.classify import ClassificationTask
 from ..task import AnyTask, Classifier
 from ..training.adding import require_whole
+from ..training.asked import runs_behind
 from ..training.channels import match_channels
 from ..training.init import Coverage, CoverageRow, InitKind, load_tensors, rows_of, start_from
 from ..training.loop import JointNetwork
@@ -49,8 +50,22 @@ def start_classification(
     elif is_frozen:
         require_encoder(coverage)
     tasks: Mapping[str, AnyTask] = {} if source.is_file() else load_model(source).all_tasks
-    rows = [*coverage.rows, *start_task(task, plan, tasks, source)]
-    return coverage.model_copy(update={"rows": tuple(rows)})
+    return with_task(coverage, task, plan, tasks, source)
+
+
+def with_task(
+    coverage: Coverage, task: ClassificationTask, plan: ClassificationPlan, tasks: Mapping[str, AnyTask], source: Path
+) -> Coverage:
+    """As `start_task`; the coverage with its rows and with what the tasks had learned from that gave something."""
+    channels = match_channels(plan.dataset_name, plan.channel_names, tasks)
+    givers = [same_task(task, plan, tasks), None if channels is None else tasks[channels.task]]
+    behind = runs_behind(*(it.provenance for it in givers if it is not None))
+    return coverage.model_copy(
+        update={
+            "rows": (*coverage.rows, *start_task(task, plan, tasks, source)),
+            "earlier_runs": tuple(dict.fromkeys((*coverage.earlier_runs, *behind))),
+        }
+    )
 
 
 def require_encoder(coverage: Coverage) -> None:
@@ -72,7 +87,7 @@ def start_task(
         InputError: if a tensor has no place or another shape.
     """
     name = plan.dataset_name
-    same = next((it for it in tasks.values() if is_same(it, task, plan)), None)
+    same = same_task(task, plan, tasks)
     channels = match_channels(name, plan.channel_names, tasks)
     state = {} if same is None else {key: value for key, value in same.state.items() if key.startswith(OWN)}
     if channels is not None:
@@ -81,6 +96,11 @@ def start_task(
     if channels is not None and not channels.is_same:
         fates |= {key: "matched" for key in fates if key.startswith("channel_map.weight")}
     yield from rows_of(f"{name} ", task.state_dict(), fates)
+
+
+def same_task(task: ClassificationTask, plan: ClassificationPlan, tasks: Mapping[str, AnyTask]) -> AnyTask | None:
+    """The first task of a model that tells the same classes apart; None if there is none."""
+    return next((it for it in tasks.values() if is_same(it, task, plan)), None)
 
 
 def is_same(other: AnyTask, task: ClassificationTask, plan: ClassificationPlan) -> bool:

@@ -56,7 +56,7 @@ def find_prediction(
         InputError: if it does not, or something is missing or damaged.
     """
     from ..inference.cases import find_cases, tell_series
-    from ..inference.channels import order_of
+    from ..inference.channels import dropped_contrasts, order_of
     from ..inference.job import Job
     from ..inference.label_format import check_format, label_ending
     from ..inference.pipeline import prediction_path
@@ -76,7 +76,8 @@ def find_prediction(
     calibration, told = calibration_of(sources)
     if options.reject_below is not None and calibration is None:
         raise InputError(f"--reject-below {options.reject_below:g}: {told}")
-    order = order_of(plan, options.input, options.channels)
+    may_lack = all(dropped_contrasts(it.plan, it.provenance) for it in sources)
+    order = order_of(plan, options.input, options.channels, may_lack=may_lack)
     cases = find_cases(options.input, len(order.names), order.optional)
     workers = None if options.dask is None else find_cluster(options.dask)
     notes = [*tell_sources(sources, device), *settled, *tell_series(cases)]

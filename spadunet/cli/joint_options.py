@@ -169,14 +169,17 @@ def place_of_addition(init: Path, output: Path | None, joint_name: str) -> tuple
     """Where the run of `--add-task` goes, and where its model: below `init` and in it, or both in another folder.
 
     Raises:
-        InputError: if that would be within the installed package, from which others start.
+        InputError: if that would be within the installed package, from which others start, or in a model that is being
+            trained.
     """
     from ..pretrained import is_shipped
+    from ..training.status import require_free
 
     if output is not None and output.resolve() != init.resolve():
         return output, output
     if is_shipped(init):
         raise InputError(f"--add-task: {init} comes with spadunet and stays as it is; give a folder for a copy with -o")
+    require_free(init)
     return init / ADDED_FOLDER / joint_name, init
 
 

@@ -109,8 +109,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--channels",
         nargs="+",
         metavar="NAME",
-        help="names of the images' channels _0000, _0001 …, to match them with the model's (default: those of "
-        "dataset.json in or beside the folder, else the model's order)",
+        help="names of the images' channels _0000, _0001 …, to match them with the model's; some of these are enough "
+        "for a model trained with --channel-dropout (default: those of dataset.json in or beside the folder, else the "
+        "model's order)",
     )
     add_device_options(parser)
     add_dask_option(parser)

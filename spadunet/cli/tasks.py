@@ -137,7 +137,9 @@ def add(options: argparse.Namespace) -> int:
     """Copy tasks of another model."""
     from ..model import read_model_record
     from ..sharing.plugins import copy_tasks
+    from ..training.status import require_free
 
+    require_free(options.model)  # that run will write its model anew, without what it does not know of
     record = read_model_record(options.source)
     names = full_names(options.tasks, options.source, record.all_tasks)
     copy_tasks(options.source, options.model, names, dry_run=options.dry_run)
@@ -184,7 +186,9 @@ def export(options: argparse.Namespace) -> int:
 def import_(options: argparse.Namespace) -> int:
     """Add the task of a file."""
     from ..sharing.plugins import import_task
+    from ..training.status import require_free
 
+    require_free(options.model)
     package = import_task(options.file, options.model, dry_run=options.dry_run)
     say(
         options,

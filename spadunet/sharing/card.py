@@ -21,6 +21,7 @@ NO_SCORES = "None came with the model: no case was held out, or it was not valid
 DIGESTS = {
     "plans",
     "cases",
+    "held_out",
     "corpus_digest",
     "tokenizer_digest",
     "tokenizer_corpus_digest",

@@ -10,6 +10,7 @@ from .. import __version__
 from ..errors import InputError
 from ..model import ADDED, BACKBONE_FILE, Model, add_tasks, read_model_record
 from .init import Coverage
+from .status import require_free
 
 
 def require_whole(coverage: Coverage) -> None:
@@ -45,8 +46,11 @@ def add_trained(source: Path, folder: Path, trained: Model, *, backbone_sha256: 
 
     Raises:
         OutputError: if the source has got another backbone meanwhile: see `add_tasks`.
-        InputError: if it has got a task of such a name, or is damaged.
+        InputError: if it has got a task of such a name, is damaged, or is being trained further: that run will write
+            its model anew, without what it does not know of.
     """
+    if source.resolve() == folder.resolve():
+        require_free(folder)
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")
     told = f"{when}, after {trained.provenance['steps']} steps, by spadunet {__version__}, to {source.resolve()}"
     tasks = {name: replace(task, provenance=trained.provenance) for name, task in trained.all_tasks.items()}

@@ -10,8 +10,8 @@ from pathlib import Path
 from ..record import digest_of
 from .patches import TrainingTask
 
-SEEN = ("task", "datasets", "fold", "fraction", "fraction_seed", "cases", "findings", "findings_cases")
-"""Of a request: what decides which cases a run learns from."""
+SEEN = ("task", "datasets", "fold", "fraction", "fraction_seed", "cases", "held_out", "findings", "findings_cases")
+"""Of a request: what decides which cases a run learns from, and which it holds out."""
 EARLIER = "earlier_runs"
 CLASSIFICATION = "classification"
 """The `task` of such a run; a segmentation has none."""
@@ -42,11 +42,22 @@ def digest_of_cases(splits: Sequence[tuple[list[str], list[str]]]) -> str:
     return digest_of(json.dumps([(sorted(train), sorted(val)) for train, val in splits]))
 
 
-def runs_behind(provenance: Mapping[str, str]) -> tuple[str, ...]:
-    """What a model has learned from: a text of its own run and of each before it that its weights come from."""
-    own = ", ".join(f"{name}={provenance[name]}" for name in SEEN if name in provenance)
-    before = provenance.get(EARLIER, "")
-    return tuple(dict.fromkeys(text for text in (own, *before.split("; ")) if text))
+def digests_of_held_out(splits: Sequence[tuple[list[str], list[str]]]) -> str:
+    """Of each dataset, changes when other cases are held out."""
+    return " ".join(digest_of(json.dumps(sorted(val))) for _, val in splits)
+
+
+def runs_behind(*provenances: Mapping[str, str]) -> tuple[str, ...]:
+    """What weights have learned from: a text of each run, and of each before it that its own weights come from.
+
+    Args:
+        provenances: of a model, and of those of its tasks that joined it later, as far as weights come from them.
+    """
+    texts: list[str] = []
+    for told in provenances:
+        own = ", ".join(f"{name}={told[name]}" for name in SEEN if name in told)
+        texts += [own, *told.get(EARLIER, "").split("; ")]
+    return tuple(dict.fromkeys(text for text in texts if text))
 
 
 def request_in(text: str) -> dict[str, str]:
@@ -54,14 +65,14 @@ def request_in(text: str) -> dict[str, str]:
     return {name: value for name, _, value in (part.partition("=") for part in text.split(", "))}
 
 
-def warn_if_seen(init: Path, earlier: Mapping[str, str], request: Mapping[str, str]) -> None:
+def warn_if_seen(init: Path, behind: Sequence[str], request: Mapping[str, str]) -> None:
     """Warn where a model, or one that it began as, may have learned from this run's validation cases.
 
     Args:
         init: the model.
-        earlier: its provenance, which is the request of its run.
+        behind: its weights, as `runs_behind`.
     """
-    for asked in map(request_in, runs_behind(earlier)):
+    for asked in map(request_in, behind):
         shared = [name for name in request["datasets"].split() if name in asked.get("datasets", "").split()]
         if shared and request["fold"] != "all" and not holds_out_the_same(asked, request):
             log.warning(
@@ -78,9 +89,10 @@ def warn_if_seen(init: Path, earlier: Mapping[str, str], request: Mapping[str, s
 def holds_out_the_same(asked: Mapping[str, str], request: Mapping[str, str]) -> bool:
     """Whether two runs that share a dataset hold out the same cases of it.
 
-    A fold of label maps is that of splits_final.json, whatever other datasets are learned beside it and which share of
-    it; where all is alike, digests tell. Studies are dealt out otherwise, so that of two runs that have not both label
-    maps, or not both studies, nothing is known.
+    Of label maps, digests of what is held out of each dataset tell. Where an older model has none, a fold is that of
+    splits_final.json, whatever other datasets are learned beside it and which share of it; where all is alike, the
+    digest of all cases tells. Studies are dealt out otherwise, so that of two runs that have not both label maps, or
+    not both studies, nothing is known.
     """
     if asked.get("fold") != request["fold"]:
         return False
@@ -90,6 +102,9 @@ def holds_out_the_same(asked: Mapping[str, str], request: Mapping[str, str]) -> 
         return False
     if None in maps:
         return None not in studies
+    first, second = held_out_of(asked), held_out_of(request)
+    if first and second:
+        return all(first[name] == second[name] for name in first.keys() & second.keys())
     return maps[0] != maps[1] or asked.get("cases") == request["cases"]
 
 
@@ -99,6 +114,12 @@ def maps_of(asked: Mapping[str, str]) -> tuple[list[str], str | None, str | None
         return None
     names = [name for name in asked["datasets"].split() if name != asked.get("findings")]
     return names, asked.get("fraction"), asked.get("fraction_seed")
+
+
+def held_out_of(asked: Mapping[str, str]) -> dict[str, str]:
+    """Digest of the cases that are held out, by dataset of which label maps are learned; empty of older models."""
+    names = [name for name in asked["datasets"].split() if name != asked.get("findings")]
+    return dict(zip(names, asked.get("held_out", "").split(), strict=False))
 
 
 def studies_of(asked: Mapping[str, str]) -> str | None:

@@ -25,6 +25,7 @@ from ..plan import Plan
 from ..record import FormatVersion, Record, is_unused
 from ..task import Task
 from ..weights import read_weights
+from .asked import runs_behind
 from .channels import match_channels
 from .eva02 import read_eva02
 from .heads import load_heads, match_heads
@@ -158,7 +159,7 @@ def start_from(
             f"--init {source}: is a {given.backbone} {given.preset}, not a {kind.backbone} {kind.preset}; "
             f"give --backbone {given.backbone} --preset {given.preset}, or leave both out"
         )
-    state, tasks = read_source(source, network.backbone)
+    state, tasks, told = read_source(source, network.backbone)
     sizes = sizes_of(network.backbone)
     fates = load_tensors(network.backbone, {} if scratch_twin else state, source)
     if not keeps_sizes:
@@ -171,7 +172,19 @@ def start_from(
     for (name, plan), task in zip(plans.items(), network.tasks, strict=True):
         assert isinstance(task, SegmentationTask)
         rows += start_task(task, name, plan, {} if scratch_twin else tasks, source)
-    return Coverage(source=str(source.resolve()), is_scratch_twin=scratch_twin, rows=tuple(rows))
+    givers = [tasks[it].provenance for name, plan in plans.items() for it in givers_of(name, plan, tasks)]
+    return Coverage(
+        source=str(source.resolve()),
+        is_scratch_twin=scratch_twin,
+        rows=tuple(rows),
+        earlier_runs=() if scratch_twin else runs_behind(told, *givers),
+    )
+
+
+def givers_of(name: str, plan: Plan, tasks: Mapping[str, Task]) -> list[str]:
+    """The tasks of a model of which `start_task` takes channels and heads for one dataset."""
+    found = match_channels(name, plan.channel_names, tasks), match_heads(name, plan.labels, tasks)
+    return [match.task for match in found if match is not None]
 
 
 def start_task(
@@ -197,17 +210,17 @@ def start_task(
     yield from head_rows(f"{name} heads", task.heads, plan.labels, match.numbers if match else ())
 
 
-def read_source(source: Path, backbone: nn.Module) -> tuple[dict[str, Tensor], dict[str, Task]]:
-    """Tensors by their names in the backbone, and tasks, of a model folder or an EVA-02 file.
+def read_source(source: Path, backbone: nn.Module) -> tuple[dict[str, Tensor], dict[str, Task], dict[str, str]]:
+    """Tensors by their names in the backbone, tasks and provenance, of a model folder or an EVA-02 file.
 
     Raises:
         InputError: if it cannot be read, or an EVA-02 does not fit.
     """
     if source.is_file():
         assert isinstance(backbone, SpadViTUNet)
-        return {f"vit.{name}": value for name, value in read_eva02(source, backbone.vit).items()}, {}
+        return {f"vit.{name}": value for name, value in read_eva02(source, backbone.vit).items()}, {}, {}
     model = load_model(source)
-    return model.backbone_state, model.tasks
+    return model.backbone_state, model.tasks, model.provenance
 
 
 @torch.no_grad()

@@ -14,7 +14,16 @@ from .report_classes import class_plan_facts
 from .status import RunStatus
 
 UNSAID = ("None", "False")
-HIDDEN = {"plans", "cases", "datasets", "findings_plan", "findings_cases", "corpus_digest", "tokenizer_digest"}
+HIDDEN = {
+    "plans",
+    "cases",
+    "held_out",
+    "datasets",
+    "findings_plan",
+    "findings_cases",
+    "corpus_digest",
+    "tokenizer_digest",
+}
 """Of what was asked for: digests, and what stands in the title."""
 
 

@@ -66,9 +66,11 @@ def plan_options(plan: Plan) -> str:
 
 
 @torch.no_grad()
-def take_channel_map(tasks: Iterable[nn.Module], init: Path, name: str) -> None:
-    """Give tasks the channel map of a model's task, to the bit."""
-    state: dict[str, Tensor] = below(load_model(init).tasks[name].state, "channel_map.")
+def take_channel_map(tasks: Iterable[nn.Module], init: Path, name: str) -> dict[str, str]:
+    """Give tasks the channel map of a model's task, to the bit; what that task tells of itself."""
+    source = load_model(init).tasks[name]
+    state: dict[str, Tensor] = below(source.state, "channel_map.")
     for task in tasks:
         assert isinstance(task, SegmentationTask)
         task.channel_map.load_state_dict(state)
+    return source.provenance

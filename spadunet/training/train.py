@@ -14,7 +14,7 @@ from .. import __version__
 from ..channels import are_colours
 from ..dataset import Dataset
 from ..errors import InputError, listed
-from ..model import Model, read_model_record, save_model
+from ..model import Model, save_model
 from ..network.adapters import Adapter, describe_share
 from ..network.build import build_backbone, build_task
 from ..plan import Plan
@@ -23,7 +23,15 @@ from ..record import read_record, write_record
 from ..sides import PATIENT_AXES
 from ..task import ADAPTER_PREFIX, AdapterRecord, Task
 from .adding import add_trained, backbone_of, require_whole
-from .asked import EARLIER, annotated_text, class_weights_text, digest_of_cases, runs_behind, warn_if_seen
+from .asked import (
+    EARLIER,
+    annotated_text,
+    class_weights_text,
+    digest_of_cases,
+    digests_of_held_out,
+    runs_behind,
+    warn_if_seen,
+)
 from .board import VALIDATION_FOLDER
 from .follow import followed
 from .init import INIT_COVERAGE_JSON, Coverage, InitKind, start_from
@@ -178,7 +186,9 @@ def prepare_run(
         if options.freezes_backbone and not scratch_twin:
             require_whole(coverage)
         if share_input is not None:
-            take_channel_map(network.tasks, init, share_input)
+            told = take_channel_map(network.tasks, init, share_input)
+            behind = dict.fromkeys((*coverage.earlier_runs, *runs_behind(told)))
+            coverage = coverage.model_copy(update={"earlier_runs": tuple(behind)})
     request = {
         "datasets": " ".join(member.dataset.name for member in datasets),
         "plans": " ".join(member.plan.digest() for member in datasets),
@@ -188,6 +198,7 @@ def prepare_run(
         "fraction": str(fraction),
         "fraction_seed": str(fraction_seed if fraction < 1 else 0),
         "cases": digest_of_cases(splits),
+        "held_out": digests_of_held_out(splits),
         "init": str(init and init.resolve()),
         "scratch_twin": str(scratch_twin),
         "seed": str(options.seed),
@@ -215,10 +226,8 @@ def prepare_run(
         axes = ("all",) if options.mirror == PATIENT_AXES else options.mirror or ("none",)
         request["validation_mirror"] = " ".join(axes)
     request |= findings or {}
-    if init is not None and init.is_dir() and not goes_on and not scratch_twin:
-        earlier = read_model_record(init).provenance
-        warn_if_seen(init, earlier, request)
-        coverage = coverage and coverage.model_copy(update={"earlier_runs": runs_behind(earlier)})
+    if init is not None and coverage is not None:
+        warn_if_seen(init, coverage.earlier_runs, request)
     return PreparedRun(
         datasets=tuple(datasets),
         tasks=tasks,

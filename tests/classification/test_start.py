@@ -15,6 +15,7 @@ from spadunet.errors import InputError
 from spadunet.model import Model, save_model
 from spadunet.network.build import build_backbone
 from spadunet.task import Classifier
+from spadunet.training.asked import runs_behind
 from spadunet.training.init import InitKind
 
 KIND = InitKind(backbone="spad_unet", preset="tiny")
@@ -63,7 +64,8 @@ def test_a_task_of_the_same_classes_gives_its_head_and_one_of_other_classes_its_
     plan = source.plan
     _, task = build_fresh("spad_unet", "tiny", plan, None)
     own = {name: torch.randn_like(value) for name, value in task.state_dict().items()}
-    same = write(tmp_path / "same", state, other=Classifier(plan=plan, pooling="mean", state=own))
+    told = {"task": "classification", "datasets": "cubes", "fold": "1", "cases": "those of fold 1"}
+    same = write(tmp_path / "same", state, other=Classifier(plan=plan, pooling="mean", state=own, provenance=told))
     other_plan = plan.model_copy(update={"classes": plan.classes.model_copy(update={"names": ("up", "down")})})
     other = write(tmp_path / "other", state, other=Classifier(plan=other_plan, pooling="mean", state=own))
     for folder, takes_head in ((same, True), (other, False)):
@@ -71,6 +73,7 @@ def test_a_task_of_the_same_classes_gives_its_head_and_one_of_other_classes_its_
         coverage = start_classification(backbone, fresh, plan, folder, kind=KIND, is_frozen=True, adds_task=False)
         assert torch.equal(fresh.channel_map.weight, own["channel_map.weight"])
         assert torch.equal(fresh.head.weight, own["head.weight"]) == takes_head
+        assert coverage.earlier_runs == (runs_behind(told) if takes_head else ())  # of a task that was added
         fates = {row.group: row.fate for row in coverage.rows}
         assert fates["cubes channel_map"] == "loaded"
         assert fates["cubes head"] == ("loaded" if takes_head else "new")

@@ -14,6 +14,7 @@ from spadunet.errors import InputError
 from spadunet.files import sha256_of_file
 from spadunet.model import MODEL_JSON, load_model, read_model_record, save_model
 from spadunet.task import AdapterRecord
+from spadunet.training.status import hold
 
 
 @pytest.fixture
@@ -62,6 +63,19 @@ def test_a_task_goes_out_and_comes_back_and_a_dry_run_does_nothing(model: Path, 
     assert "none is left: a pre-trained backbone" in caplog.text
     assert run(tasks.main, "add", 4, "-m", tmp_path / "bare", "--from", model) == 0
     assert tuple(load_model(tmp_path / "bare").tasks) == TASKS[:1]
+
+
+def test_a_model_that_is_being_trained_gets_no_task_that_the_training_would_lose(
+    model: Path, tmp_path: Path, run, capsys: pytest.CaptureFixture[str]
+):
+    shutil.copytree(model, tmp_path / "bare")
+    assert run(tasks.main, "export", 303, "-m", model, "-o", tmp_path / "organs.task.zip") == 0
+    assert run(tasks.main, "remove", *read_model_record(model).all_tasks, "-m", tmp_path / "bare") == 0
+    with hold(tmp_path / "bare"):
+        for words in (("import", tmp_path / "organs.task.zip"), ("add", 4, "--from", model)):
+            assert run(tasks.main, *words, "-m", tmp_path / "bare") == 2
+            assert f"{tmp_path / 'bare'}: this run is going on" in capsys.readouterr().err
+    assert read_model_record(tmp_path / "bare").all_tasks == ()
 
 
 def test_wrong_use_is_told_in_one_line(model: Path, tmp_path: Path, run, capsys: pytest.CaptureFixture[str]):

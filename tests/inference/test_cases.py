@@ -146,7 +146,8 @@ def test_a_case_without_a_channel_says_so_in_its_turn(tmp_path: Path):
     assert a.image_paths == (images / "a_0000.nii.gz", images / "a_0001.nii.gz")
     assert b.problem == (
         f"{images / 'b'}: wrong channel count: files for channels [0], expected 2, numbered from _0000; "
-        "add the missing or remove the extra files"
+        "add the missing or remove the extra files; a model that can do without some of its channels is told by "
+        "--channels which are there"
     )
     assert c.paths == (images / "c_0001.nii.gz",)
     (images / "a_0001.nii.gz").unlink()

@@ -11,9 +11,11 @@ import pytest
 from spadunet.channels import match_names, pick_channels
 from spadunet.errors import InputError
 from spadunet.image import Image
-from spadunet.inference.channels import order_of
+from spadunet.inference.cases import find_cases
+from spadunet.inference.channels import dropped_contrasts, order_of
 from spadunet.labels import LabelSet
 from spadunet.plan import IntensityRule, Plan
+from spadunet.training.variety import VarietyOptions
 
 RULE = IntensityRule(kind="percentiles", low=0.5, high=99.5)
 
@@ -91,6 +93,46 @@ def test_other_names_altogether_go_by_their_order_and_half_of_them_are_refused(f
         order_of(plan_of("T1", "T2"), folder)
     with pytest.raises(InputError, match="--channels names a, b, without T1, T2"):
         order_of(plan_of("T1", "T2"), folder, ["a", "b"])
+
+
+def test_names_of_some_channels_are_enough_where_training_dropped_contrasts(folder: Path):
+    plan = plan_of("T1", "T2", "FLAIR")
+    order = order_of(plan, folder, ["FLAIR", "t1"], may_lack=True)
+    assert (order.names, order.numbers, order.optional) == (("FLAIR", "t1"), (1, None, 0), ())
+    message = "^--channels names T1, without T2, FLAIR, which the model needs: no patch .*; give images of all its"
+    with pytest.raises(InputError, match=message):
+        order_of(plan, folder, ["T1"])
+    for names in (["T1", "DWI"], ["DWI"]):  # a name that the model does not know is rather a slip
+        with pytest.raises(InputError, match="name the channels of files .* T1, T2, FLAIR, or only those that are"):
+            order_of(plan, folder, names, may_lack=True)
+    describe(folder, "T1", "T2")  # the user has not said that FLAIR is not there
+    with pytest.raises(InputError, match="without FLAIR, which the model needs; .*, or only those that are there"):
+        order_of(plan, folder, may_lack=True)
+
+
+def test_what_a_run_tells_of_itself_says_whether_contrasts_were_dropped():
+    def dropped(plan: Plan, **options: float) -> bool:
+        return dropped_contrasts(plan, {"variety": str(VarietyOptions(**options))})
+
+    several = plan_of("T1", "T2")
+    assert dropped(several)
+    assert dropped(several, channel_dropout=1e-05)
+    assert not dropped(several, channel_dropout=0)
+    assert not dropped(plan_of("T1"))
+    assert not dropped(plan_of("red", "green", "blue"))
+    assert not dropped_contrasts(several, {})
+
+
+def test_a_missing_file_of_a_needed_channel_is_told_with_the_remedy(folder: Path):
+    (folder / "a_0000.nii.gz").touch()
+    with pytest.raises(
+        InputError, match=r"wrong channel count: .*; a model that can do without .* by --channels which"
+    ):
+        find_cases(folder, 2)
+    (folder / "a_0001.nii.gz").touch()
+    (folder / "a_0002.nii.gz").touch()
+    with pytest.raises(InputError, match=r"remove the extra files$"):
+        find_cases(folder, 2)
 
 
 def test_a_dataset_json_that_cannot_be_read_is_told_and_passed_over(folder: Path, caplog: pytest.LogCaptureFixture):

@@ -5,18 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from random_models import CLASSES, REGIONS, engine_of, hippocampus, member_of, network_of, plan_of
+from random_models import CLASSES, REGIONS, engine_of, hippocampus, member_of, network_of, plan_of, write_model
+from small_model import shrink_presets
 from torch import Tensor
 from whole_logits import predict_logits
 
 from spadunet.errors import InputError
 from spadunet.image import Image
 from spadunet.inference.ensemble import as_one, check_members, in_step, mean_logits
-from spadunet.inference.predict import Engine, predict_image, sweep_models, views_of
+from spadunet.inference.predict import Engine, answer_image, predict_image, sweep_models, views_of
 from spadunet.inference.sliding import Slab, sweep_logits
+from spadunet.inference.sources import build_engine, open_sources, rules_of
 from spadunet.inference.stages import StageTimes
 from spadunet.inference.storage import HOST, Storage
+from spadunet.model import BACKBONE_FILE, add_tasks, load_model, read_model_record, set_postprocessing
 from spadunet.orient import orient
+from spadunet.postprocessing import Postprocessing, Rule
 
 LABELS = pytest.mark.parametrize("labels", [CLASSES, REGIONS], ids=["classes", "regions"])
 
@@ -111,6 +115,46 @@ def test_models_of_other_windows_and_intensities_are_swept_side_by_side(storage)
         shares.append(torch.cat([slab.logits.clone() for slab in sweep], dim=1).softmax(0))
     atol = 1e-5 if storage == HOST else 0.02
     torch.testing.assert_close(found, sum(shares) / 3, atol=atol, rtol=0)
+
+
+def test_a_task_that_joins_a_model_changes_no_older_one_with_post_processing_or_in_an_ensemble(tmp_path, monkeypatch):
+    """Of the older task to the bit: label maps and probabilities, of its model alone and of the mean of two."""
+    shrink_presets(monkeypatch)
+    plan = plan_of()
+    folders = [write_model(tmp_path / name, seed, plan) for seed, name in enumerate(("grows", "stays"))]
+    image = small_image()
+    rule = Rule(structure="a", action="keep largest", num_cases=1, dice=(0.5, 0.6), hd95_mm=(9, 8))
+    for folder in folders:
+        set_postprocessing(folder, "Dataset001_A", Postprocessing(rules=(rule,), num_cases=1))
+
+    def answers(used) -> list[np.ndarray]:
+        sources = open_sources(used, "A", "plan")
+        engine = build_engine(
+            sources,
+            device=torch.device("cpu"),
+            precision=torch.float32,
+            overlap=0.5,
+            spacing="plan",
+            mirror=(),
+            chosen=(),
+            rules=rules_of(sources, ())[0],
+            memory_gb=None,
+            folder=tmp_path,
+            keeps_probabilities=True,
+        )
+        label_map, answer = answer_image(image, engine)
+        assert answer.probabilities is not None
+        assert not np.array_equal(label_map.array, answer.label_map.array)  # the rule does something
+        return [label_map.array, answer.probabilities]
+
+    alone, together = answers(folders[:1]), answers(folders)
+    assert not np.array_equal(alone[1], together[1])  # and so does the other model
+    joining = load_model(write_model(tmp_path / "other", 7, plan_of(REGIONS).model_copy(update={"dataset_name": "B"})))
+    backbone = read_model_record(folders[0]).sha256[BACKBONE_FILE]
+    add_tasks(folders[0], folders[0], joining.tasks, {}, backbone_sha256=backbone)
+    assert read_model_record(folders[0]).tasks == ("Dataset001_A", "B")
+    for before, used in ((alone, folders[:1]), (together, folders)):
+        assert all(np.array_equal(one, other) for one, other in zip(before, answers(used), strict=True))
 
 
 def test_a_sweep_that_finishes_more_at_a_time_waits_for_the_others():

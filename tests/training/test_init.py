@@ -21,6 +21,7 @@ from spadunet.network.vit import resize_positions
 from spadunet.plan import Plan
 from spadunet.plans.planner import make_plan
 from spadunet.task import Task
+from spadunet.training.asked import runs_behind
 from spadunet.training.eva02 import read_eva02
 from spadunet.training.heads import match_heads
 from spadunet.training.init import Coverage, InitKind, kind_of, start_from
@@ -168,6 +169,22 @@ def test_positions_of_another_grid_are_resized_and_told(plans, write):
     assert groups_of(coverage, "resized") == {"vit.pos_embed"}
     assert groups_of(coverage, "loaded") == {"vit.cls_token"}
     assert coverage.share("resized") == 192 * 500 / sum(value.numel() for value in network.state_dict().values())
+
+
+def test_what_an_added_task_had_learned_from_is_behind_those_that_begin_as_it(plans, write):
+    """Its own provenance tells, not that of the model; not where nothing of it is taken over."""
+    source = build(plans, UNET, seed=1)
+    told = {"datasets": NAMES[1], "fold": "1", "cases": "those of fold 1"}
+    tasks = {
+        name: Task(plan=plan, state=task.state_dict(), provenance=told if name == NAMES[1] else {})
+        for (name, plan), task in zip(plans.items(), source.tasks, strict=True)
+    }
+    folder = write(UNET, source.backbone.state_dict(), tasks)
+    for name, expected in ((NAMES[0], ()), (NAMES[1], runs_behind(told))):
+        own = {name: plans[name]}
+        assert start_from(build(own, UNET, seed=2), own, folder, kind=UNET).earlier_runs == expected
+        twin = start_from(build(own, UNET, seed=2), own, folder, kind=UNET, scratch_twin=True)
+        assert twin.earlier_runs == ()
 
 
 def test_a_scratch_twin_stays_fresh_bit_for_bit_and_its_table_says_so(plans, write):

@@ -12,7 +12,7 @@ from spadunet.dataset import Dataset
 from spadunet.errors import InputError
 from spadunet.model import Model
 from spadunet.training import train as training
-from spadunet.training.asked import EARLIER, digest_of_cases, runs_behind, warn_if_seen
+from spadunet.training.asked import EARLIER, digest_of_cases, digests_of_held_out, runs_behind, warn_if_seen
 from spadunet.training.loop import JointNetwork
 from spadunet.training.patches import TrainingTask
 from spadunet.training.train import TrainingDataset, as_model, build_joint, stored_cases
@@ -79,7 +79,7 @@ def test_a_case_that_changes_sides_makes_another_run_and_the_order_does_not():
 def test_a_model_that_may_have_seen_the_validation_cases_is_warned_of(earlier, changes, is_warned: bool, caplog):
     """Not where only the training cases differ, or none are held out."""
     usual = {"datasets": "A", "fold": "0", "cases": "same", "fraction": "1.0", "fraction_seed": "0"}
-    warn_if_seen(Path("model"), usual | earlier, usual | changes)
+    warn_if_seen(Path("model"), runs_behind(usual | earlier), usual | changes)
     assert ("may have seen cases" in caplog.text) == is_warned
 
 
@@ -116,8 +116,33 @@ def test_folds_of_label_maps_and_of_studies_are_not_taken_for_the_same(earlier, 
     between = MAPS | {"datasets": "C", EARLIER: "; ".join(runs_behind(earlier))}
     for model in (earlier, between):
         caplog.clear()
-        warn_if_seen(Path("model"), model, request_now)
+        warn_if_seen(Path("model"), runs_behind(model), request_now)
         assert ("may have seen cases" in caplog.text) == is_warned
+
+
+@pytest.mark.parametrize(
+    ("earlier", "changes", "is_warned"),
+    [
+        ({"datasets": "A B", "held_out": "old b"}, {}, True),
+        ({"datasets": "B A", "held_out": "b new"}, {}, False),
+        ({"datasets": "A B", "held_out": "new b"}, {"datasets": "B C", "held_out": "other c"}, True),
+        ({"fraction": "0.5", "held_out": "old"}, {}, True),
+        ({"fraction": "0.5", "held_out": "new"}, {}, False),
+        ({"datasets": "A A_findings", "findings": "A_findings", "held_out": "old"}, {}, True),
+        ({"datasets": "A A_findings", "findings": "A_findings", "held_out": "new"}, {}, False),
+    ],
+)
+def test_a_rewritten_split_is_noticed_whatever_else_is_learned(earlier, changes, is_warned: bool, caplog):
+    """By the held-out cases of each dataset that both runs have."""
+    request_now = MAPS | {"cases": "now", "held_out": "new"} | changes
+    warn_if_seen(Path("model"), runs_behind(MAPS | earlier), request_now)
+    assert ("may have seen cases" in caplog.text) == is_warned
+
+
+def test_the_digests_of_held_out_cases_are_by_dataset():
+    first, second = digests_of_held_out([(["a"], ["b", "c"]), (["d"], ["e"])]).split()
+    assert digests_of_held_out([(["x", "y"], ["e"]), ([], ["c", "b"])]) == f"{second} {first}"
+    assert digests_of_held_out([(["d"], ["a"])]) not in (first, second)
 
 
 def test_held_out_cases_that_are_not_preprocessed_are_told(members, caplog: pytest.LogCaptureFixture, monkeypatch):
@@ -143,10 +168,10 @@ def test_what_the_models_before_have_seen_is_warned_of_too(caplog):
     third = asked | {"datasets": "D", EARLIER: "; ".join(runs_behind(second))}
     for model in (second, third):
         caplog.clear()
-        warn_if_seen(Path("model"), model, asked | {"datasets": "A"})
-        warn_if_seen(Path("model"), model, asked | {"datasets": "E", "fold": "1"})
+        warn_if_seen(Path("model"), runs_behind(model), asked | {"datasets": "A"})
+        warn_if_seen(Path("model"), runs_behind(model), asked | {"datasets": "E", "fold": "1"})
         assert not caplog.text
-        warn_if_seen(Path("model"), model, asked | {"datasets": "A", "fold": "1"})
+        warn_if_seen(Path("model"), runs_behind(model), asked | {"datasets": "A", "fold": "1"})
         assert "has learned from A with fold 0 and may have seen cases" in caplog.text
     assert len(runs_behind(third)) == 3
     assert runs_behind(third | {EARLIER: "; ".join(runs_behind(third))}) == runs_behind(third)  # each is told once
