@@ -7,7 +7,8 @@ is the first and the last of these.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,13 +76,23 @@ class StoredCase:
         """(N, 4) int32: class number, depth, height, width of voxels as `sample_foreground` chose them; N may be 0.
 
         Of a labelled case.
+
+        Raises:
+            InputError: if the file is lost or damaged.
         """
-        return np.load(self.folder / f"{self.name}.foreground.npy")
+        path = self.folder / f"{self.name}.foreground.npy"
+        with naming(path):
+            return np.load(path)
 
     def read_image(self) -> np.ndarray:
-        """The whole image (C, D, H, W) float32; a missing channel is 0."""
-        image = blosc2.open(str(image_path(self.folder, self.name)), mode="r")[:]
-        return np.asarray(image, np.float32)
+        """The whole image (C, D, H, W) float32; a missing channel is 0.
+
+        Raises:
+            InputError: if the file is lost or damaged.
+        """
+        path = image_path(self.folder, self.name)
+        with naming(path):
+            return np.asarray(blosc2.open(str(path), mode="r")[:], np.float32)
 
     def read_patch(self, first: Sequence[int], size: Shape, class_outside: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Image (C, *size) float32 and classes (*size) of the box at `first` of a labelled case.
@@ -91,16 +102,38 @@ class StoredCase:
         Args:
             class_outside: the class number outside the volume: background, or that of ignored voxels where a dataset
                 has them, of which nothing is known there.
+
+        Raises:
+            InputError: if a file is lost or damaged.
         """
         inside, target = place_box(first, size, self.header.geometry.shape)
         image = np.full((self.header.num_channels, *size), -1, np.float32)
         classes = np.full(size, class_outside, np.int64)
-        image[(slice(None), *target)] = blosc2.open(str(image_path(self.folder, self.name)), mode="r")[
-            (slice(None), *inside)
-        ]
+        image_file, classes_file = image_path(self.folder, self.name), classes_path(self.folder, self.name)
+        with naming(image_file):
+            image[(slice(None), *target)] = blosc2.open(str(image_file), mode="r")[(slice(None), *inside)]
         image[list(self.header.missing_channels)] = 0
-        classes[target] = blosc2.open(str(classes_path(self.folder, self.name)), mode="r")[inside]
+        with naming(classes_file):
+            classes[target] = blosc2.open(str(classes_file), mode="r")[inside]
         return image, classes
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Say of a stored file that is read here that it is lost or damaged, and what to do.
+
+    Raises:
+        InputError: if it is.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, OSError, EOFError) as error:
+        if not path.is_file():
+            raise InputError(f"{path}: not found any more; run spadunet_preprocess") from error
+        words = " ".join(str(error).split())
+        raise InputError(
+            f"{path}: damaged ({words}); free disk space if it is full, delete the file, and run spadunet_preprocess"
+        ) from error
 
 
 def place_box(

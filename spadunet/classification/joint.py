@@ -25,7 +25,6 @@ from ..training.schedule import learning_rate
 from ..training.state import Progress
 from ..training.steps import run_steps
 from ..training.train import PreparedRun
-from ..training.watched import watch_task
 from .batches import StudyBatch, StudyStream, load_batches
 from .epochs import Epochs
 from .learner import ClassificationLearner
@@ -150,9 +149,7 @@ def train_both(run: JointRun, folder: Path, *, refresh: Callable[[], None]) -> t
         numbers=learner.numbers,
     )
     epochs = Epochs(learner.studies, source.held_out, folder, run.num_steps)
-    patches = BatchStream(
-        [watch_task(task) for task in member.tasks], options.seed, augments=options.device.type == "cpu"
-    )
+    patches = BatchStream(member.tasks, options.seed, augments=options.device.type == "cpu")
     studies = StudyStream(
         source.train.open(),
         source.train.labels,

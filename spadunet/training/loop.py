@@ -27,7 +27,6 @@ from .ranks import Ranks, distribute, mean_over_ranks, sum_over_ranks
 from .schedule import WARM_UP, learning_rate
 from .state import Progress
 from .steps import ENDLESS, run_steps
-from .watched import watch_task
 from .workers import make_ahead
 
 MAX_GRADIENT_NORM = 1.0
@@ -258,8 +257,7 @@ def train_network(
     )
     # Workers augment for a processor, which has no core to spare while it trains; a GPU does it itself, in no time.
     augments = options.device.type == "cpu"
-    watched = [watch_task(task) for task in tasks]
-    stream = BatchStream(watched, options.seed, rank=ranks.rank, world_size=ranks.world_size, augments=augments)
+    stream = BatchStream(tasks, options.seed, rank=ranks.rank, world_size=ranks.world_size, augments=augments)
     progress = run_steps(
         learner,
         lambda step: load_batches(stream, step, options),

@@ -19,7 +19,6 @@ from .held_out import choose_patches, count_voxels
 from .options import LoopOptions, autocast
 from .patches import TrainingTask
 from .ranks import Ranks
-from .watched import watch
 
 NUM_VALIDATIONS = 50
 """Of a run, if they are cheap enough."""
@@ -76,8 +75,7 @@ class Monitor:
         self.network, self.tasks, self.folder = network, tasks, folder
         self.options, self.ranks, self.patience, self.numbers = options, ranks, patience, numbers
         self.every, num_patches = plan_validations(tasks, options, every if any(held_out) else 0)
-        watched = [[watch(case) for case in cases] for cases in held_out]
-        self.patches = choose_patches(tasks, watched, num_patches) if num_patches else []
+        self.patches = choose_patches(tasks, held_out, num_patches) if num_patches else []
         self.is_open = False
         numbers |= {
             "num_validations": 0,

@@ -125,7 +125,7 @@ def test_a_patch_is_read_without_the_chunks_that_it_does_not_touch(tmp_path: Pat
     np.testing.assert_array_equal(image, case.image[:, 3:20, 5:40, :64])
     assert case.classes is not None
     np.testing.assert_array_equal(classes, case.classes[3:20, 5:40, :64])
-    with pytest.raises(RuntimeError):
+    with pytest.raises(InputError, match=r"a\.b2nd: damaged"):
         stored.read_patch((3, 5, 1), (17, 35, 64))  # one voxel over the border
 
 

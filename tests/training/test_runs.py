@@ -135,7 +135,7 @@ DAMAGES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content"), DAMAGES)
+@pytest.mark.parametrize(("name", "content"), DAMAGES, ids=range(len(DAMAGES)))
 def test_what_is_damaged_is_told_with_its_reason_and_the_others_too(tmp_path: Path, name: str, content: bytes):
     make_run(tmp_path / "sound", {A: ("liver",)}, state="finished")
     make_run(tmp_path / "damaged", {A: ("liver",)}, state="finished")

@@ -15,7 +15,6 @@ from spadunet.training import loop
 from spadunet.training.board import read_validation
 from spadunet.training.loop import JointNetwork, train_network
 from spadunet.training.state import read_progress
-from spadunet.training.watched import watch
 
 CHECKPOINT = "state/checkpoint.safetensors"
 
@@ -47,8 +46,8 @@ def test_a_file_that_cannot_be_read_is_named_with_what_to_do(make_task, name: st
     act, message = DAMAGES[name]
     act(case.folder / name)
     with pytest.raises(InputError, match=message) as caught:
-        watch(case).foreground_voxels()
-        watch(case).read_patch((0, 0, 0), (8, 16, 16))
+        case.foreground_voxels()
+        case.read_patch((0, 0, 0), (8, 16, 16))
     assert "\n" not in str(caught.value)
 
 
