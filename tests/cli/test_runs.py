@@ -120,12 +120,12 @@ def test_a_run_that_fails_says_why_on_its_page_and_in_the_list(
     monkeypatch.setattr(loop, "train_step", lambda *_: float("nan"))
     command = ("-d", SLICES, "-f", "all", "--max-steps", 4, *quick, "--data", planned, "-o", tmp_path)
     assert run(train.main, *command) == 1
-    assert any(word.startswith("loss became nan at step 0") for word in page_of(tmp_path).words)
+    assert any(word.startswith("the gradient became infinite or nan at step 0") for word in page_of(tmp_path).words)
     capsys.readouterr()
     assert run(runs.main, tmp_path) == 0
     out = capsys.readouterr().out
     assert "failed  train" in out
-    assert "\n    loss became nan at step 0" in out
+    assert "\n    the gradient became infinite or nan at step 0" in out
 
 
 def test_a_page_that_cannot_be_drawn_fails_no_run(planned: Path, run, quick, tmp_path: Path, monkeypatch, caplog):
