@@ -36,9 +36,9 @@ from spadunet.plan import Plan
 from spadunet.training.loop import MAX_GRADIENT_NORM
 from spadunet.training.loss import deep_loss
 from spadunet.training.patches import BatchStream, TrainingTask, choose_batch_size
+from spadunet.training.prepare import TrainingDataset, open_planned_case
 from spadunet.training.schedule import learning_rate
 from spadunet.training.splits import choose_cases
-from spadunet.training.train import TrainingDataset, open_planned_case
 
 EMBEDDED = Path(demo.__file__).parents[1] / "demo" / "data" / demo.DATASETS[0]
 WIDTHS = (16, 32, 64, 128)

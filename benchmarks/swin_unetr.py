@@ -24,10 +24,10 @@ from spadunet.sides import PATIENT_AXES
 from spadunet.training.loop import JointNetwork, RunOptions, train_network
 from spadunet.training.patch_recipes import USUAL
 from spadunet.training.patches import TrainingTask
+from spadunet.training.prepare import TrainingDataset, open_planned_case
 from spadunet.training.recipes import RECIPES
 from spadunet.training.schedule import WARM_UP
 from spadunet.training.splits import choose_cases
-from spadunet.training.train import TrainingDataset, open_planned_case
 from spadunet.training.variety import VarietyOptions
 
 MULTIPLE = 32

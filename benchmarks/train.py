@@ -41,9 +41,9 @@ from spadunet.preprocessing.converters.folder import new_dataset, write_descript
 from spadunet.training.loop import JointNetwork, RunOptions, load_batches, train_step
 from spadunet.training.optimiser import make_optimiser
 from spadunet.training.patches import BatchStream, TrainingTask
+from spadunet.training.prepare import TrainingDataset, open_planned_case
 from spadunet.training.recipes import RECIPES
 from spadunet.training.splits import choose_cases
-from spadunet.training.train import TrainingDataset, open_planned_case
 
 DATASET, SIDE, NUM_CASES, BATCH_SIZE = "Dataset900_Drawn", 64, 12, 2
 SIZE = UNetSize(widths=(16, 64, 192, 256, 320, 320), num_blocks=(0, 1, 2, 2, 2, 2))

@@ -19,8 +19,8 @@ from ..errors import InputError, listed
 from ..study import LabelledStudies, Study
 from ..study_labels import one_spelling
 from ..study_table import LABELS_CSV
+from ..training.prepare import Sides
 from ..training.splits import SPLITS_JSON, choose_cases
-from ..training.train import Sides
 from .folds import NUM_FOLDS, fold_of_studies
 from .sources import MAX_TOLD, Source, require_different, side_of_folder
 

@@ -21,10 +21,10 @@ from ..training.loop import JointNetwork, SegmentationLearner
 from ..training.monitor import NUM_VALIDATIONS, Monitor
 from ..training.optimiser import make_optimiser
 from ..training.patches import Batch, BatchStream
+from ..training.prepare import PreparedRun
 from ..training.schedule import learning_rate
 from ..training.state import Progress
 from ..training.steps import run_steps
-from ..training.train import PreparedRun
 from .batches import StudyBatch, StudyStream, load_batches
 from .epochs import Epochs
 from .learner import ClassificationLearner

@@ -16,7 +16,8 @@ from ..task import Classifier
 from ..training.asked import warn_if_seen
 from ..training.board import VALIDATION_FOLDER
 from ..training.follow import followed
-from ..training.train import PreparedRun, as_model, provenance_of, tell_start, validate_all
+from ..training.prepare import PreparedRun
+from ..training.train import as_model, provenance_of, tell_start, validate_all
 from .findings import BothSides
 from .joint import JointRun, train_both
 from .options import ClassificationOptions

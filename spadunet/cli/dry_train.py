@@ -10,8 +10,8 @@ from .dry_run import begin, bytes_of, show, show_needs, size_text, state_of, tab
 from .stages import CASES_FOLDER
 
 if TYPE_CHECKING:
+    from ..training.prepare import PreparedRun, TrainingDataset
     from ..training.state import Progress
-    from ..training.train import PreparedRun, TrainingDataset
 
 
 def show_training(

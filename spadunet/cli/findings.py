@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..classification.joint import JointRun
     from ..classification.sources import Source
     from ..study import LabelledStudies
-    from ..training.train import PreparedRun, TrainingDataset
+    from ..training.prepare import PreparedRun, TrainingDataset
 
 USUAL_BATCH = 8
 REFUSED = ("freeze_backbone", "add_task", "adapter", "share_input", "compile", "fraction", "repeats")

@@ -12,7 +12,7 @@ from .options import positive_float, positive_int
 
 if TYPE_CHECKING:
     from ..task import AdapterRecord
-    from ..training.train import TrainingDataset
+    from ..training.prepare import TrainingDataset
 
 USUAL_RANK, USUAL_EXPERTS = 8, 4
 ADDED_FOLDER = "added"

@@ -283,8 +283,8 @@ def find_probe(options: argparse.Namespace, folder: Path, size_of: Callable[[int
     from ..dataset import load_dataset
     from ..pretraining.probe import ProbeCurve, load_probe
     from ..workspace import find_workspace
+    from .planned import find_planned
     from .stages import CASES_FOLDER, read_plan
-    from .train import find_planned
 
     workspace = find_workspace(options.data)
     try:

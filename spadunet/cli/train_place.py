@@ -1,22 +1,35 @@
-"""Which network a training run has, and which folder it goes to."""
+"""What a training run learns from, which network it has, and which folder it goes to."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..training.recipes import PRESETS
-from .control_options import run_name
-from .earlier_run import request_of
+from .control_options import check_deterministic, run_name
+from .earlier_run import request_of, require_apart
+from .joint_options import (
+    check_joint_options,
+    class_weights_for,
+    place_of_addition,
+    require_new_tasks,
+    require_none_lost,
+)
+from .planned import find_planned, planned_last
+from .stages import check_names_differ, read_plan
 
 if TYPE_CHECKING:
-    import argparse
-
     import torch
 
+    from ..training.prepare import TrainingDataset
+    from ..training.ranks import Ranks
+
+MAX_NAME_BYTES = 255
 MANIFEST = "spadunet_train.json"
 BASE_MEMORY_BYTES = 20e9
 
@@ -105,3 +118,82 @@ def is_unfinished(folder: Path, options: argparse.Namespace) -> bool:
             if earlier and all(earlier.get(name, value) == value for name, value in asked.items()):
                 begun.append(run)
     return bool(begun) and sum((run / MANIFEST).is_file() for run in begun) < (options.repeats or 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What is trained on what, and where it goes."""
+
+    name: str
+    """Of all datasets."""
+    datasets: tuple[TrainingDataset, ...]
+    backbone: str
+    preset: str
+    folder: Path
+    """Of the run."""
+    model_folder: Path
+
+
+def find_place(options: argparse.Namespace, ranks: Ranks) -> Place:
+    """Find the datasets, and settle which network learns from them and where it goes.
+
+    Raises:
+        InputError: if options, datasets or what lies in the folder do not go together.
+    """
+    from ..classification.findings import SUFFIX
+    from ..dataset import load_dataset
+    from ..training.prepare import TrainingDataset
+    from ..workspace import find_workspace
+
+    check_joint_options(options)
+    workspace = find_workspace(options.data)
+    names = options.dataset or [planned_last(workspace.preprocessed)]
+    datasets = []
+    for name in names:
+        dataset = load_dataset(find_planned(name, workspace), dry_run=options.dry_run)
+        folder = workspace.preprocessed / dataset.name
+        datasets.append(TrainingDataset(dataset=dataset, plan=read_plan(folder, dataset), folder=folder))
+    check_names_differ([member.dataset for member in datasets])
+    if options.share_input is not None:
+        from ..training.shared_input import as_shared, read_shared
+
+        shared = read_shared(options.init, options.share_input)
+        datasets = [replace(it, plan=as_shared(it.plan, shared, options.share_input)) for it in datasets]
+    class_weights = class_weights_for(options.class_weights, datasets)
+    dataset_weights = [None] * len(datasets) if options.findings else options.dataset_weights
+    dataset_weights = dataset_weights or [None] * len(datasets)
+    datasets = [
+        replace(member, weight=weight, class_weights=of_classes)
+        for member, weight, of_classes in zip(datasets, dataset_weights, class_weights, strict=True)
+    ]
+    dataset_names = [member.dataset.name for member in datasets]
+    if options.findings:
+        dataset_names += [f"{dataset_names[0]}{SUFFIX}"]
+    joint = "+".join(dataset_names)
+    output = options.output
+    if output is not None and options.repeats is not None:
+        output = output / f"seed_{options.seed}"
+    earlier = {} if options.restart or output is None else request_of(output)
+    backbone, preset = choose_network(options, earlier, workspace.results / joint, ranks.device)
+    check_deterministic(options, backbone, ranks.device.type)
+    if options.output is None and len(joint.encode()) > MAX_NAME_BYTES:
+        raise InputError(f"-d: the names of {len(datasets)} datasets make too long a folder name; name one with -o")
+    folder = output or usual_folder(options, workspace.results / joint, backbone, preset)
+    if output is None and options.repeats is not None:
+        folder = folder / f"seed_{options.seed}"
+    model_folder = folder
+    if options.add_task:
+        folder, model_folder = place_of_addition(options.init, options.output, joint)
+        if options.restart or not request_of(folder):
+            require_new_tasks(options.init, dataset_names)
+    else:
+        require_apart(options.init, folder, is_repeat=options.repeats is not None)
+    require_none_lost(model_folder, dataset_names, options.init if options.add_task else None)
+    return Place(
+        name=joint,
+        datasets=tuple(datasets),
+        backbone=backbone,
+        preset=preset,
+        folder=folder,
+        model_folder=model_folder,
+    )

@@ -18,8 +18,8 @@ from ..spacing import Shape
 from .loop import RunOptions, train_step
 from .optimiser import make_optimiser
 from .patches import Batch, BatchStream, TrainingTask
+from .prepare import PreparedRun, TrainingDataset, build_joint
 from .state import Progress
-from .train import PreparedRun, TrainingDataset, build_joint
 
 MAX_TRIAL_VOXELS = 2 * 64**3
 """Of a batch on a processor, so that a trial takes seconds; the cost of larger ones grows with their voxels."""

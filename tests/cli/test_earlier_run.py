@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,9 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("typed", [(), ("--restart",)])
-@pytest.mark.parametrize("moment", ["prepare_run", "train"])
+@pytest.mark.parametrize(("name_of_module", "moment"), [("prepare", "prepare_run"), ("train", "train")])
 def test_a_second_run_changes_nothing_of_one_that_just_begins(
+    name_of_module: str,
     moment: str,
     typed: tuple[str, ...],
     joint_model: Path,
@@ -34,7 +36,7 @@ def test_a_second_run_changes_nothing_of_one_that_just_begins(
     monkeypatch,
     capsys,
 ):
-    import spadunet.training.train as module
+    module = importlib.import_module(f"spadunet.training.{name_of_module}")
 
     folder = tmp_path / "model"
     (folder / "state").mkdir(parents=True)

@@ -10,7 +10,7 @@ from spadunet.dataset import Dataset
 from spadunet.inference.estimate import WindowCost
 from spadunet.sides import PATIENT_AXES
 from spadunet.training.estimate import validation_seconds
-from spadunet.training.train import TrainingDataset
+from spadunet.training.prepare import TrainingDataset
 
 WINDOW = WindowCost(seconds=0.5, peak_bytes=0, device_bytes=0)
 

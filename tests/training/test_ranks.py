@@ -22,9 +22,9 @@ from spadunet.training import ranks, validate
 from spadunet.training.curves import read_rows
 from spadunet.training.loop import JointNetwork
 from spadunet.training.patches import BatchStream
+from spadunet.training.prepare import check_shares
 from spadunet.training.ranks import Ranks
 from spadunet.training.state import read_metadata, read_progress
-from spadunet.training.train import check_shares
 from spadunet.training.variety import Variety
 
 CHECKPOINT = "state/checkpoint.safetensors"

@@ -15,7 +15,8 @@ from spadunet.training import train as training
 from spadunet.training.asked import EARLIER, digest_of_cases, digests_of_held_out, runs_behind, warn_if_seen
 from spadunet.training.loop import JointNetwork
 from spadunet.training.patches import TrainingTask
-from spadunet.training.train import TrainingDataset, as_model, build_joint, stored_cases
+from spadunet.training.prepare import TrainingDataset, build_joint, stored_cases
+from spadunet.training.train import as_model
 
 
 def member_of(task: TrainingTask) -> TrainingDataset:
