@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -22,3 +27,14 @@ def flock(descriptor: int, *, is_shared: bool = False, waits: bool = False) -> N
     if fcntl is None:
         raise OSError("this operating system has no locks of files by flock")
     fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | (0 if waits else fcntl.LOCK_NB))
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Wait until no other process holds a folder, then hold it; not where the file system has no locks."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            number = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, number)
+            flock(number, waits=True)
+        yield

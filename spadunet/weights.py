@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import InputError
-from .model import read_tensors
+from .tensors import read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

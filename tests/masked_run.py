@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from spadunet.model import write_tensors
 from spadunet.network.masked import MaskedUNet, MaskedViT
 from spadunet.network.tokenizer import NUM_TOKENS, SpadTokenizer
 from spadunet.network.unet import SpadUNet
@@ -20,6 +19,7 @@ from spadunet.network.vit import SpadViT
 from spadunet.pretraining.corpus import Corpus, load_corpus
 from spadunet.pretraining.mim import MaskedImageModelling
 from spadunet.pretraining.sampling import CropRule, ImageBatch, load_batches
+from spadunet.tensors import write_tensors
 from spadunet.training.ranks import Ranks, open_ranks
 
 RULE = CropRule(tokens_in_plane=2, tokens_in_depth=1)

@@ -25,19 +25,17 @@ from spadunet.model import (
     POSTPROCESSING_FILE,
     QUALITY_FILE,
     Model,
-    add_tasks,
     extra_file,
     load_model,
     read_model_record,
     save_model,
-    set_calibration,
-    set_postprocessing,
     write_task,
-    write_tensors,
 )
+from spadunet.model_changes import add_tasks, set_calibration, set_postprocessing
 from spadunet.plan import IntensityRule, Plan
 from spadunet.postprocessing import Postprocessing, Rule
 from spadunet.task import ADAPTER_PREFIX, AdapterRecord, AnyTask, Classifier, Task
+from spadunet.tensors import write_tensors
 
 FILES = (
     "backbone.safetensors",

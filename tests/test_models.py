@@ -10,15 +10,8 @@ import pytest
 from small_model import make_model, shrink_presets
 
 from spadunet.errors import InputError
-from spadunet.model import (
-    BACKBONE_FILE,
-    ModelRecord,
-    add_tasks,
-    load_model,
-    read_model_record,
-    save_model,
-    set_postprocessing,
-)
+from spadunet.model import BACKBONE_FILE, ModelRecord, load_model, read_model_record, save_model
+from spadunet.model_changes import add_tasks, set_postprocessing
 from spadunet.models import choose_classifier, choose_task, find_model, find_models, find_task, is_classifier
 from spadunet.postprocessing import Postprocessing
 from spadunet.record import write_record

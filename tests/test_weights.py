@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spadunet.errors import InputError
-from spadunet.model import write_tensors
+from spadunet.tensors import write_tensors
 from spadunet.weights import read_weights
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2).half()}

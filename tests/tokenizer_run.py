@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from tokenizer_corpus import SMALL_RECIPE, TOY, small_batches, small_stage
 
-from spadunet.model import write_tensors
 from spadunet.network import build
 from spadunet.pretraining.corpus import Corpus, load_corpus
+from spadunet.tensors import write_tensors
 from spadunet.training.ranks import Ranks, open_ranks
 
 NUM_STEPS = 3

@@ -57,7 +57,8 @@ def execute(options: argparse.Namespace) -> int:
     """Find the models, and choose, show or forget."""
     from ..inference.choose_rules import choose_rules
     from ..inference.ensemble import check_members
-    from ..model import load_model, set_postprocessing
+    from ..model import load_model
+    from ..model_changes import set_postprocessing
     from ..models import choose_task
     from ..task import Task
     from ..workspace import find_workspace

@@ -96,7 +96,7 @@ def execute(options: argparse.Namespace) -> int:
         if value is not None:
             raise InputError(f"{flag} {value}: is for --check")
     from ..inference.sources import open_source
-    from ..model import set_calibration
+    from ..model_changes import set_calibration
     from ..workspace import find_workspace
 
     workspace = find_workspace(options.data)
@@ -121,7 +121,7 @@ def fit(sources: Sequence[Source], options: argparse.Namespace, workspace: Works
     from ..inference.sources import build_engine, rules_of
     from ..inference.spoil import draw_spoilings
     from ..inference.trials import run_trials
-    from ..model import set_calibration
+    from ..model_changes import set_calibration
     from ..network.device import choose_precision
 
     check_members([plan_at(it.plan, "native") for it in sources], [str(it.folder) for it in sources])

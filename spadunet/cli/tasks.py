@@ -149,7 +149,8 @@ def add(options: argparse.Namespace) -> int:
 
 def remove(options: argparse.Namespace) -> int:
     """Take tasks away."""
-    from ..model import check_files, remove_task
+    from ..model import check_files
+    from ..model_changes import remove_task
     from ..sharing.plugins import require_task
 
     record = check_files(options.model)

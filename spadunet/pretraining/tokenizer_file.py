@@ -11,10 +11,11 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import sha256_of_file
-from ..model import TOKENIZER_JSON, read_tensors, write_tensors
+from ..model import TOKENIZER_JSON
 from ..network.build import TOKENIZER_WIDTHS, build_tokenizer
 from ..network.tokenizer import SpadTokenizer
 from ..record import FormatVersion, Record, read_record, write_record
+from ..tensors import read_tensors, write_tensors
 
 TOKENIZER_FILE = "tokenizer.safetensors"
 

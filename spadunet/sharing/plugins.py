@@ -26,11 +26,11 @@ from ..model import (
     MODEL_JSON,
     TASK_FILES,
     ModelRecord,
-    add_tasks,
     check_files,
     extra_file,
     load_task,
 )
+from ..model_changes import add_tasks
 from ..record import FormatVersion, Record
 from ..task import AnyTask, AnyTaskRecord, ClassifierRecord, TaskRecord
 from .archive import Archive, is_plain, open_archive, write_archive

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import InputError
-from ..model import ADDED, BACKBONE_FILE, Model, add_tasks, read_model_record
+from ..model import ADDED, BACKBONE_FILE, Model, read_model_record
+from ..model_changes import add_tasks
 from .init import Coverage
 from .status import require_free
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..model import STATE_FOLDER, read_tensors, write_tensors
+from ..model import STATE_FOLDER
+from ..tensors import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     import torch

@@ -24,7 +24,8 @@ from spadunet.cli.repeats import train_repeats
 from spadunet.cli.train_place import usual_preset
 from spadunet.dataset import load_dataset
 from spadunet.errors import InputError, OutputError
-from spadunet.model import load_model, read_tensors
+from spadunet.model import load_model
+from spadunet.tensors import read_tensors
 from spadunet.training import steps
 from spadunet.training.curves import read_rows
 from spadunet.training.ranks import Ranks

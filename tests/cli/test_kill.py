@@ -16,7 +16,8 @@ import pytest
 
 import spadunet
 from spadunet.image import read_label_map
-from spadunet.model import load_model, read_tensors
+from spadunet.model import load_model
+from spadunet.tensors import read_tensors
 from spadunet.training.curves import read_rows
 
 pytestmark = pytest.mark.slow

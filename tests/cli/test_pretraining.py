@@ -16,7 +16,7 @@ import torch
 import toy_pretrain
 from small_corpus import make_corpus, noise
 
-from spadunet.model import read_tensors
+from spadunet.tensors import read_tensors
 from spadunet.training.curves import read_rows
 from spadunet.training.state import read_progress
 

@@ -20,7 +20,8 @@ from spadunet.evaluation.tables import write_scores
 from spadunet.image import read_label_map
 from spadunet.inference.quality_table import read_table
 from spadunet.labels import LabelSet
-from spadunet.model import load_model, set_calibration
+from spadunet.model import load_model
+from spadunet.model_changes import set_calibration
 
 HIPPOCAMPUS = "Dataset004_Hippocampus"
 LABELS = LabelSet(names=("background", "Anterior", "Posterior"), ids=(0, 1, 2))

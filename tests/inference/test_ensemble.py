@@ -18,7 +18,8 @@ from spadunet.inference.sliding import Slab, sweep_logits
 from spadunet.inference.sources import build_engine, open_sources, rules_of
 from spadunet.inference.stages import StageTimes
 from spadunet.inference.storage import HOST, Storage
-from spadunet.model import BACKBONE_FILE, add_tasks, load_model, read_model_record, set_postprocessing
+from spadunet.model import BACKBONE_FILE, load_model, read_model_record
+from spadunet.model_changes import add_tasks, set_postprocessing
 from spadunet.orient import orient
 from spadunet.postprocessing import Postprocessing, Rule
 

@@ -20,7 +20,7 @@ from spadunet.errors import InputError
 from spadunet.image import Image, read_image
 from spadunet.inference.predict import predict_image
 from spadunet.inference.sources import build_engine, open_sources
-from spadunet.model import set_postprocessing
+from spadunet.model_changes import set_postprocessing
 from spadunet.postprocessing import Postprocessing, Rule
 
 GUIDE = Path(__file__).parent.parent.parent / "docs/python.md"

@@ -21,7 +21,8 @@ from spadunet.inference.resume import (
     models_asked,
     read_made,
 )
-from spadunet.model import BACKBONE_FILE, add_tasks, read_model_record, remove_task, save_model, set_calibration
+from spadunet.model import BACKBONE_FILE, read_model_record, save_model
+from spadunet.model_changes import add_tasks, remove_task, set_calibration
 
 
 @dataclass(frozen=True, kw_only=True)

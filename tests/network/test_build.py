@@ -12,11 +12,11 @@ from torch import nn
 
 from spadunet.fingerprint import CaseFacts, Fingerprint, IntensityFacts
 from spadunet.labels import LabelSet
-from spadunet.model import read_tensors, write_tensors
 from spadunet.network.build import BACKBONES, UNET_PRESETS, VIT_PRESETS, build_backbone, build_task, build_vit
 from spadunet.network.heads import SegmentationNetwork
 from spadunet.plan import Plan
 from spadunet.plans.planner import make_plan
+from spadunet.tensors import read_tensors, write_tensors
 from spadunet.training.loop import JointNetwork, RunOptions, train_step
 from spadunet.training.loss import deep_loss
 from spadunet.training.patches import Batch, TrainingTask

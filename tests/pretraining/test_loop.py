@@ -14,8 +14,8 @@ from html_page import read_page
 from toy_stage import NUM_STEPS, ToyBatch, ToyStage, signal_at, spoil_from, toy_batches, toy_options
 
 from spadunet.errors import OutputError
-from spadunet.model import read_tensors
 from spadunet.pretraining.loop import pretrain
+from spadunet.tensors import read_tensors
 from spadunet.training.curves import read_rows
 from spadunet.training.ranks import Ranks
 from spadunet.training.runs import summarise

@@ -15,7 +15,7 @@ from matplotlib import image as matplotlib_image
 from small_corpus import make_corpus, noise
 from toy_stage import toy_options
 
-from spadunet.model import load_model, read_tensors
+from spadunet.model import load_model
 from spadunet.network.build import BACKBONES, build_backbone, build_masked
 from spadunet.network.masked import token_grid
 from spadunet.pretraining.corpus import CORPUS_JSON, Corpus, load_corpus
@@ -25,6 +25,7 @@ from spadunet.pretraining.mim import SEEN_WEIGHT, draw_masks, judge, save_backbo
 from spadunet.pretraining.mim_sheet import COLUMNS, SheetRow, choose_crops, complete, draw_sheet
 from spadunet.pretraining.sampling import CropRule, ImageBatch
 from spadunet.record import write_record
+from spadunet.tensors import read_tensors
 from spadunet.training.curves import read_rows
 from spadunet.training.ranks import Ranks
 

@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from spadunet.errors import InputError
-from spadunet.model import write_tensors
 from spadunet.pretraining.perceptual import (
     choose_slices,
     load_lpips,
     structural_dissimilarity,
     take_slices,
 )
+from spadunet.tensors import write_tensors
 
 # torchvision's vgg16().features: numbers of its convolutions with outputs and inputs; pooling at 4, 9, 16, 23.
 CONVOLUTIONS = {

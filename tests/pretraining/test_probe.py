@@ -19,7 +19,6 @@ from spadunet.case import Case, Geometry
 from spadunet.dataset import Dataset, RawCase
 from spadunet.errors import InputError
 from spadunet.labels import LabelSet, Region
-from spadunet.model import read_tensors
 from spadunet.preprocessing.store import open_case, store_case
 from spadunet.pretraining.linear import classify, features_at, fit
 from spadunet.pretraining.loop import pretrain
@@ -34,6 +33,7 @@ from spadunet.pretraining.probe import (
     score,
     spread,
 )
+from spadunet.tensors import read_tensors
 from spadunet.training.ranks import Ranks
 
 LABELS = LabelSet(names=("background", "left", "right"), ids=(0, 1, 2))

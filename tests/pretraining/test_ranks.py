@@ -14,8 +14,8 @@ import torch
 from toy_stage import ToyStage, spoil_from, toy_batches, toy_options
 
 from spadunet.errors import InputError
-from spadunet.model import read_tensors
 from spadunet.pretraining.loop import pretrain
+from spadunet.tensors import read_tensors
 from spadunet.training.ranks import Ranks, find_ranks, mean_over_ranks
 from spadunet.training.state import read_progress
 

@@ -17,7 +17,6 @@ import torch
 from tokenizer_corpus import GLOBAL_BATCH, SMALL_RECIPE, TOY, make_corpus, small_batches, small_stage
 from toy_stage import toy_options
 
-from spadunet.model import read_tensors
 from spadunet.network import build
 from spadunet.network.tokenizer import SpadTokenizer
 from spadunet.pretraining.corpus import Corpus
@@ -26,6 +25,7 @@ from spadunet.pretraining.perceptual import MAX_SLICES, Lpips, structural_dissim
 from spadunet.pretraining.sampling import ImageBatch
 from spadunet.pretraining.tokenizer import LPIPS_WEIGHT, TokenizerStage, share_of_tokens_used
 from spadunet.pretraining.tokenizer_file import load_tokenizer
+from spadunet.tensors import read_tensors
 from spadunet.training.optimiser import take_step
 from spadunet.training.ranks import Ranks
 

@@ -11,7 +11,6 @@ import torch
 
 from spadunet.errors import InputError
 from spadunet.files import sha256_of_file
-from spadunet.model import read_tensors, write_tensors
 from spadunet.network.build import build_tokenizer
 from spadunet.network.tokenizer import SpadTokenizer
 from spadunet.pretraining.tokenizer_file import (
@@ -21,6 +20,7 @@ from spadunet.pretraining.tokenizer_file import (
     load_tokenizer,
     save_tokenizer,
 )
+from spadunet.tensors import read_tensors, write_tensors
 
 PROVENANCE = {"corpus": "Everything", "steps": "7"}
 

@@ -24,10 +24,9 @@ from spadunet.model import (
     load_model,
     load_task,
     read_model_record,
-    remove_task,
     save_model,
-    set_calibration,
 )
+from spadunet.model_changes import remove_task, set_calibration
 from spadunet.network import build
 from spadunet.record import write_record
 from spadunet.sharing.exporting import export_model

@@ -22,9 +22,8 @@ from spadunet.model import (
     load_model,
     read_model_record,
     save_model,
-    set_calibration,
-    set_postprocessing,
 )
+from spadunet.model_changes import set_calibration, set_postprocessing
 from spadunet.postprocessing import Postprocessing
 from spadunet.record import write_record
 from spadunet.sharing import archive as archives

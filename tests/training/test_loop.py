@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from spadunet.errors import OutputError
-from spadunet.model import read_tensors
 from spadunet.network import compiling
 from spadunet.network.build import build_backbone, build_task
 from spadunet.network.heads import SegmentationTask
 from spadunet.network.unet import SpadUNet
 from spadunet.preprocessing.store import write_array
+from spadunet.tensors import read_tensors
 from spadunet.training import loop, steps
 from spadunet.training.curves import CSV_FILE, read_rows
 from spadunet.training.loop import JointNetwork, train_network

@@ -16,9 +16,9 @@ import torch
 
 from spadunet.evaluation.overlap import count_overlap, dice
 from spadunet.labels import LabelSet, Region
-from spadunet.model import read_tensors
 from spadunet.network.heads import SegmentationTask
 from spadunet.network.unet import SpadUNet
+from spadunet.tensors import read_tensors
 from spadunet.training import loop, monitor, steps
 from spadunet.training.board import read_validation
 from spadunet.training.curves import read_rows

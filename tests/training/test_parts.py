@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from spadunet.errors import OutputError
-from spadunet.model import read_tensors
 from spadunet.network.heads import SegmentationTask
 from spadunet.network.unet import SpadUNet
 from spadunet.parallel import is_out_of_memory
+from spadunet.tensors import read_tensors
 from spadunet.training import steps
 from spadunet.training.curves import read_rows
 from spadunet.training.loop import JointNetwork, SegmentationLearner, loss_of, train_network

@@ -16,8 +16,8 @@ import torch
 from run_folder import plan_of
 
 from spadunet.errors import InputError
-from spadunet.model import read_tensors
 from spadunet.preprocessing.store import classes_path, write_array
+from spadunet.tensors import read_tensors
 from spadunet.training import ranks, validate
 from spadunet.training.curves import read_rows
 from spadunet.training.loop import JointNetwork

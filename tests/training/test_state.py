@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from spadunet.errors import InputError, OutputError
-from spadunet.model import write_tensors
+from spadunet.tensors import write_tensors
 from spadunet.training.state import Learned, Progress, load_state, read_progress, save_state
 
 RUN = {"preset": "tiny", "seed": "0", "text": 'ä "quoted"\nline'}
