@@ -292,7 +292,7 @@ def test_of_two_runs_that_add_at_once_the_second_waits(folder: Path, monkeypatch
         writing.remove(name)
         return files
 
-    monkeypatch.setattr("spadunet.model.write_task", write_slowly)
+    monkeypatch.setattr("spadunet.model_changes.write_task", write_slowly)
     (task,) = new_task().values()
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda name: add(folder, folder, {name: task}, {name: "today"}), ["X", "Y", "Z"]))
@@ -303,12 +303,12 @@ def test_of_two_runs_that_add_at_once_the_second_waits(folder: Path, monkeypatch
 
 def test_a_task_that_another_run_added_meanwhile_is_kept_without_locks(folder: Path, monkeypatch: pytest.MonkeyPatch):
     def write_late(place: Path, name: str, task: Task) -> list[Path]:
-        monkeypatch.setattr("spadunet.model.write_task", write_task)
+        monkeypatch.setattr("spadunet.model_changes.write_task", write_task)
         add(place, place, {"Other": task}, {})
         return write_task(place, name, task)
 
     monkeypatch.setattr("spadunet.locks.fcntl", None)  # Windows
-    monkeypatch.setattr("spadunet.model.write_task", write_late)
+    monkeypatch.setattr("spadunet.model_changes.write_task", write_late)
     add(folder, folder, new_task(), {})
     assert list(load_model(folder).tasks) == [*make_model().tasks, "Other", "Dataset009_New"]
 
@@ -428,7 +428,7 @@ def test_what_dice_to_expect_is_kept_beside_post_processing(folder: Path, tmp_pa
 
 @pytest.mark.parametrize("num_written", [0, 1, 2])
 def test_a_model_stays_valid_wherever_the_change_is_interrupted(folder: Path, monkeypatch, num_written: int):
-    import spadunet.model as module
+    import spadunet.model_changes as module
 
     set_postprocessing(folder, HIPPOCAMPUS, CHOSEN)
     written: list[Path] = []

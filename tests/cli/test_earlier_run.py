@@ -58,7 +58,7 @@ def test_a_second_run_changes_nothing_of_one_that_just_begins(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, moment, meanwhile)
-    monkeypatch.setattr(module, "train_network", stop)
+    monkeypatch.setattr("spadunet.training.train.train_network", stop)
     assert run(train.main, *command) == 130
     assert codes == [None, 2]
     assert f"{folder}: this run is going on" in capsys.readouterr().err

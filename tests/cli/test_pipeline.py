@@ -430,7 +430,7 @@ def test_a_run_goes_on_when_the_model_it_started_from_is_gone(
 def test_names_that_make_too_long_a_folder_name_are_told(
     planned: Path, run, quick, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(train, "MAX_NAME_BYTES", 40)
+    monkeypatch.setattr("spadunet.cli.train_place.MAX_NAME_BYTES", 40)
     assert run(train.main, "-d", 4, 101, "--max-steps", 1, *quick, "--data", planned) == 2
     assert "the names of 2 datasets make too long a folder name; name one with -o" in capsys.readouterr().err
 

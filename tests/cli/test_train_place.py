@@ -101,7 +101,7 @@ def test_the_same_command_goes_on_where_another_preset_is_usual(planned: Path, t
         (tmp_path / name).symlink_to(planned / name)
     begin(tmp_path / "results/Dataset004_Hippocampus/spad_unet_tiny/fold_0", max_steps="3")
     monkeypatch.setattr(train_place, "usual_preset", lambda _: "small")
-    monkeypatch.setattr("spadunet.training.train.prepare_run", note)
+    monkeypatch.setattr("spadunet.training.prepare.prepare_run", note)
     command = ("-d", 4, "--max-steps", 3, *quick, "--data", tmp_path)
     untold = [word for word in command if word not in ("--preset", "tiny")]
     assert run(train.main, *untold) == 130

@@ -285,7 +285,7 @@ def test_a_removal_that_is_interrupted_leaves_a_sound_model(model: Path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("spadunet.model.write_record", die)
+        patch.setattr("spadunet.model_changes.write_record", die)
         remove_task(model, TASKS[0])
     assert tuple(load_model(model).all_tasks) == ALL
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

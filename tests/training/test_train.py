@@ -11,7 +11,7 @@ import torch
 from spadunet.dataset import Dataset
 from spadunet.errors import InputError
 from spadunet.model import Model
-from spadunet.training import train as training
+from spadunet.training import prepare
 from spadunet.training.asked import EARLIER, digest_of_cases, digests_of_held_out, runs_behind, warn_if_seen
 from spadunet.training.loop import JointNetwork
 from spadunet.training.patches import TrainingTask
@@ -152,7 +152,7 @@ def test_held_out_cases_that_are_not_preprocessed_are_told(members, caplog: pyte
             raise InputError("not there")
         return name
 
-    monkeypatch.setattr(training, "open_planned_case", open_some)
+    monkeypatch.setattr(prepare, "open_planned_case", open_some)
     assert stored_cases(members[0], ["a", "b", "c"]) == ("b",)
     assert "Dataset001_A: 2 of 3 held-out cases are not preprocessed and left out" in caplog.text
     assert "a, c; spadunet_preprocess adds them" in caplog.text
