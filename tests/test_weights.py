@@ -65,3 +65,12 @@ def test_missing_and_empty_ones_are_named(tmp_path: Path):
         torch.save(content, tmp_path / "weights.pt")
         with pytest.raises(InputError, match=r"weights\.pt: holds no tensors by name"):
             read_weights(tmp_path / "weights.pt")
+
+
+def test_a_model_in_one_file_is_told_how_to_unpack(tmp_path: Path):
+    path = tmp_path / "liver.spadunet.zip"
+    path.write_bytes(b"PK")
+    with pytest.raises(
+        InputError, match=rf"{path}: a model in one file; unpack it with spadunet_import_model {path} -o"
+    ):
+        read_weights(path)
