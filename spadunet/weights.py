@@ -30,7 +30,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: weights not found; give the path of a .pt, .pth or .safetensors file")
     if path.suffix == ".zip":
         raise InputError(
-            f"{path}: a model in one file; unpack it with spadunet_import_model {path} -o MODEL, and give the folder MODEL"
+            f"{path}: a model in one file; unpack it with spadunet_import_model {path} -o MODEL, and give the folder "
+            "MODEL"
         )
     content = read_tensors(path) if path.suffix == ".safetensors" else read_pytorch(path)
     for key in WRAPPERS:
