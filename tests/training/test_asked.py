@@ -1,61 +1,12 @@
-"""Parts of a run that are not the loop: the network to begin with."""
+"""What was asked for of runs, told apart, and what earlier ones may have seen."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
-from spadunet.dataset import Dataset
-from spadunet.errors import InputError
-from spadunet.model import Model
-from spadunet.training import prepare
 from spadunet.training.asked import EARLIER, digest_of_cases, digests_of_held_out, runs_behind, warn_if_seen
-from spadunet.training.loop import JointNetwork
-from spadunet.training.patches import TrainingTask
-from spadunet.training.prepare import TrainingDataset, build_joint, stored_cases
-from spadunet.training.train import as_model
-
-
-def member_of(task: TrainingTask) -> TrainingDataset:
-    """The dataset of a task, without its raw files."""
-    dataset = Dataset(
-        name=task.name,
-        folder=Path("raw"),
-        channel_names=task.plan.channel_names,
-        labels=task.plan.labels,
-        file_ending=".nii.gz",
-        cases=(),
-        patients={},
-    )
-    return TrainingDataset(dataset=dataset, plan=task.plan, folder=Path("preprocessed"))
-
-
-def model_of(network: JointNetwork, members: list[TrainingDataset]) -> Model:
-    """The network as a model."""
-    return as_model(network, members, backbone="spad_unet", preset="tiny", provenance={})
-
-
-@pytest.fixture
-def members(make_task) -> list[TrainingDataset]:
-    """Two datasets with two and three classes."""
-    return [
-        member_of(make_task("Dataset001_A", num_classes=2)),
-        member_of(make_task("Dataset002_B", num_classes=3)),
-    ]
-
-
-def test_a_joint_network_has_one_backbone_and_a_head_for_every_dataset(members):
-    network = build_joint(members, "spad_unet", "tiny")
-    assert [task.heads[0].weight.shape[0] for task in network.tasks] == [2, 3]
-    colours = members[0].plan.model_copy(update={"channel_names": ("red", "green", "blue")})
-    (of_colours,) = build_joint([replace(members[0], plan=colours)], "spad_unet", "tiny").tasks
-    assert torch.equal(of_colours.channel_map.weight, torch.eye(3))
-    model = model_of(network, members)
-    assert list(model.tasks) == ["Dataset001_A", "Dataset002_B"]
-    assert [task.plan for task in model.tasks.values()] == [member.plan for member in members]
 
 
 def test_a_case_that_changes_sides_makes_another_run_and_the_order_does_not():
@@ -144,21 +95,6 @@ def test_the_digests_of_held_out_cases_are_by_dataset():
     first, second = digests_of_held_out([(["a"], ["b", "c"]), (["d"], ["e"])]).split()
     assert digests_of_held_out([(["x", "y"], ["e"]), ([], ["c", "b"])]) == f"{second} {first}"
     assert digests_of_held_out([(["d"], ["a"])]) not in (first, second)
-
-
-def test_held_out_cases_that_are_not_preprocessed_are_told(members, caplog: pytest.LogCaptureFixture, monkeypatch):
-    def open_some(member: TrainingDataset, name: str) -> str:
-        if name != "b":
-            raise InputError("not there")
-        return name
-
-    monkeypatch.setattr(prepare, "open_planned_case", open_some)
-    assert stored_cases(members[0], ["a", "b", "c"]) == ("b",)
-    assert "Dataset001_A: 2 of 3 held-out cases are not preprocessed and left out" in caplog.text
-    assert "a, c; spadunet_preprocess adds them" in caplog.text
-    caplog.clear()
-    assert stored_cases(members[0], ["b"]) == ("b",)
-    assert not caplog.text
 
 
 def test_what_the_models_before_have_seen_is_warned_of_too(caplog):
