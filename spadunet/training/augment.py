@@ -138,11 +138,11 @@ def augment(image: Tensor, classes: Tensor, changes: Augmentation) -> tuple[Tens
 
     Args:
         image: (B, C, *read_size) in [-1, 1]; a channel that is 0 everywhere is missing.
-        classes: (B, *read_size) int64.
+        classes: (B, k·d, h, w) int64, where (d, h, w) is the read size: k slices of labels for each of the image.
 
     Returns:
-        Image (B, C, *size) in [-1, 1], 0 where a channel is missing, and classes (B, *size) int64. Noise alone differs
-        from device to device.
+        Image (B, C, *size) in [-1, 1], 0 where a channel is missing, and classes (B, k·D, H, W) int64. Noise alone
+        differs from device to device.
     """
     is_there = image.flatten(2).any(2)[..., None, None, None]  # (B, C, 1, 1, 1)
     image, classes = place(image, classes, changes.matrices, changes.size)
@@ -175,25 +175,27 @@ def place(image: Tensor, classes: Tensor, matrices: np.ndarray, size: Shape) -> 
 
     Args:
         image: (B, C, d, h, w), its sides larger than `size` by even numbers.
-        classes: (B, d, h, w).
+        classes: (B, k·d, h, w). Of the k slices of a merged one, each is taken where their middle goes.
         matrices: as `Augmentation.matrices`.
     """
-    extra = [(n - s) // 2 for n, s in zip(classes.shape[1:], size, strict=True)]
+    extra = [(n - s) // 2 for n, s in zip(image.shape[2:], size, strict=True)]
     depth, height, width = (slice(e, e + s) for e, s in zip(extra, size, strict=True))
-    patches, labels = image[:, :, depth, height, width].clone(), classes[:, depth, height, width].clone()
+    num_merged = classes.shape[1] // image.shape[2]
+    classes = classes.unflatten(1, (-1, num_merged)).movedim(2, 1)  # (B, k, d, h, w)
+    patches, labels = (x[:, :, depth, height, width].clone() for x in (image, classes))
     is_moved = (matrices != np.eye(3)).any((1, 2))
     keeps_slices = np.array([is_in_plane(matrix) and matrix[0, 0] == 1 for matrix in matrices])
     for is_chosen, is_2d in ((is_moved & keeps_slices, True), (is_moved & ~keeps_slices, False)):
         if not is_chosen.any():
             continue
         chosen = torch.from_numpy(np.nonzero(is_chosen)[0]).to(image.device)
-        boxes, targets, turns = image[chosen], classes[chosen, None], matrices[is_chosen]
+        boxes, targets, turns = image[chosen], classes[chosen], matrices[is_chosen]
         if is_2d:
-            boxes, targets = boxes[:, :, depth].flatten(1, 2), targets[:, 0, depth]  # (B, C*D, h, w)
+            boxes, targets = (x[:, :, depth].flatten(1, 2) for x in (boxes, targets))  # (B, C*D, h, w)
             turns = turns[:, 1:, 1:]
         seen, found = sample(boxes, targets, turns, size[-turns.shape[-1] :])
         patches[chosen], labels[chosen] = seen.view(patches[chosen].shape), found.view(labels[chosen].shape)
-    return patches, labels
+    return patches, labels.movedim(1, 2).flatten(1, 2)
 
 
 def sample(boxes: Tensor, targets: Tensor, turns: np.ndarray, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -163,7 +163,7 @@ def try_steps(
                 step_seconds=again.seconds,
                 peak_bytes=max(first.peak_bytes, again.peak_bytes),
                 device_bytes=device_bytes,
-                scale=drawn.result.classes.numel() / batch.classes.numel(),
+                scale=drawn.result.image.numel() / batch.image.numel(),
                 window=WindowCost(
                     seconds=window.seconds * patch_scale,
                     peak_bytes=window.peak_bytes,
@@ -176,15 +176,15 @@ def try_steps(
 
 def shrink(batch: Batch) -> Batch:
     """A batch of at most MAX_TRIAL_VOXELS: fewer patches, then the middle of them."""
-    num_patches = max(min(len(batch.image), MAX_TRIAL_VOXELS // math.prod(batch.classes.shape[1:])), 1)
+    num_patches = max(min(len(batch.image), MAX_TRIAL_VOXELS // math.prod(batch.image.shape[2:])), 1)
     image, classes = batch.image[:num_patches], batch.classes[:num_patches]
-    factor = min((MAX_TRIAL_VOXELS / classes.numel()) ** (1 / 3), 1.0)
-    parts = [slice(0, max(round(size * factor), 1)) for size in classes.shape[1:]]
+    factor = min((MAX_TRIAL_VOXELS / image[:, 0].numel()) ** (1 / 3), 1.0)
+    depth, height, width = (max(round(size * factor), 1) for size in image.shape[2:])
     return Batch(
         task=batch.task,
         da=batch.da,
         cases=batch.cases[:num_patches],
-        image=image[:, :, parts[0], parts[1], parts[2]].contiguous(),
-        classes=classes[:, parts[0], parts[1], parts[2]].contiguous(),
+        image=image[:, :, :depth, :height, :width].contiguous(),
+        classes=classes[:, : batch.num_merged * depth, :height, :width].contiguous(),
         known=None if batch.known is None else batch.known[:num_patches],
     )

@@ -317,4 +317,12 @@ def loss_of(
     with autocast(options.device, options.precision):
         logits = network(batch.image, batch.da, number, num_parts)
     weights = task.class_weights
-    return deep_loss(logits, batch.classes, task.plan.labels, total, known=batch.known, class_weights=weights)
+    return deep_loss(
+        logits,
+        batch.classes,
+        task.plan.labels,
+        total,
+        num_merged=batch.num_merged,
+        known=batch.known,
+        class_weights=weights,
+    )

@@ -11,7 +11,7 @@ Letters: B batch, K outputs (classes, or regions where a label set has them); D,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -75,6 +75,7 @@ def deep_loss(
     labels: LabelSet,
     total: Callable[[Tensor], Tensor] = itself,
     *,
+    num_merged: int = 1,
     known: Tensor | None = None,
     class_weights: tuple[float, ...] | None = None,
 ) -> Tensor:
@@ -85,16 +86,19 @@ def deep_loss(
 
     Args:
         logits: (B, K, D_n, H_n, W_n), finest first.
-        classes: (B, D, H, W) int64, as `LabelSet.to_classes` numbers them.
+        classes: (B, k·D, H, W) int64, as `LabelSet.to_classes` numbers them.
         total: sum of a tensor over the processes that share a batch evenly, with a gradient through it. The Dice is
             then of the whole batch, and the mean of their losses is the loss of one process with all of it.
+        num_merged: k, slices of labels for each of the image; its voxels are then coarse ones too.
         known: (B, K) bool, outputs that were annotated in each patch, background always; None for all, in all
             processes.
         class_weights: how much each output counts, in the cross-entropy and in the mean of the Dice; None for alike.
     """
     table = torch.from_numpy(labels.targets()).to(classes.device)
-    target = functional.embedding(classes, table).movedim(-1, 1)  # (B, K, D, H, W)
-    labelled = None if labels.ignore_class is None else (classes != labels.ignore_class).float()[:, None]
+    slices = classes.unflatten(1, (-1, num_merged)).unbind(2)  # k of (B, D, H, W)
+    target = mean_of(functional.embedding(each, table) for each in slices).movedim(-1, 1)  # (B, K, D, H, W)
+    ignored = labels.ignore_class
+    labelled = None if ignored is None else mean_of((each != ignored).float() for each in slices)[:, None]
     counting = Counting(
         known=None if known is None else known.to(target)[:, :, None, None, None],
         weights=None if class_weights is None else target.new_tensor(class_weights)[None, :, None, None, None],
@@ -115,6 +119,14 @@ def deep_loss(
             )
         )
     return sum(losses[1:], losses[0]) / sum(weights)
+
+
+def mean_of(slices: Iterator[Tensor]) -> Tensor:
+    """Of tensors of one shape, which are not kept: those of many classes are large."""
+    total, number = next(slices), 1
+    for each in slices:
+        total, number = total.add_(each), number + 1
+    return total if number == 1 else total.div_(number)
 
 
 def level_loss(

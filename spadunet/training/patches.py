@@ -74,11 +74,16 @@ class Batch:
     image: Tensor
     """(B, C, D, H, W) float32 in [-1, 1]."""
     classes: Tensor
-    """(B, D, H, W) int64."""
+    """(B, k·D, H, W) int64: of slices that were merged, k into one, each has its own."""
     known: Tensor | None = None
     """(B, K) bool: outputs that were annotated in each patch; None where all were in all cases of the task."""
     augmentation: Augmentation | None = None
     """Still to be done; image and classes are then larger than the patch."""
+
+    @property
+    def num_merged(self) -> int:
+        """Slices of a case in one of the image's: k."""
+        return self.classes.shape[1] // self.image.shape[2]
 
     def finish(self, device: torch.device) -> Batch:
         """The batch on a device, augmented there if it is not yet."""
@@ -169,7 +174,7 @@ class BatchStream(Dataset):
         respacing: Respacing,
         generator: np.random.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """What a patch of this size is made from: image (C, *read_size) and classes (*read_size)."""
+        """What a patch of this size is made from: image (C, *read_size) and classes (k·D, H, W) of k merged slices."""
         task, key = self.tasks[number], (number, case.name)
         if key not in self.mirrors:
             known = task.plan.labels.known_outputs(case.header.annotated)
@@ -196,16 +201,7 @@ class BatchStream(Dataset):
         if not respacing.is_none:
             slices = torch.arange(first[0], first[0] + read[0])
             is_inside = (slices >= 0) & (slices < case.header.geometry.shape[0])
-            is_late = bool(generator.integers(2))
-            image, classes = respace(
-                image,
-                classes,
-                respacing,
-                read_size,
-                is_inside=is_inside,
-                is_late=is_late,
-                ignore_class=ignore_class,
-            )
+            image, classes = respace(image, classes, respacing, read_size, is_inside=is_inside)
         image = drop_channels(image, case.header.missing_channels, task.variety.channel_dropout, generator)
         return mirror(image, classes, self.mirrors[key], generator)
 

@@ -84,31 +84,22 @@ def degrees_met(geometry: Geometry, *, slice_merging: float, spacing_jitter: flo
 
 
 def respace(
-    image: Tensor,
-    classes: Tensor,
-    respacing: Respacing,
-    size: Shape,
-    *,
-    is_inside: Tensor,
-    is_late: bool,
-    ignore_class: int | None = None,
+    image: Tensor, classes: Tensor, respacing: Respacing, size: Shape, *, is_inside: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Bring the voxels that were read for a patch to its size.
 
     Args:
         image: (C, k·D, H', W') float32, of `Respacing.source_size(size)`.
         classes: (k·D, H', W') int64.
-        is_inside: (k·D,) bool, slices that lie in the volume; those beyond it neither count nor vote.
-        is_late: which of the two middle slices decides where k is even and classes have as many votes.
-        ignore_class: number of ignored voxels, if any are; they vote only where nothing else does.
+        is_inside: (k·D,) bool, slices that lie in the volume.
 
     Returns:
-        Image (C, *size) and classes (*size).
+        Image (C, *size) and classes (k·D, H, W): labels keep the case's own slices, so that the loss can compare what
+        is said of a merged slice with the share of each class in it.
     """
     if respacing.num_merged > 1:
-        image, classes = merge_slices(
-            image, classes, respacing.num_merged, is_inside, is_late=is_late, ignore_class=ignore_class
-        )
+        image = merge_slices(image, respacing.num_merged, is_inside)
+        classes = classes[nearest_inside(respacing.num_merged, is_inside)]
     if image.shape[2:] != size[1:]:
         plane = list(size[1:])
         image = functional.interpolate(image, plane, mode="bilinear", antialias=True)
@@ -116,36 +107,27 @@ def respace(
     return image, classes
 
 
-def merge_slices(
-    image: Tensor,
-    classes: Tensor,
-    num_merged: int,
-    is_inside: Tensor,
-    *,
-    is_late: bool,
-    ignore_class: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Mean of k neighbouring slices, and their most frequent class; of equally many, that nearest to the middle slice.
+def merge_slices(image: Tensor, num_merged: int, is_inside: Tensor) -> Tensor:
+    """Mean (C, D, H, W) of every k neighbouring slices that lie in the volume; of none, of all, which are dark.
 
     Args: as `respace`.
     """
     inside = is_inside.view(-1, num_merged)  # (D, k)
-    parts = image.unflatten(1, (-1, num_merged))  # (C, D, k, H, W)
     weights = inside.float() / inside.sum(1, keepdim=True).clamp_min(1)
-    weights[~inside.any(1)] = 1 / num_merged  # all beyond the volume, and dark
-    merged = torch.einsum("cdkhw,dk->cdhw", parts, weights)
-    members = classes.unflatten(0, (-1, num_merged)).unbind(1)  # k of (D, H, W)
-    voters = inside.unbind(1)  # k of (D,)
-    middle = (num_merged - 1 + is_late) // 2
-    most = torch.full_like(members[0], -1)
-    winner = members[0]
-    for number in sorted(range(num_merged), key=lambda number: abs(number - middle)):
-        votes = torch.zeros_like(most)
-        for other, is_voter in zip(members, voters, strict=True):
-            votes += (members[number] == other) & is_voter[:, None, None]
-        if ignore_class is not None:  # else strokes on single slices would be lost to what nobody has looked at
-            votes[members[number] == ignore_class] = 0
-        votes[~voters[number]] = -1
-        is_more = votes > most
-        most, winner = torch.where(is_more, votes, most), torch.where(is_more, members[number], winner)
-    return merged, winner
+    weights[~inside.any(1)] = 1 / num_merged
+    return torch.einsum("cdkhw,dk->cdhw", image.unflatten(1, (-1, num_merged)), weights)
+
+
+def nearest_inside(num_merged: int, is_inside: Tensor) -> Tensor:
+    """(k·D,) int64: numbers of the slices that labels are taken from.
+
+    A merged slice that lies partly in the volume is told of by its slices inside: those beyond are as the nearest.
+
+    Args: as `respace`.
+    """
+    numbers = torch.arange(len(is_inside))
+    if not is_inside.any():
+        return numbers
+    inside = numbers[is_inside]
+    is_partly = is_inside.view(-1, num_merged).any(1).repeat_interleave(num_merged)
+    return torch.where(is_partly, numbers.clamp(inside.min(), inside.max()), numbers)

@@ -174,6 +174,17 @@ def test_short_axes_are_not_blurred():
     assert (draws(0, (4, 16, 16)).blur[:, :, 0] > 0).any()
 
 
+@pytest.mark.parametrize("turn", [(0.3, 0, 0), (0.2, 0.2, -0.1), (0, 0, 0)])
+def test_labels_of_slices_that_were_merged_go_where_their_merged_slice_goes(turn):
+    changes = replace(nothing((8, 16, 16), 2), matrices=np.stack([rotation(*turn), np.eye(3)]))
+    image, first = boxes(changes)
+    stacks = [first, first.flip(1), first.roll(1, 2)]
+    together = augment(image.clone(), torch.stack(stacks, dim=2).flatten(1, 2), changes)[1]
+    assert together.shape == (2, 24, 16, 16)
+    for number, stack in enumerate(stacks):
+        assert torch.equal(together[:, number::3], augment(image.clone(), stack, changes)[1])
+
+
 def test_no_more_is_read_than_the_turn_needs():
     assert nothing((8, 16, 17)).read_size == (8, 16, 17)
     # Zoomed out by 1.25: 15 · 1.25 + 1 = 19.75 voxels of 16, so 20; 7 · 1.25 + 1 = 9.75, so 10. Zoomed in: no less.

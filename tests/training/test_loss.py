@@ -82,6 +82,29 @@ def test_depth_that_a_level_does_not_halve_stays_apart():
     assert deep_loss([fine, coarse], classes, TWO).item() == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize("labels", [FOUR, REGIONS, ignoring(FOUR), ignoring(REGIONS)])
+def test_what_is_said_of_a_merged_slice_is_compared_with_the_shares_of_its_slices(labels: LabelSet):
+    """As a level is, that is half as deep."""
+    generator = torch.Generator().manual_seed(0)
+    fine, flat = (torch.randn(2, labels.num_outputs, depth, 8, 8, generator=generator) for depth in (6, 3))
+    classes = torch.randint(4 if labels.ignore_class is None else 5, (2, 6, 8, 8), generator=generator)
+    both, alone = (deep_loss(levels, classes, labels) for levels in ([fine, flat], [fine]))
+    assert torch.allclose(deep_loss([flat], classes, labels, num_merged=2), 3 * both - 2 * alone, atol=1e-5)
+
+
+def test_a_stroke_on_one_of_three_merged_slices_teaches_its_class_alone():
+    labels = ignoring(FOUR)
+    classes = torch.full((1, 6, 4, 4), 4)
+    classes[:, 4, 1] = 2
+    logits = torch.zeros(1, 4, 2, 4, 4, requires_grad=True)
+    deep_loss([logits], classes, labels, num_merged=3).backward()
+    assert logits.grad is not None
+    assert (logits.grad[0, 2, 1, 1] < 0).all()
+    elsewhere = logits.grad.clone()
+    elsewhere[:, :, 1, 1] = 0
+    assert not elsewhere.any()
+
+
 def test_levels_of_half_precision_are_compared_in_single():
     logits = torch.zeros(1, 2, 1, 2, 2, dtype=torch.bfloat16)
     assert deep_loss([logits], torch.ones(1, 1, 2, 2, dtype=torch.int64), TWO).dtype == torch.float32

@@ -14,7 +14,7 @@ from spadunet.case import Geometry
 from spadunet.labels import LabelSet
 from spadunet.plans.patch import choose_patch
 from spadunet.training.patches import Batch, BatchStream, TrainingTask
-from spadunet.training.respace import MAX_MERGED, Respacing, degrees_met, draw_respacing, merge_slices, respace
+from spadunet.training.respace import MAX_MERGED, Respacing, degrees_met, draw_respacing, respace
 from spadunet.training.variety import Variety, VarietyOptions
 
 INSIDE = torch.ones(64, dtype=torch.bool)
@@ -39,58 +39,25 @@ def columns(*values: int) -> torch.Tensor:
     return torch.tensor(values)[:, None, None]
 
 
-def merged(image, classes, num_merged: int, *, inside=None, is_late: bool = False):
-    """Mean and class of each group of a column."""
+def merged(image, classes, num_merged: int, inside=None):
+    """Mean of each group of a column, and the labels of its slices."""
     mask = torch.ones(len(classes), dtype=torch.bool) if inside is None else torch.tensor(inside)
-    means, found = merge_slices(columns(*image)[None].float(), columns(*classes), num_merged, mask, is_late=is_late)
+    size = (len(classes) // num_merged, 1, 1)
+    respacing = Respacing(num_merged=num_merged)
+    means, found = respace(columns(*image)[None].float(), columns(*classes), respacing, size, is_inside=mask)
     return means.flatten().tolist(), found.flatten().tolist()
 
 
-def test_neighbouring_slices_are_averaged_and_the_most_frequent_class_wins():
-    assert merged([1, 2, 3, 4, 5, 9], [1, 1, 0, 0, 2, 2], 3) == ([2, 6], [1, 2])
-    assert merged([0, 0, 0, 8], [2, 0, 0, 2], 4, is_late=True) == ([2], [0])  # two votes each: the middle decides
+def test_neighbouring_slices_are_averaged_and_keep_their_labels():
+    assert merged([1, 2, 3, 4, 5, 9], [1, 1, 0, 0, 2, 2], 3) == ([2, 6], [1, 1, 0, 0, 2, 2])
 
 
-def test_of_two_classes_with_as_many_votes_either_middle_slice_decides():
-    assert merged([0, 2], [0, 1], 2) == ([1], [0])
-    assert merged([0, 2], [0, 1], 2, is_late=True) == ([1], [1])
-    assert merged([0] * 4, [0, 0, 1, 1], 4) == ([0], [0])
-    assert merged([0] * 4, [0, 0, 1, 1], 4, is_late=True) == ([0], [1])
-
-
-def test_slices_beyond_the_volume_neither_count_nor_vote():
+def test_slices_beyond_the_volume_neither_count_nor_tell():
     inside = [False, False, True, True, False, False, False, False, False]
     image, classes = [-1, -1, 0.5, 0.25, -1, -1, -1, -1, -1], [0, 0, 3, 4, 0, 0, 0, 0, 0]
-    assert merged(image, classes, 3, inside=inside) == ([0.5, 0.25, -1], [3, 4, 0])
-
-
-@pytest.mark.parametrize("num_merged", [3, 4, 6])
-@pytest.mark.parametrize("is_late", [False, True])
-def test_strokes_on_single_slices_survive_merging(num_merged: int, is_late: bool):
-    classes = torch.full((12, 4, 4), 2)
-    classes[2, 1], classes[7, 1:3] = 1, 0
-    image = torch.zeros(1, 12, 4, 4)
-    _, found = merge_slices(image, classes, num_merged, INSIDE[:12], is_late=is_late, ignore_class=2)
-    expected = torch.full((12 // num_merged, 4, 4), 2)
-    expected[7 // num_merged, 1:3] = 0
-    expected[2 // num_merged, 1] = 1
-    if num_merged == 6:  # they are in one group each
-        assert expected.unique(return_counts=True)[1].tolist() == [8, 4, 20]
-    assert torch.equal(found, expected)
-
-
-def test_ignored_slices_vote_only_where_nothing_else_does():
-    def of(classes: list[int], inside: list[bool], ignore_class: int | None = 2) -> list[int]:
-        column, mask = columns(*classes), torch.tensor(inside)
-        _, found = merge_slices(
-            torch.zeros(1, len(classes), 1, 1), column, 3, mask, is_late=False, ignore_class=ignore_class
-        )
-        return found.flatten().tolist()
-
-    assert of([2, 2, 1, 2, 2, 2, 0, 1, 1], [True] * 9) == [1, 2, 1]
-    assert of([2, 2, 1, 2, 2, 2, 0, 1, 1], [True] * 9, None) == [2, 2, 1]
-    assert of([2, 2, 1], [False, True, True]) == [1]
-    assert of([2, 2, 2, 2, 2, 2], [False, False, True, False, False, False]) == [2, 2]
+    assert merged(image, classes, 3, inside) == ([0.5, 0.25, -1], [3, 3, 3, 4, 4, 4, 0, 0, 0])
+    outside = [False] * 4
+    assert merged([-1] * 4, [0] * 4, 2, outside) == ([-1, -1], [0] * 4)
 
 
 @pytest.mark.parametrize("factor", [2**-0.5, 1.2])
@@ -100,7 +67,7 @@ def test_pixels_of_another_size_show_the_same_image(factor: float):
     assert (depth, height, width) == (2, round(20 * factor), round(20 * factor))
     ramp = torch.linspace(0, 1, width).expand(1, depth, height, width).contiguous()
     halves = (ramp[0] > 0.5).long()
-    image, classes = respace(ramp, halves, respacing, (2, 20, 20), is_inside=INSIDE[:2], is_late=False)
+    image, classes = respace(ramp, halves, respacing, (2, 20, 20), is_inside=INSIDE[:2])
     assert image.shape == (1, 2, 20, 20)
     assert classes.shape == (2, 20, 20)
     expected = torch.linspace(0, 1, 20).expand(2, 20, 20)
@@ -184,7 +151,8 @@ def test_batches_of_mixed_spacings_have_one_degree_and_its_patch_size(mixed: Tra
         batch = stream[step]
         size = mixed.plan.patch_sizes_voxels[batch.da]
         assert batch.image.shape == (2, 1, *size)
-        assert batch.classes.shape == (2, *size)
+        assert batch.classes.shape == (2, batch.num_merged * size[0], *size[1:])
+        assert 1 <= batch.num_merged <= MAX_MERGED
         assert batch.image.min() >= -1
         assert batch.image.max() <= 1
         seen[batch.da] += 1
@@ -219,7 +187,7 @@ def test_merged_batches_hold_the_labels_of_the_case(make_task):
         batch = stream[step]
         assert batch.da in (1, 2)
         if batch.classes.any() and not batch.classes.all():
-            image = batch.image[:, 0]
+            image = batch.image[:, 0].repeat_interleave(batch.num_merged, dim=1)
             means.append(float(image[batch.classes == 1].mean() - image[batch.classes == 0].mean()))
     assert len(means) >= 10
     assert min(means) > 0.4  # class 1 is 0.5, the rest between -1 and 0
