@@ -6,7 +6,7 @@
 Trains spadunet on all training cases as they are, spadunet with slice merging, and nnU-Net, each for as many steps. The
 slices of each test image are averaged to 2, 3, 4 and 6 times their spacing. spadunet predicts these at their own
 spacing and, to show what that is worth, resampled to its plan's; nnU-Net resamples to its plan's. All write
-probabilities on the thick image's grid. These are interpolated linearly along the slices to the image's own, where the
+probabilities on the thick image's grid. Cubic splines along the slices bring them to the image's own, where the
 largest wins and is scored. What this way back costs by itself is the ceiling: the reference labels' shares, averaged
 over the same slices and brought back alike. (Labels of whole thick slices kept no more than 0.815 Dice of the
 references at 4 times the spacing.)
@@ -64,7 +64,7 @@ ARMS = {
     "ceiling": ("", "", "reference labels, made thick and brought back"),
 }
 """Training, --spacing of spadunet_predict, and title of each."""
-BACK = "class shares, interpolated along the slices"
+BACK = "class shares, cubic splines along the slices"
 """How answers come back: told in settings.json, since rows of another way are not comparable."""
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 
 from spadunet.image import Image, LabelMap
 
@@ -42,17 +43,13 @@ class Thicker:
     def largest(self, shares: np.ndarray) -> np.ndarray:
         """Class numbers (A0, A1, A2) on the old slices, of class shares (K, A0, A1, A2) on the new ones.
 
-        Shares are interpolated linearly between the middles of new slices; beyond the first and the last they stay. The
-        largest wins, the first of equal ones.
+        Shares are interpolated between the middles of new slices by a cubic spline; beyond the first and the last they
+        stay. The largest wins, the first of equal ones.
         """
         planes = np.moveaxis(shares, self.axis + 1, 0)  # (new, K, …)
-        found = []
-        for middle in ((np.arange(self.num_old) + 0.5) / self.factor - 0.5).clip(0, self.num_new - 1).tolist():
-            low, part = int(middle), middle % 1
-            high = min(low + 1, self.num_new - 1)
-            mixed = (1 - part) * planes[low].astype(np.float32) + part * planes[high].astype(np.float32)
-            found.append(mixed.argmax(axis=0))
-        return np.stack(found, axis=self.axis)
+        middles = ((np.arange(self.num_old) + 0.5) / self.factor - 0.5).clip(0, self.num_new - 1)
+        between = CubicSpline(np.arange(self.num_new), planes) if self.num_new > 1 else lambda _: planes[0]
+        return np.stack([between(middle).argmax(axis=0) for middle in middles], axis=self.axis)
 
     def back(self, label_map: LabelMap, affine: np.ndarray) -> LabelMap:
         """Each old slice has the labels of the new one in which its middle lies."""
