@@ -120,7 +120,7 @@ def test_a_folder_of_rows_that_came_back_otherwise_is_refused(
     (output / "settings.json").write_text(json.dumps(earlier))
     monkeypatch.setattr("sys.argv", ["spacing.py", "-d", str(raw), "-o", str(output), "-device", "cpu"])
     with pytest.raises(
-        SystemExit, match="has back None, not class shares, interpolated along the slices; name another"
+        SystemExit, match="has back None, not class shares, cubic splines along the slices; name another"
     ):
         script.main()
 

@@ -116,6 +116,7 @@ def deep_loss(
                 None if labelled is None else functional.interpolate(labelled, size, mode="area"),
                 counting,
                 has_regions=bool(labels.regions),
+                is_merged=num_merged > 1,
             )
         )
     return sum(losses[1:], losses[0]) / sum(weights)
@@ -130,7 +131,13 @@ def mean_of(slices: Iterator[Tensor]) -> Tensor:
 
 
 def level_loss(
-    logits: Tensor, target: Tensor, labelled: Tensor | None, counting: Counting = EVEN, *, has_regions: bool
+    logits: Tensor,
+    target: Tensor,
+    labelled: Tensor | None,
+    counting: Counting = EVEN,
+    *,
+    has_regions: bool,
+    is_merged: bool = False,
 ) -> Tensor:
     """Soft Dice plus cross-entropy of classes (softmax) or plus binary cross-entropy of regions (sigmoid).
 
@@ -140,13 +147,14 @@ def level_loss(
         logits: (B, K, D, H, W).
         target: of the same shape, shares of what each voxel covers.
         labelled: (B, 1, D, H, W), the share of each voxel that is not ignored; None where all is labelled.
+        is_merged: as `soft_dice_loss`.
     """
     target = target.to(logits.dtype)
     if has_regions:
-        return region_entropy(logits, target, labelled, counting) + soft_dice_loss(
-            logits.sigmoid(), target, labelled, counting
-        )
-    dice = soft_dice_loss(logits.softmax(1)[:, 1:], target[:, 1:], labelled, counting.foreground())
+        dice = soft_dice_loss(logits.sigmoid(), target, labelled, counting, is_merged=is_merged)
+        return dice + region_entropy(logits, target, labelled, counting)
+    foreground = logits.softmax(1)[:, 1:]
+    dice = soft_dice_loss(foreground, target[:, 1:], labelled, counting.foreground(), is_merged=is_merged)
     return dice + class_entropy(logits, target, labelled, counting)
 
 
@@ -195,20 +203,30 @@ def region_entropy(logits: Tensor, target: Tensor, labelled: Tensor | None, coun
     return counting.mean(entropy, weight)
 
 
-def soft_dice_loss(probabilities: Tensor, target: Tensor, labelled: Tensor | None, counting: Counting = EVEN) -> Tensor:
+def soft_dice_loss(
+    probabilities: Tensor,
+    target: Tensor,
+    labelled: Tensor | None,
+    counting: Counting = EVEN,
+    *,
+    is_merged: bool = False,
+) -> Tensor:
     """One minus the soft Dice of each output over the whole batch (Milletari et al. 2016), averaged over outputs.
 
     Equal to MONAI's DiceLoss, which cannot weigh a voxel by the share of it that is labelled. An output is looked at in
     the patches in which it was annotated, and left out of the mean if there is none.
 
-    Args: as `level_loss`.
+    Args: as `level_loss`, and
+        is_merged: overlap is the smaller of probability and share, not their product. For shares of 0 and 1 these are
+            the same; to others the best answer is then the share itself, where the product's is 0 or 1 (Wang et al.
+            2023, "Dice semimetric losses", https://arxiv.org/abs/2303.16296).
     """
     axes = (0, 2, 3, 4)
     if counting.known is not None:
         probabilities, target = probabilities * counting.known, target * counting.known
-    overlap = (probabilities * target).sum(axes)
-    predicted = (probabilities if labelled is None else probabilities * labelled).sum(axes)
-    overlap, both = counting.total(torch.stack([overlap, predicted + target.sum(axes)]))
+    seen = probabilities if labelled is None else probabilities * labelled
+    overlap = torch.minimum(seen, target) if is_merged else probabilities * target
+    overlap, both = counting.total(torch.stack([overlap.sum(axes), (seen + target).sum(axes)]))
     dice = (2 * overlap + SMOOTH) / (both + SMOOTH)  # (K,)
     if counting.is_even:
         return 1 - dice.mean()

@@ -83,13 +83,21 @@ def test_depth_that_a_level_does_not_halve_stays_apart():
 
 
 @pytest.mark.parametrize("labels", [FOUR, REGIONS, ignoring(FOUR), ignoring(REGIONS)])
-def test_what_is_said_of_a_merged_slice_is_compared_with_the_shares_of_its_slices(labels: LabelSet):
-    """As a level is, that is half as deep."""
+def test_the_best_answer_for_a_merged_slice_is_the_share_of_each_class_in_its_slices(labels: LabelSet):
     generator = torch.Generator().manual_seed(0)
-    fine, flat = (torch.randn(2, labels.num_outputs, depth, 8, 8, generator=generator) for depth in (6, 3))
     classes = torch.randint(4 if labels.ignore_class is None else 5, (2, 6, 8, 8), generator=generator)
-    both, alone = (deep_loss(levels, classes, labels) for levels in ([fine, flat], [fine]))
-    assert torch.allclose(deep_loss([flat], classes, labels, num_merged=2), 3 * both - 2 * alone, atol=1e-5)
+    classes[:, ::3] %= 4  # at least one of three is labelled
+    slices = classes.unflatten(1, (2, 3))
+    told = torch.from_numpy(labels.targets())[slices].movedim(-1, 1)  # (B, K, D, k, H, W); of an ignored voxel 0
+    shares = told.sum(3) / (slices < 4).sum(2)[:, None]
+    best = (shares.logit(1e-6) if labels.regions else shares.clamp_min(1e-6).log()).requires_grad_()
+    loss = deep_loss([best], classes, labels, num_merged=3)
+    loss.backward()
+    assert best.grad is not None
+    for other in (0.8 * best.detach(), 1.25 * best.detach(), best.detach().roll(1, 1)):
+        assert deep_loss([other], classes, labels, num_merged=3) > loss + 0.01
+    if labels is FOUR:  # the Dice is whole, and what is left is the entropy of the shares
+        assert loss.item() == pytest.approx(torch.special.entr(shares).sum(1).mean().item(), abs=1e-4)
 
 
 def test_a_stroke_on_one_of_three_merged_slices_teaches_its_class_alone():
